@@ -1,0 +1,1 @@
+"""The bridge to Airflow: every YAML in the DAGs folder is a DAG file of its own."""

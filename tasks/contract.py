@@ -1,0 +1,120 @@
+"""What a reusable task is: its declaration, the run it works for, its output and its errors.
+
+Knows nothing of YAML, of Airflow or of any library that a task uses.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Role = Literal["source", "transform", "gate", "load", "maintenance", "report", "notify", "train", "evaluate", "promote"]
+"""What a task does to the world; the factory's rules reason with it."""
+
+KindName = Literal["connection", "table", "column", "sql", "sql_file", "bucket", "link"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a text means, beyond being a text: how it is checked, and how values enter it."""
+
+    name: KindName
+
+
+_IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_$]{0,62}"
+
+ConnectionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-]+$"), Kind("connection")]
+"""The id of an Airflow connection: hosts and secrets stay there."""
+Table = Annotated[str, Field(pattern=rf"^{_IDENTIFIER}\.{_IDENTIFIER}$"), Kind("table")]
+"""`schema.table`, spelt exactly as the database spells it."""
+Column = Annotated[str, Field(pattern=rf"^{_IDENTIFIER}$"), Kind("column")]
+"""A column's name, spelt exactly as the database spells it."""
+Sql = Annotated[str, Field(min_length=1), Kind("sql")]
+"""One SQL expression; a `{{ … }}` in it enters as a quoted literal (`tasks.sql`)."""
+SqlFile = Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]+(/[A-Za-z0-9_\-]+)*\.sql$"), Kind("sql_file")]
+"""A file below `configs/sql/`."""
+Bucket = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]$"), Kind("bucket")]
+"""A bucket of the object store."""
+Link = Annotated[str, Kind("link")]
+"""Where to look at what a task made: `s3://bucket/key` or an http address. Airflow's UI shows it as a button."""
+
+
+class Model(BaseModel):
+    """A structure that a person writes below `with`: closed, strict and frozen."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Output(Model):
+    """What a task returns: a few small JSON values, which other steps may refer to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The run that a task works for. `date` is what every window hangs on, never today's date."""
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    date: dt.date
+    try_number: int = 1
+    map_index: int = -1
+    interval_start: dt.datetime | None = None
+    interval_end: dt.datetime | None = None
+    configs: Path = Path("configs")
+    log: logging.Logger = field(default_factory=lambda: logging.getLogger("tasks"))
+
+
+class PermanentError(Exception):
+    """Retrying cannot help: the runtime fails the task at once, whatever its `retries`."""
+
+
+class DataRejected(PermanentError):
+    """The data broke the rules of its suite."""
+
+
+@dataclass
+class MissingResource(PermanentError):
+    """Something that the step names does not exist where it was looked for."""
+
+    kind: str
+    name: str
+    where: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name!r} does not exist in {self.where}; {self.remedy}"
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """What `@reusable` says about a function."""
+
+    name: str
+    role: Role
+
+
+F = TypeVar("F", bound=Callable[..., object])
+
+DECLARATION = "__reusable__"
+
+
+def reusable(name: str, *, role: Role) -> Callable[[F], F]:
+    """Declare a function as a task that steps name with `uses: <name>`.
+
+    The signature is the schema of `with`, the return type (an `Output`, or None) the schema of what other steps may
+    refer to, the docstring the catalogue entry. A keyword-only `run: Run` receives the run. The function is returned
+    as it is, so that a test calls it with no Airflow.
+    """
+
+    def declare(function: F) -> F:
+        setattr(function, DECLARATION, Declaration(name, role))
+        return function
+
+    return declare
