@@ -1,0 +1,255 @@
+"""Where Postgres and the object store are reached, and what their errors mean for a retry.
+
+Knows Airflow's connections and the two client libraries; knows nothing of tables, suites or tasks. Hosts and secrets
+come from the Airflow connection that a step names, in a task process and, through `AIRFLOW_CONN_<ID>`, in a plain one.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+from tasks.contract import MissingResource, PermanentError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import psycopg2
+    from airflow.sdk import Connection
+    from botocore.exceptions import ClientError
+    from mypy_boto3_s3 import S3Client
+    from psycopg2.extensions import connection as PostgresSession  # noqa: N812  psycopg2 spells its class in lower case
+    from sqlalchemy import URL
+
+    from tasks.contract import Run
+
+_SESSION_OPTIONS = "-c timezone=UTC -c client_connection_check_interval=5s"
+"""UTC, so that a day means the same everywhere; and the server gives up within seconds on a client that was killed."""
+
+_CONNECT_TIMEOUT_SECONDS = 10
+
+_MISSING = {
+    "3D000": "create it, or correct the connection's schema",
+    "3F000": "create it, or correct the name in the step",
+    "42P01": "create it (postgres.run_sql runs a file of configs/sql/), or correct the name in the step",
+    "42703": "add it to the table, or correct the name in the step",
+    "42883": "correct the expression in the step",
+    "42704": "create it, or correct the name in the step",
+}
+"""SQLSTATE of something missing: what to do about it."""
+
+_PERMANENT_CLASSES = {"0A", "21", "22", "23", "2F", "42", "44"}
+"""Classes of SQLSTATE that come from the statement or its data, so that a retry would meet them again."""
+
+_REFUSED_LOGIN = re.compile(r"authentication failed|no password supplied|no pg_hba\.conf entry|role .* does not exist")
+_MISSING_DATABASE = re.compile(r'database "(?P<name>.*)" does not exist')
+_MISSING_OBJECT = re.compile(
+    r"^(?P<kind>(?!operator)[a-z]+( [a-z]+)*?) \"?(?P<name>[^ \"].*?)\"?"
+    r"( of relation \"(?P<table>.*)\")? does not exist$"
+)
+
+_REFUSED_KEYS = {"403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
+_MISSING_BUCKET = {"404", "NoSuchBucket"}
+
+
+@dataclass
+class TransientError(Exception):
+    """A service did not answer, broke off, or gave way to somebody else: a retry may well succeed."""
+
+    service: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.service}: {self.problem}"
+
+
+@contextmanager
+def postgres(connection: str, *, run: Run | None = None, autocommit: bool = False) -> Iterator[PostgresSession]:
+    """Open one transaction: committed at the end of the block, rolled back on an exception, closed in any case.
+
+    `run` names the session in `pg_stat_activity`. With `autocommit` every statement is a transaction of its own, which
+    VACUUM needs. Raises MissingResource and PermanentError for what a retry cannot help, else TransientError.
+    """
+    import psycopg2
+    from psycopg2.extensions import make_dsn
+
+    found = _airflow_connection(connection, "postgres")
+    with _translated(_address(found)):
+        session = psycopg2.connect(make_dsn("", **_libpq_arguments(found, _application_name(run))))
+        try:
+            session.autocommit = autocommit
+            yield session
+            session.commit()
+        finally:
+            session.close()  # an open transaction is rolled back by the server
+
+
+def postgres_url(connection: str, *, run: Run | None = None) -> URL:
+    """Return the connection as a SQLAlchemy URL on psycopg2, with the same session options as `postgres`."""
+    from sqlalchemy import URL
+
+    found = _airflow_connection(connection, "postgres")
+    arguments = _libpq_arguments(found, _application_name(run))
+    for part in ("host", "port", "user", "password", "dbname"):
+        arguments.pop(part)
+    return URL.create(
+        "postgresql+psycopg2",
+        username=found.login,
+        password=found.password,
+        host=found.host,
+        port=found.port,
+        database=found.schema,
+        query={name: str(value) for name, value in arguments.items()},
+    )
+
+
+def object_store(connection: str) -> S3Client:
+    """Return an S3 client for an Airflow connection of type aws; `endpoint_url` and `region_name` stand in its extra.
+
+    Its errors are translated by `bucket_errors`.
+    """
+    from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+    from botocore.config import Config
+
+    _airflow_connection(connection, "aws")  # the hook would go on with the machine's own credentials
+    config = Config(connect_timeout=5, read_timeout=60, retries={"total_max_attempts": 3, "mode": "standard"})
+    client: S3Client = AwsBaseHook(aws_conn_id=connection, client_type="s3", config=config).get_conn()
+    return client
+
+
+@contextmanager
+def bucket_errors(connection: str, bucket: str) -> Iterator[None]:
+    """Translate what boto3 raises in the block: a missing bucket, refused keys, or a store that does not answer."""
+    from boto3.exceptions import S3TransferFailedError, S3UploadFailedError
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError
+
+    try:
+        yield
+    except (ClientError, S3UploadFailedError, S3TransferFailedError) as error:
+        refusal = error if isinstance(error, ClientError) else error.__context__
+        if not isinstance(refusal, ClientError):
+            raise
+        _raise_for_refusal(refusal, connection, bucket)
+    except (NoCredentialsError, ParamValidationError) as error:
+        raise PermanentError(f"bucket {bucket!r} in {_store(connection)}: {error}") from error
+    except BotoCoreError as error:
+        raise TransientError(_store(connection), str(error)) from error
+
+
+def _raise_for_refusal(refusal: ClientError, connection: str, bucket: str) -> NoReturn:
+    code = refusal.response.get("Error", {}).get("Code", "")
+    store = _store(connection)
+    if code in _MISSING_BUCKET:
+        raise MissingResource("bucket", bucket, store, "create it, or correct the name in the step") from refusal
+    if code in _REFUSED_KEYS:
+        remedy = f"check the keys of connection {connection!r} and what they may do with the bucket"
+        raise PermanentError(f"{store} refused access to bucket {bucket!r} ({code}); {remedy}") from refusal
+    if 400 <= refusal.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500) < 500:
+        raise PermanentError(f"{store} refused a request for bucket {bucket!r}: {refusal}") from refusal
+    raise TransientError(store, str(refusal)) from refusal
+
+
+def _store(connection: str) -> str:
+    endpoint = _airflow_connection(connection, "aws").extra_dejson.get("endpoint_url", "AWS")
+    return f"object store at {endpoint} (connection {connection!r})"
+
+
+def _airflow_connection(connection: str, conn_type: str) -> Connection:
+    from airflow.sdk import Connection
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    try:
+        found: Connection = Connection.get(connection)
+    except AirflowNotFoundException:
+        remedy = f"create it in the UI under Admin > Connections, or set AIRFLOW_CONN_{connection.upper()}"
+        raise MissingResource("connection", connection, "Airflow", remedy) from None
+    if found.conn_type != conn_type:
+        problem = f"is of type {found.conn_type!r}, where {conn_type!r} is expected"
+        raise PermanentError(f"connection {connection!r} {problem}; correct it in the UI under Admin > Connections")
+    return found
+
+
+def _libpq_arguments(found: Connection, application_name: str) -> dict[str, str | int | None]:
+    # Not through Airflow's PostgresHook: it hands out psycopg 3 wherever that is installed, and COPY differs there.
+    return {
+        "host": found.host,
+        "port": found.port,
+        "user": found.login,
+        "password": found.password,
+        "dbname": found.schema,
+        "application_name": application_name,
+        "connect_timeout": _CONNECT_TIMEOUT_SECONDS,
+        "options": _SESSION_OPTIONS,
+        **found.extra_dejson,
+    }
+
+
+def _application_name(run: Run | None) -> str:
+    return "taskflow" if run is None else f"taskflow {run.dag_id}.{run.task_id}"
+
+
+def _address(found: Connection) -> str:
+    return f"Postgres at {found.host}:{found.port}, database {found.schema!r} (connection {found.conn_id!r})"
+
+
+@contextmanager
+def _translated(address: str) -> Iterator[None]:
+    import psycopg2
+
+    try:
+        yield
+    except psycopg2.Error as error:
+        if error.pgcode is None:
+            raise _connection_error(error, address) from error
+        raise _statement_error(error, address) from error
+
+
+def _connection_error(error: psycopg2.Error, address: str) -> Exception:
+    """Judge an error that has no SQLSTATE: libpq gives none for a refused or broken connection."""
+    import psycopg2
+
+    problem = str(error).strip()
+    if missing := _MISSING_DATABASE.search(problem):
+        return MissingResource("database", missing["name"], address, _MISSING["3D000"])
+    if _REFUSED_LOGIN.search(problem):
+        return PermanentError(f"{address} refused the login; correct the connection's login and password: {problem}")
+    if isinstance(error, psycopg2.ProgrammingError | psycopg2.DataError | psycopg2.NotSupportedError):
+        return PermanentError(f"{address}: {problem}")
+    return TransientError(address, problem)
+
+
+def _statement_error(error: psycopg2.Error, address: str) -> Exception:
+    code, problem = error.pgcode or "", error.diag.message_primary or str(error).strip()
+    if code in _MISSING and (missing := _MISSING_OBJECT.match(problem)):
+        kind = "table" if missing["kind"] == "relation" else missing["kind"]
+        where = f"table {missing['table']!r} of {address}" if missing["table"] else address
+        return MissingResource(kind, missing["name"], where, _hinted(error, _MISSING[code]))
+    if code[:2] in _PERMANENT_CLASSES:
+        return PermanentError(f"{address}: {_hinted(error, problem)}{_place(error)}")
+    return TransientError(address, problem)
+
+
+def _hinted(error: psycopg2.Error, text: str) -> str:
+    return f"{text}. {error.diag.message_hint}" if error.diag.message_hint else text
+
+
+def _place(error: psycopg2.Error) -> str:
+    """Return what the server says about where: table, column, constraint, and the row or the text at fault."""
+    diag = error.diag
+    named = {"table": diag.table_name, "column": diag.column_name, "constraint": diag.constraint_name}
+    if diag.schema_name and diag.table_name:
+        named["table"] = f"{diag.schema_name}.{diag.table_name}"
+    places = [f"{kind} {name}" for kind, name in named.items() if name]
+    places += [text for text in (diag.message_detail, _near(error)) if text]
+    return f" ({'; '.join(places)})" if places else ""
+
+
+def _near(error: psycopg2.Error) -> str:
+    statement = getattr(error.cursor, "query", None)
+    if not statement or not error.diag.statement_position:
+        return ""
+    start = int(error.diag.statement_position) - 1
+    text = statement.decode("utf-8", "replace")[start : start + 60]
+    return f"near {' '.join(text.split())!r}"
