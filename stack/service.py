@@ -1,0 +1,135 @@
+"""What a service is: its command, and how one knows that it is ready.
+
+Knows no service in particular, and not how the whole stack is kept running (`stack.supervisor`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+
+class NotReady(Exception):
+    """The condition that is awaited does not hold yet; the text says what was seen instead."""
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One long-running process and what must hold before others may use it."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    directory: Path
+    awaited: str
+    """The condition that `probe` tests, in words."""
+    probe: Callable[[], None]
+    """Raises NotReady until the service does its job."""
+    prepare: Callable[[], None] = _nothing
+    """What is done before the first start; does nothing where it was done before."""
+    settle: Callable[[], None] = _nothing
+    """What is done once the service is ready: its accounts, its buckets."""
+    stop_signal: signal.Signals = signal.SIGTERM
+    signal_group: bool = True
+    """Whether the stop signal goes to the whole process group, or to its leader alone."""
+    stop_seconds: int = 20
+    needs: tuple[str, ...] = field(default=())
+    """The services that must be ready before this one starts."""
+
+
+@dataclass
+class StartFailed(Exception):
+    """A service did not become ready."""
+
+    service: str
+    awaited: str
+    seconds: float
+    reason: str
+    log: Path
+    log_lines: int = 15
+
+    def __str__(self) -> str:
+        lines = last_lines(self.log, self.log_lines)
+        tail = "\n".join(f"  | {line}" for line in lines) or "  | (nothing)"
+        return (
+            f"{self.service} did not start: waited {self.seconds:.0f} s for {self.awaited}; {self.reason}\n"
+            f"The last lines of {self.log}:\n{tail}"
+        )
+
+
+def last_lines(path: Path, count: int) -> list[str]:
+    """Return the last `count` lines of a log; none where there is no such file."""
+    if not path.exists():
+        return []
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 64 * 1024))
+        return file.read().decode("utf-8", errors="replace").splitlines()[-count:]
+
+
+def await_ready(service: Service, log: Path, *, died: Callable[[], str | None], seconds: float) -> float:
+    """Wait until `service` is ready and return how long that took.
+
+    `died` tells why the process is gone for good, or None while there is hope. Raises StartFailed.
+    """
+    started = time.monotonic()
+    pause = 0.02
+    while True:
+        try:
+            service.probe()
+        except NotReady as error:
+            reason = f"the last answer was: {error}"
+        else:
+            return time.monotonic() - started
+        waited = time.monotonic() - started
+        if (death := died()) is not None or waited > seconds:
+            raise StartFailed(service.name, service.awaited, waited, death or reason, log)
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.5)
+
+
+@contextlib.contextmanager
+def running(service: Service, log: Path, *, seconds: float = 60) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `service` for as long as the `with` block lasts, with nothing that restarts it."""
+    service.prepare()
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            service.command,
+            cwd=service.directory,
+            env=dict(service.environment),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        await_ready(service, log, died=lambda: _exit(process), seconds=seconds)
+        service.settle()
+        yield process
+    finally:
+        _stop(process, service)
+
+
+def _exit(process: subprocess.Popen[bytes]) -> str | None:
+    return None if process.poll() is None else f"its process ended with code {process.returncode}"
+
+
+def _stop(process: subprocess.Popen[bytes], service: Service) -> None:
+    process.send_signal(service.stop_signal)
+    try:
+        process.wait(service.stop_seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
