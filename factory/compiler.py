@@ -1,0 +1,46 @@
+"""A file to a plan: the stages in their order.
+
+The same path serves the CLI, the importer in Airflow and the tests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from factory.document import read
+from factory.errors import Diagnostic, errors_of
+from factory.plan import Plan
+from factory.registry import Registry, load_registry
+from factory.report import Report
+from factory.resolve import resolve
+from factory.rules import check
+from factory.settings import find_root, load_project
+from factory.spec import parse
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """The plan of a file with everything found on the way; `plan` is None where there was nothing to plan."""
+
+    plan: Plan | None
+    report: Report
+
+    @property
+    def errors(self) -> list[Diagnostic]:
+        """What keeps the pipeline out of Airflow."""
+        return errors_of(self.report.diagnostics)
+
+
+def compile_file(path: Path, *, environment: str | None = None, registry: Registry | None = None) -> Compiled:
+    """Read, resolve and judge the spec at `path`."""
+    root = find_root(path)
+    project = load_project(root, environment)
+    document, found = read(path.read_bytes(), project.shown(path.absolute()))
+    report = Report(document, found)
+    if document.root is None:
+        return Compiled(None, report)
+    spec = parse(report)
+    plan = resolve(spec, report, registry or load_registry(), project)
+    check(plan, report)
+    return Compiled(plan, report)

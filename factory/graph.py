@@ -1,0 +1,49 @@
+"""Pure functions on names and what each waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from graphlib import CycleError, TopologicalSorter
+
+Edges = Mapping[str, tuple[str, ...]]
+"""What each name waits for."""
+
+_SUCCESS_OF_ALL = frozenset({"all_success", "none_skipped"})
+_NO_FAILURE = frozenset({"none_failed", "none_failed_min_one_success"})
+
+
+def cycle(upstream: Edges) -> list[str] | None:
+    """Return the names of one cycle, each waiting for the one before it, or None. It begins with the smallest name."""
+    try:
+        TopologicalSorter(upstream).prepare()
+    except CycleError as error:
+        ring: list[str] = error.args[1][:-1]
+        start = ring.index(min(ring))
+        return ring[start:] + ring[:start]
+    return None
+
+
+def order(upstream: Edges) -> list[str]:
+    """Return the names so that each follows what it waits for."""
+    return list(TopologicalSorter(upstream).static_order())
+
+
+def stopped(upstream: Edges, rules: Mapping[str, str], start: Iterable[str], *, skipped: bool) -> set[str]:
+    """Return every name that certainly does not run when those of `start` fail, or are skipped.
+
+    `rules` holds Airflow's trigger rules. Whatever else waits is taken to succeed.
+    """
+    found = set(start)
+    for name in order(upstream):
+        waits = upstream[name]
+        if name not in found and waits and _is_stopped(rules[name], [one in found for one in waits], skipped=skipped):
+            found.add(name)
+    return found
+
+
+def _is_stopped(rule: str, halted: list[bool], *, skipped: bool) -> bool:
+    if rule in _SUCCESS_OF_ALL:
+        return any(halted)
+    if rule in _NO_FAILURE:
+        return any(halted) if not skipped else rule == "none_failed_min_one_success" and all(halted)
+    return rule in ("one_success", "all_done_min_one_success") and all(halted)

@@ -1,0 +1,206 @@
+"""The closed list of tasks that a step may name.
+
+Reads what `@reusable` declared: the signature becomes the schema of `with`, the return type the schema of the output.
+Loading is a call, `load_registry()`; importing this module imports no task.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
+
+import tasks
+from factory.errors import Path, RegistryError
+from tasks.contract import DECLARATION, Declaration, Kind, Output, Role, Run
+from tasks.suites import Suite
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*\Z")
+_CLOSED = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=False)
+
+
+@dataclass(frozen=True)
+class TaskDefinition:
+    """One reusable task: its function, and what its signature says."""
+
+    name: str
+    role: Role
+    function: Callable[..., object]
+
+    @cached_property
+    def hints(self) -> Mapping[str, object]:
+        """The annotations of the parameters and of the return."""
+        return typing.get_type_hints(self.function, include_extras=True)
+
+    @cached_property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """What a step writes below `with`."""
+        signature = inspect.signature(self.function)
+        return {name: one for name, one in signature.parameters.items() if name != "run"}
+
+    @cached_property
+    def takes_run(self) -> bool:
+        """Whether the function wants to know its run."""
+        return "run" in inspect.signature(self.function).parameters
+
+    @cached_property
+    def arguments(self) -> type[BaseModel]:
+        """The closed model of `with`."""
+        fields: dict[str, typing.Any] = {
+            name: (self.hints[name], ... if one.default is inspect.Parameter.empty else one.default)
+            for name, one in self.parameters.items()
+        }
+        return create_model(f"{self.name} with", __config__=_CLOSED, **fields)
+
+    @cached_property
+    def output(self) -> type[Output] | None:
+        """The model of what the task returns, or None."""
+        returned = self.hints.get("return")
+        return returned if isinstance(returned, type) and issubclass(returned, Output) else None
+
+    @cached_property
+    def output_schema(self) -> Mapping[str, typing.Any]:
+        """The JSON Schema of the output."""
+        return self.output.model_json_schema(mode="serialization") if self.output else {}
+
+    @cached_property
+    def suites(self) -> frozenset[str]:
+        """The parameters that take a suite by its name."""
+        return frozenset(name for name in self.parameters if Suite in _alternatives(self.hints[name]))
+
+    @property
+    def description(self) -> str:
+        """The docstring."""
+        return inspect.getdoc(self.function) or ""
+
+    @property
+    def summary(self) -> str:
+        """The first line of the docstring."""
+        return self.description.partition("\n")[0]
+
+    def kind_at(self, path: Path) -> Kind | None:
+        """Return what the text at `path` below `with` means, beyond being a text."""
+        name = path[0]
+        return kind_in(self.hints[name], path[1:]) if name in self.parameters else None
+
+    def adapter(self, name: str) -> TypeAdapter[object]:
+        """Return the validator of one parameter."""
+        return TypeAdapter(self.hints[name])
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Task definitions by name."""
+
+    tasks: Mapping[str, TaskDefinition]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.tasks
+
+    def __getitem__(self, name: str) -> TaskDefinition:
+        return self.tasks[name]
+
+    def __iter__(self) -> Iterator[TaskDefinition]:
+        return iter(self.tasks[name] for name in sorted(self.tasks))
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+
+@cache
+def load_registry() -> Registry:
+    """Import every module of `tasks` and return what they declare."""
+    names = sorted(module.name for module in pkgutil.walk_packages(tasks.__path__, "tasks."))
+    return registry_of([importlib.import_module(name) for name in names])
+
+
+def registry_of(modules: list[types.ModuleType]) -> Registry:
+    """Return the tasks that `modules` declare; raise RegistryError where one breaks the contract."""
+    found: dict[str, TaskDefinition] = {}
+    for function, declaration in _declared(modules):
+        definition = TaskDefinition(declaration.name, declaration.role, function)
+        check_contract(definition)
+        if declaration.name in found:
+            first, second = _place(found[declaration.name].function), _place(function)
+            raise RegistryError(f'two tasks are named "{declaration.name}": {first} and {second}; rename one of them')
+        found[declaration.name] = definition
+    return Registry(found)
+
+
+def check_contract(definition: TaskDefinition) -> None:
+    """Raise RegistryError where a declared function cannot be a task."""
+    where = f'task "{definition.name}" ({_place(definition.function)})'
+    if not _NAME.match(definition.name):
+        raise RegistryError(f'{where}: a name has the form "area.action", in lower case')
+    if not definition.description:
+        raise RegistryError(f"{where} has no docstring; the catalogue of tasks shows it")
+    signature = inspect.signature(definition.function)
+    for name, parameter in signature.parameters.items():
+        if parameter.annotation is inspect.Parameter.empty:
+            raise RegistryError(f"{where}: parameter {name!r} of {signature} has no annotation")
+        if parameter.kind in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL):
+            raise RegistryError(f"{where}: {signature} takes any argument; name each, so that `with` can be checked")
+    if definition.takes_run and definition.hints["run"] is not Run:
+        raise RegistryError(f"{where}: the parameter 'run' of {signature} must be annotated Run")
+    if definition.output is None and definition.hints.get("return") is not type(None):
+        raise RegistryError(f"{where}: {signature} must return an Output or None")
+
+
+def _declared(modules: list[types.ModuleType]) -> Iterator[tuple[Callable[..., object], Declaration]]:
+    for module in modules:
+        for value in vars(module).values():
+            declaration = getattr(value, DECLARATION, None) if inspect.isfunction(value) else None
+            if isinstance(declaration, Declaration) and value.__module__ == module.__name__:
+                yield value, declaration
+
+
+def _place(function: Callable[..., object]) -> str:
+    code = inspect.unwrap(function).__code__
+    return f"{code.co_filename}:{code.co_firstlineno}"
+
+
+def _alternatives(annotation: object) -> tuple[object, ...]:
+    """Return the members of a union, unwrapped of their metadata."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _alternatives(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return tuple(one for member in typing.get_args(annotation) for one in _alternatives(member))
+    return (annotation,)
+
+
+def kind_in(annotation: object, path: Path) -> Kind | None:
+    """Return what the text at `path` of a value of type `annotation` means, beyond being a text."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        inner, *metadata = typing.get_args(annotation)
+        kind = next((one for one in metadata if isinstance(one, Kind)), None)
+        return kind if kind and not path else kind_in(inner, path)
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return next((kind for member in typing.get_args(annotation) if (kind := kind_in(member, path))), None)
+    return _kind_inside(annotation, path) if path else None
+
+
+def _kind_inside(annotation: object, path: Path) -> Kind | None:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (list, tuple, set, frozenset) and arguments:
+        return kind_in(arguments[0], path[1:])
+    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping) and len(arguments) == 2:
+        return kind_in(arguments[1], path[1:])
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return _kind_of_field(annotation, path)
+    return None
+
+
+def _kind_of_field(model: type[BaseModel], path: Path) -> Kind | None:
+    field = model.model_fields.get(str(path[0]))
+    if field is None:
+        return None
+    own = next((one for one in field.metadata if isinstance(one, Kind)), None)
+    return own if own and len(path) == 1 else kind_in(field.annotation, path[1:])

@@ -1,0 +1,34 @@
+"""The collector that the stages hand on: everything that is wrong with one document, found by whichever stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from factory.document import Document
+from factory.errors import Diagnostic, Path, Span, SpecError, errors_of
+
+
+@dataclass
+class Report:
+    """Diagnostics about `document`, in the order they were found."""
+
+    document: Document
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+
+    def add(self, code: str, path: Path, message: str, hint: str | None = None, *, key: bool = False) -> None:
+        """Report something about the value at `path`, or about its key."""
+        self.diagnostics.append(self.document.diagnose(code, path, message, hint, key=key))
+
+    def add_at(self, span: Span, code: str, message: str, hint: str | None = None) -> None:
+        """Report something about a stretch of the text."""
+        self.diagnostics.append(self.document.diagnostic_at(span, code, message, hint))
+
+    def extend(self, diagnostics: Iterable[Diagnostic]) -> None:
+        """Take over what was found elsewhere."""
+        self.diagnostics.extend(diagnostics)
+
+    def require_no_errors(self) -> None:
+        """Raise SpecError with every error found so far, if there is one."""
+        if errors_of(self.diagnostics):
+            raise SpecError(self.diagnostics)

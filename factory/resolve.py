@@ -1,0 +1,660 @@
+"""A spec to a plan: every name is found, every value checked, every reference typed.
+
+Knows the registry and `configs/`; it judges steps one by one and leaves the whole to `rules`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from factory.document import Value
+from factory.errors import Path, did_you_mean
+from factory.plan import Exit, Node, Plan
+from factory.registry import Registry, TaskDefinition, kind_in
+from factory.report import Report
+from factory.settings import Project
+from factory.spec import Airflow, Arm, ExpectationSpec, ParamSpec, PipelineSpec, StepSpec, SuiteSpec
+from factory.templates import (
+    AIRFLOW_NAMES,
+    RUN_FIELDS,
+    Chain,
+    Sample,
+    Samples,
+    Template,
+    TemplateProblem,
+    chains,
+    is_template,
+    samples_of,
+    sql_skeleton,
+    unknown_names,
+    whole_expression,
+)
+from factory.values import ValueProblem, check_values, replaced, templated
+from tasks.contract import Kind
+from tasks.sql import check_expression
+from tasks.suites import Suite
+
+
+@dataclass(frozen=True)
+class Place:
+    """A step where it stands: in which groups, beside which siblings."""
+
+    step: StepSpec
+    scope: Scope
+
+    @property
+    def task_id(self) -> str:
+        """The task_id in Airflow, or the group_id of a group."""
+        return ".".join((*self.scope.groups, self.step.id))
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The steps of one level, and the level around it."""
+
+    groups: tuple[str, ...] = ()
+    outer: Scope | None = None
+    places: dict[str, Place] = field(default_factory=dict)
+    inner: dict[str, Scope] = field(default_factory=dict)
+
+    def find(self, names: Chain) -> Place | None:
+        """Return the step that a dotted name means here: the nearest level that knows its first part decides."""
+        if names and names[0] in self.places:
+            return self._inside(names)
+        return self.outer.find(names) if self.outer else None
+
+    def _inside(self, names: Chain) -> Place | None:
+        place = self.places.get(names[0])
+        if place is None or len(names) == 1:
+            return place
+        scope = self.inner.get(names[0])
+        return scope._inside(names[1:]) if scope else None
+
+    def known(self) -> set[str]:
+        """Return the names that may be used here."""
+        return set(self.places) | (self.outer.known() if self.outer else set())
+
+
+def resolve(spec: PipelineSpec, report: Report, registry: Registry, project: Project) -> Plan:
+    """Return the plan of `spec`; what cannot be resolved is reported and left out."""
+    return _Resolver(spec, report, registry, project).plan()
+
+
+@dataclass
+class _Resolver:
+    spec: PipelineSpec
+    report: Report
+    registry: Registry
+    project: Project
+    used_params: set[str] = field(default_factory=set)
+    used_suites: set[str] = field(default_factory=set)
+    group_needs: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def plan(self) -> Plan:
+        scope = _scope_of(self.spec.steps)
+        default_args = self.merged("default_args", self.spec.default_args)
+        nodes = tuple(self.nodes(scope))
+        self.report.extend(self.project.diagnostics)
+        return Plan(
+            dag_id=self.spec.dag_id,
+            file=self.report.document.file,
+            root=self.project.root,
+            airflow=self.merged("dag", self.spec.airflow),
+            default_args=default_args,
+            timezone=self.spec.timezone,
+            schedule=self.spec.schedule,
+            params=self.spec.params,
+            nodes=_linked(nodes, self.group_needs),
+            groups={place.task_id: place.step.airflow for place in _places(scope) if place.step.steps is not None},
+            used_params=frozenset(self.used_params),
+            used_suites=frozenset(self.used_suites),
+        )
+
+    def merged(self, what: str, own: Airflow) -> Airflow:
+        merged: dict[str, Any] = {}
+        for layer in self.project.layers:
+            merged |= getattr(layer, what)
+        return merged | dict(own)
+
+    def nodes(self, scope: Scope) -> Iterator[Node]:
+        for place in scope.places.values():
+            if place.step.steps is not None:
+                self.group_needs[place.task_id] = tuple(self.waits(place))
+                yield from self.nodes(scope.inner[place.step.id])
+            elif place.step.branch is not None:
+                yield self.branch(place)
+            else:
+                yield self.task(place)
+
+    def task(self, place: Place) -> Node:
+        step = place.step
+        definition = self.definition(step)
+        upstream = set(self.waits(place))
+        if definition is None:
+            return Node(place.task_id, step.path, step.uses or "", upstream=tuple(sorted(upstream)), airflow=step.airflow, groups=place.scope.groups)
+        values, expand = self.values(place, definition, upstream)
+        return Node(
+            task_id=place.task_id,
+            path=step.path,
+            uses=definition.name,
+            role=definition.role,
+            summary=definition.summary,
+            arguments=values,
+            expand=expand,
+            upstream=tuple(sorted(upstream)),
+            airflow=step.airflow,
+            groups=place.scope.groups,
+        )
+
+    def definition(self, step: StepSpec) -> TaskDefinition | None:
+        if step.uses is None:
+            return None
+        if step.uses in self.registry:
+            return self.registry[step.uses]
+        hint = did_you_mean(step.uses, self.registry.tasks, "tasks")
+        self.report.add("unknown-task", (*step.path, "uses"), f'there is no task "{step.uses}"', hint)
+        return None
+
+    def waits(self, place: Place) -> list[str]:
+        """Return the names that `needs` resolves to, reporting those that mean nothing."""
+        found: list[str] = []
+        for index, name in enumerate(place.step.needs):
+            target = self.target(place, name, self.needs_path(place.step, index), f'step "{place.step.id}" needs "{name}"')
+            if target:
+                found.append(target.task_id)
+        return found
+
+    def needs_path(self, step: StepSpec, index: int) -> Path:
+        written = self.report.document.value
+        for part in (*step.path, "needs"):
+            written = written[part]  # type: ignore[index,call-overload]  # the path was made by walking this value
+        return (*step.path, "needs", index) if isinstance(written, list) else (*step.path, "needs")
+
+    def target(self, place: Place, name: str, path: Path, what: str) -> Place | None:
+        target = place.scope.find(tuple(name.split(".")))
+        if target is None:
+            hint = did_you_mean(name, place.scope.known() - {place.step.id}, "steps")
+            self.report.add("unknown-step", path, f"{what}, which is not a step of this pipeline", hint)
+        elif target.step is place.step:
+            self.report.add("cycle", path, f"{what}: a step cannot wait for itself", "remove it")
+            return None
+        return target
+
+    def branch(self, place: Place) -> Node:
+        upstream = set(self.waits(place))
+        exits = tuple(self.exit(place, arm, upstream) for arm in place.step.branch or ())
+        return Node(
+            task_id=place.task_id,
+            path=place.step.path,
+            exits=exits,
+            upstream=tuple(sorted(upstream)),
+            airflow=place.step.airflow,
+            groups=place.scope.groups,
+        )
+
+    def exit(self, place: Place, arm: Arm, upstream: set[str]) -> Exit:
+        key = "else" if arm.condition is None else "then"
+        targets = []
+        for name in arm.targets:
+            target = self.target(place, name, (*arm.path, key), f'the branch "{place.step.id}" leads to "{name}"')
+            if target:
+                targets.append(target.task_id)
+        when = None if arm.condition is None else self.condition(place, arm, upstream)
+        return Exit(when, tuple(targets))
+
+    def condition(self, place: Place, arm: Arm, upstream: set[str]) -> Template:
+        path, text = (*arm.path, "if"), arm.condition or ""
+        whole = self.safely(path, text, lambda: whole_expression(text) is not None)
+        if whole is False:
+            hint = f'write "{{{{ {text} }}}}"' if not is_template(text) else "write the whole condition inside one {{ … }}"
+            self.report.add("condition-form", path, f"the condition {text!r} is not one whole {{{{ … }}}}", hint)
+            return Template(text)
+        template, samples = self.template(place, path, text, None, upstream)
+        wrong = [one for one in samples or () if not isinstance(one.value, bool)]
+        if wrong:
+            self.report.add("template-type", path, "the condition may be something other than true or false", "compare it: {{ … > 0 }}, or name a boolean")
+        return template
+
+    def safely(self, path: Path, text: str, read: Callable[[], Any]) -> Any:
+        try:
+            return read()
+        except TemplateProblem as problem:
+            span = self.report.document.span_of(path, problem.needle or text)
+            self.report.add_at(span, "bad-template", str(problem), problem.hint)
+            return None
+
+    # --- values -----------------------------------------------------------------------------------------------
+
+    def values(self, place: Place, definition: TaskDefinition, upstream: set[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+        step = place.step
+        written = dict(step.arguments)
+        defaults = self.default_arguments(definition)
+        arguments: dict[str, Any] = {name: one for name, one in defaults.items() if name not in step.expand} | written
+        expand = self.expand(place, definition, upstream)
+        suites = {name: self.suite(place, name, arguments[name], upstream) for name in definition.suites & set(arguments)}
+        plain = {name: one for name, one in arguments.items() if name not in definition.suites}
+        templates, samples = self.templates(place, definition, plain, upstream)
+        self.check_arguments(place, definition, plain, samples, skip=set(suites) | set(step.expand))
+        self.check_kinds(place, definition, plain)
+        return {**replaced(plain, templates), **{name: one for name, one in suites.items() if one}}, expand
+
+    def default_arguments(self, definition: TaskDefinition) -> dict[str, Any]:
+        merged: dict[str, Any] = {}
+        for layer in self.project.layers:
+            merged |= layer.arguments.get(definition.name, {})
+        return merged
+
+    def with_path(self, step: StepSpec, path: Path) -> Path:
+        return (*step.path, "with", *path) if path and path[0] in step.arguments else (*step.path, "uses")
+
+    def templates(self, place: Place, definition: TaskDefinition, arguments: Value, upstream: set[str]) -> tuple[dict[Path, Template], dict[Path, Samples]]:
+        templates: dict[Path, Template] = {}
+        samples: dict[Path, Samples] = {}
+        for path, text in templated(arguments):
+            where = self.with_path(place.step, path)
+            templates[path], samples[path] = self.template(place, where, text, definition.kind_at(path), upstream)
+        return templates, samples
+
+    def template(self, place: Place, path: Path, text: str, kind: Kind | None, upstream: set[str]) -> tuple[Template, Samples]:
+        """Return the template at `path` with samples of its value; the steps it names are waited for."""
+        sql = kind is not None and kind.name == "sql"
+        bound: list[tuple[Chain, str]] = []
+
+        def look_up(chain: Chain) -> Samples:
+            return self.look_up(place, path, chain, bound, upstream)
+
+        def read() -> Samples:
+            self.check_names(path, text)
+            for chain in chains(text):
+                look_up(chain)
+            self.check_sql(path, text, sql=sql)
+            return (Sample("text"),) if sql else samples_of(text, look_up)
+
+        samples = self.safely(path, text, read)
+        return Template(text, sql, tuple(dict.fromkeys(bound))), samples
+
+    def check_names(self, path: Path, text: str) -> None:
+        for name in unknown_names(text):
+            span = self.report.document.span_of(path, name)
+            if name == "conn":
+                self.report.add_at(span, "secret-template", "a template cannot read a connection: its secrets would be shown in the UI", "name the connection in with")
+            else:
+                self.report.add_at(span, "unknown-name", f'"{name}" is not known to templates', _template_name_hint(name))
+
+    def look_up(self, place: Place, path: Path, chain: Chain, bound: list[tuple[Chain, str]], upstream: set[str]) -> Samples:
+        root, *rest = chain
+        if root == "params":
+            return self.param(path, rest)
+        if root == "run":
+            return self.run_field(path, rest)
+        return self.output(place, path, tuple(rest), bound, upstream)
+
+    def param(self, path: Path, rest: list[str]) -> Samples:
+        if not rest:
+            self.used_params.update(param.name for param in self.spec.params)
+            return None
+        found = next((param for param in self.spec.params if param.name == rest[0]), None)
+        if found is None:
+            hint = did_you_mean(rest[0], (param.name for param in self.spec.params), "params")
+            self.once(path, f"params.{rest[0]}", "unknown-param", f'there is no param "{rest[0]}"', hint)
+            return None
+        self.used_params.add(found.name)
+        return param_samples(found) if len(rest) == 1 else None
+
+    def run_field(self, path: Path, rest: list[str]) -> Samples:
+        if rest and rest[0] in RUN_FIELDS:
+            return (Sample(RUN_FIELDS[rest[0]]),) if len(rest) == 1 else None
+        name = ".".join(("run", *rest))
+        self.once(path, name, "unknown-field", f'a run has no "{rest[0] if rest else ""}"', did_you_mean(rest[0] if rest else "", RUN_FIELDS, "fields of run"))
+        return None
+
+    def output(self, place: Place, path: Path, names: Chain, bound: list[tuple[Chain, str]], upstream: set[str]) -> Samples:
+        producer, fields = self.producer(place, names)
+        if producer is None or producer.step is place.step:
+            shown = ".".join(("steps", *names))
+            hint = did_you_mean(names[0] if names else "", place.scope.known() - {place.step.id}, "steps")
+            self.once(path, shown, "unknown-step", f'"{shown}" names no other step of this pipeline', hint)
+            return None
+        bound.append((names[: len(names) - len(fields)], producer.task_id))
+        upstream.add(producer.task_id)
+        return self.field_samples(path, producer, fields, names)
+
+    def producer(self, place: Place, names: Chain) -> tuple[Place | None, Chain]:
+        """Return the step that the beginning of a dotted name means, and the rest: fields of its output."""
+        for length in range(1, len(names) + 1):
+            found = place.scope.find(names[:length])
+            if found is None:
+                return None, ()
+            if found.step.steps is None:
+                return found, names[length:]
+        return None, ()
+
+    def field_samples(self, path: Path, producer: Place, fields: Chain, names: Chain) -> Samples:
+        definition = self.registry.tasks.get(producer.step.uses or "")
+        if definition is None:
+            if producer.step.branch is not None:
+                self.once(path, ".".join(("steps", *names)), "unknown-field", f'step "{producer.step.id}" is a branch and has no output')
+            return None
+        known = definition.output_schema.get("properties", {})
+        name = fields[0] if fields else ""
+        if name not in known:
+            what = f'"{definition.name}" returns no "{name}"' if fields else f'name a field of what "{definition.name}" returns'
+            self.once(path, ".".join(("steps", *names)), "unknown-field", what, did_you_mean(name, known, f"fields of steps.{producer.step.id}"))
+            return None
+        if len(fields) > 1:
+            return None
+        samples = schema_samples(known[name], definition.output_schema.get("$defs", {}))
+        return (Sample([one.value for one in samples[:1]]),) if producer.step.expand and samples else samples
+
+    def once(self, path: Path, needle: str, code: str, message: str, hint: str | None = None) -> None:
+        span = self.report.document.span_of(path, needle)
+        diagnostic = self.report.document.diagnostic_at(span, code, message, hint)
+        if diagnostic not in self.report.diagnostics:
+            self.report.extend([diagnostic])
+
+    def check_arguments(self, place: Place, definition: TaskDefinition, arguments: dict[str, Any], samples: Mapping[Path, Samples], skip: set[str]) -> None:
+        what = f'"{definition.name}"'
+        for problem in check_values(definition.arguments.model_validate_json, arguments, samples, what):
+            if problem.code == "missing-argument" and not problem.path and problem.message.split('"')[1] in skip:
+                continue
+            self.add_problem(place.step, definition, problem)
+
+    def add_problem(self, step: StepSpec, definition: TaskDefinition, problem: ValueProblem) -> None:
+        message, hint = f'step "{step.id}": {problem.message}', problem.hint
+        if problem.code == "unknown-argument" and len(problem.path) == 1:
+            hint = did_you_mean(str(problem.path[-1]), definition.parameters, f'arguments of "{definition.name}"')
+        path = (*step.path, "with", *problem.path) if not problem.path or problem.path[0] in step.arguments else (*step.path, "uses")
+        if not problem.path and not step.arguments:
+            path = (*step.path, "uses")
+        if problem.path and problem.path[0] not in step.arguments:
+            message += f" (from {self.origin_of_default(definition, str(problem.path[0]))})"
+        self.report.add(problem.code, path, message, hint, key=problem.key)
+
+    def origin_of_default(self, definition: TaskDefinition, name: str) -> str:
+        for layer in reversed(self.project.layers):
+            if name in layer.arguments.get(definition.name, {}):
+                span = layer.document.span(("with", definition.name, name))
+                return f"{span.file}:{span.line}"
+        return "the defaults"
+
+    def check_kinds(self, place: Place, definition: TaskDefinition, arguments: dict[str, Any]) -> None:
+        for path, text in _texts(arguments):
+            kind = definition.kind_at(path)
+            where = self.with_path(place.step, path)
+            if kind and kind.name == "sql" and not is_template(text):
+                self.check_sql(where, text, sql=True)
+            elif kind and kind.name == "sql_file" and not is_template(text):
+                self.check_sql_file(where, text)
+
+    def check_sql(self, path: Path, text: str, *, sql: bool) -> None:
+        if sql:
+            check_sql_text(self.report, path, text)
+
+    def check_sql_file(self, path: Path, name: str) -> None:
+        if not (self.project.configs / "sql" / name).is_file():
+            hint = did_you_mean(name, self.project.sql_files(), "files of configs/sql")
+            self.report.add("unknown-sql-file", path, f"there is no file configs/sql/{name}", hint)
+
+    # --- mapping ----------------------------------------------------------------------------------------------
+
+    def expand(self, place: Place, definition: TaskDefinition, upstream: set[str]) -> dict[str, Any]:
+        expanded: dict[str, Any] = {}
+        for name, value in place.step.expand.items():
+            path = (*place.step.path, "expand", name)
+            if name not in definition.parameters:
+                hint = did_you_mean(name, definition.parameters, f'arguments of "{definition.name}"')
+                self.report.add("unknown-argument", path, f'"{name}" is not an argument of "{definition.name}"', hint, key=True)
+            elif name in place.step.arguments:
+                self.report.add("wrong-value", path, f'"{name}" stands in with and in expand', "keep one of them", key=True)
+            else:
+                expanded[name] = self.expanded(place, definition, name, value, path, upstream)
+        return expanded
+
+    def expanded(self, place: Place, definition: TaskDefinition, name: str, value: Value, path: Path, upstream: set[str]) -> Any:
+        validate = definition.adapter(name).validate_json
+        if isinstance(value, str) and self.safely(path, value, lambda: whole_expression(value)) is not None:
+            template, samples = self.template(place, path, value, None, upstream)
+            self.check_expanded(place, path, samples)
+            return template
+        if not isinstance(value, list) or not value or any(is_template(one) for _, one in _texts(value)):
+            self.report.add("wrong-type", path, f"expand.{name} is a list of values, or one {{{{ steps.… }}}} that names a list", "write [a, b]")
+            return []
+        for index, one in enumerate(value):
+            for problem in check_values(validate, one, {}, f'"{definition.name}"'):
+                self.report.add(problem.code, (*path, index, *problem.path), f'step "{place.step.id}": {name} {problem.message}', problem.hint)
+        return value
+
+    def check_expanded(self, place: Place, path: Path, samples: Samples) -> None:
+        if any(not isinstance(one.value, list) for one in samples or ()):
+            self.report.add("template-type", path, f'step "{place.step.id}" is mapped over something that is not a list', "name a field that is a list")
+
+    # --- suites -----------------------------------------------------------------------------------------------
+
+    def suite(self, place: Place, argument: str, name: Value, upstream: set[str]) -> dict[str, Any] | None:
+        path = self.with_path(place.step, (argument,))
+        if not isinstance(name, str):
+            self.report.add("wrong-type", path, f"{argument} is the name of a suite", "write the name of a suite of this file or of configs/suites/")
+            return None
+        self.used_suites.add(name)
+        own = next((suite for suite in self.spec.suites if suite.name == name), None)
+        if own is not None:
+            return _SuiteResolver(self, self.report, place, upstream).suite(own)
+        shared = self.project.suite(name)
+        if shared is None:
+            known = {suite.name for suite in self.spec.suites} | set(self.project.suite_names())
+            self.report.add("unknown-suite", path, f'there is no suite "{name}"', did_you_mean(name, known, "suites"))
+            return None
+        spec, found = shared
+        report = Report(found.document, list(found.diagnostics))
+        resolved = _SuiteResolver(_Resolver(self.spec, report, self.registry, self.project, self.used_params), report, place, upstream).suite(spec)
+        self.report.extend(report.diagnostics)
+        return resolved
+
+
+@dataclass
+class _SuiteResolver:
+    """A suite with its own report: it may stand in another file than the step that uses it."""
+
+    resolver: _Resolver
+    report: Report
+    place: Place
+    upstream: set[str]
+
+    def suite(self, spec: SuiteSpec) -> dict[str, Any] | None:
+        from tasks.expectations import problems
+
+        written = {**spec.settings, "name": spec.name, "expectations": [_expectation_json(one) for one in spec.expectations]}
+        for one in spec.expectations:
+            self.expectation(spec, one, list(problems(_expectation(one))))
+        templates, samples = self.templates(spec, written)
+        self.check(spec, written, samples)
+        return dict(replaced(written, templates))
+
+    def expectation(self, suite: SuiteSpec, one: ExpectationSpec, found: list[Any]) -> None:
+        from tasks.quarantine import can_quarantine
+
+        for problem in found:
+            code = "unknown-expectation" if not problem.path else "bad-expectation"
+            path = (*one.path, one.type, *problem.path) if problem.path else one.path
+            self.report.add(code, path, f'suite "{suite.name}": {problem.message}', problem.hint, key=not problem.path)
+        if one.reason and not found and not can_quarantine(_expectation(one)):
+            message = f'suite "{suite.name}": no row breaks {one.type} by itself, so its reason can quarantine nothing'
+            self.report.add("reason-without-row", (*one.path, "reason"), message, "remove the reason: the expectation still gates", key=True)
+
+    def templates(self, spec: SuiteSpec, written: dict[str, Any]) -> tuple[dict[Path, Template], dict[Path, Samples]]:
+        templates: dict[Path, Template] = {}
+        samples: dict[Path, Samples] = {}
+        for path, text in templated(written):
+            kind = kind_in(Suite, path)
+            templates[path], samples[path] = self.resolver.template(self.place, self.where(spec, path), text, kind, self.upstream)
+        for path, text in _texts(written):
+            kind = kind_in(Suite, path)
+            if kind and kind.name == "sql" and not is_template(text):
+                check_sql_text(self.report, self.where(spec, path), text)
+        return templates, samples
+
+    def where(self, spec: SuiteSpec, path: Path) -> Path:
+        """Return where a value of the suite's model stands in its file."""
+        if len(path) > 2 and path[0] == "expectations":
+            one = spec.expectations[int(path[1])]
+            return (*one.path, *((one.type, *path[3:]) if path[2] == "arguments" else path[2:]))
+        return (*spec.path, *path)
+
+    def check(self, spec: SuiteSpec, written: dict[str, Any], samples: Mapping[Path, Samples]) -> None:
+        if any(required not in written for required in ("connection", "batch")) or not spec.expectations:
+            return
+        for problem in check_values(_SUITE.validate_json, written, samples, "a suite"):
+            self.report.add(problem.code, self.where(spec, problem.path), f'suite "{spec.name}": {problem.message}', problem.hint, key=problem.key)
+
+
+_SUITE: TypeAdapter[Suite] = TypeAdapter(Suite)
+
+
+def check_sql_text(report: Report, path: Path, text: str) -> None:
+    """Report where `text` is not one SQL expression once its templates are values."""
+    try:
+        skeleton = sql_skeleton(text)
+        if skeleton is not None:
+            check_expression(skeleton)
+    except TemplateProblem as problem:
+        report.add("quoted-template", path, str(problem), problem.hint)
+    except ValueError as error:
+        report.add("bad-sql", path, f"{path[-1]} {error}", "write one expression over the columns of the row")
+
+
+def _template_name_hint(name: str) -> str:
+    near = did_you_mean(name, AIRFLOW_NAMES | {"params", "steps", "run"}, "names")
+    return near if near.startswith("did") else "names: params, steps, run, and those of Airflow's templates"
+
+
+def param_samples(param: ParamSpec) -> Samples:
+    """Return values that the trigger form lets `param` have."""
+    schema = param.schema
+    values = [param.default] if param.has_default else []
+    values += [schema[bound] for bound in ("minimum", "maximum") if isinstance(schema.get(bound), int | float)]
+    options = schema.get("enum")
+    values += options if isinstance(options, list) else []
+    exact = [Sample(value, exact=True) for value in values]
+    typical = schema_samples(schema, {}) or ()
+    return (*exact, *(typical if not values else ())) or None
+
+
+def schema_samples(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Samples:
+    """Return a value of each type that a JSON Schema allows, or None where it says nothing."""
+    if "$ref" in schema:
+        return schema_samples(definitions.get(schema["$ref"].rpartition("/")[2], {}), definitions)
+    if "anyOf" in schema:
+        members = [schema_samples(one, definitions) for one in schema["anyOf"]]
+        return None if any(one is None for one in members) else tuple(sample for one in members for sample in one or ())
+    kinds = schema.get("type")
+    names = kinds if isinstance(kinds, list) else [kinds]
+    values = [_schema_value(name, schema, definitions) for name in names]
+    return None if any(value is _UNKNOWN for value in values) else tuple(Sample(value) for value in values)
+
+
+_UNKNOWN: Any = object()
+
+
+def _schema_value(kind: Any, schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Any:
+    if kind == "string":
+        return {"date": "2026-01-31", "date-time": "2026-01-31T00:00:00Z"}.get(schema.get("format", ""), "text")
+    if kind == "array":
+        items = schema_samples(schema.get("items", {}), definitions)
+        return [one.value for one in items[:1]] if items else []
+    return {"integer": 1, "number": 0.5, "boolean": True, "object": {}, "null": None}.get(kind, _UNKNOWN)
+
+
+def _expectation(one: ExpectationSpec) -> Any:
+    from tasks.suites import Expectation
+
+    return Expectation.model_construct(type=one.type, arguments=dict(one.arguments), reason=one.reason)
+
+
+def _expectation_json(one: ExpectationSpec) -> dict[str, Any]:
+    return {"type": one.type, "arguments": dict(one.arguments)} | ({"reason": one.reason} if one.reason else {})
+
+
+def _texts(value: Value, path: Path = ()) -> Iterator[tuple[Path, str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            yield from _texts(one, (*path, key))
+    elif isinstance(value, list):
+        for index, one in enumerate(value):
+            yield from _texts(one, (*path, index))
+
+
+def _scope_of(steps: tuple[StepSpec, ...], groups: tuple[str, ...] = (), outer: Scope | None = None) -> Scope:
+    scope = Scope(groups, outer)
+    for step in steps:
+        scope.places[step.id] = Place(step, scope)
+        if step.steps is not None:
+            scope.inner[step.id] = _scope_of(step.steps, (*groups, step.id), scope)
+    return scope
+
+
+def _places(scope: Scope) -> Iterator[Place]:
+    for place in scope.places.values():
+        yield place
+        if place.step.id in scope.inner:
+            yield from _places(scope.inner[place.step.id])
+
+
+def _linked(nodes: tuple[Node, ...], group_needs: Mapping[str, tuple[str, ...]]) -> tuple[Node, ...]:
+    """Return `nodes` with edges between tasks only: a group stands for its first or its last tasks."""
+    return _Links(nodes, group_needs).linked()
+
+
+@dataclass(frozen=True)
+class _Links:
+    nodes: tuple[Node, ...]
+    group_needs: Mapping[str, tuple[str, ...]]
+
+    def linked(self) -> tuple[Node, ...]:
+        exits = {node.task_id: tuple(replace(one, then=self.heads(one.then)) for one in node.exits) for node in self.nodes}
+        led_to: dict[str, set[str]] = {}
+        for branch, ways in exits.items():
+            for target in {target for way in ways for target in way.then}:
+                led_to.setdefault(target, set()).add(branch)
+        return tuple(
+            replace(node, exits=exits[node.task_id], upstream=tuple(sorted(self.upstream(node) | led_to.get(node.task_id, set()))))
+            for node in self.nodes
+        )
+
+    def upstream(self, node: Node) -> set[str]:
+        names = set(node.upstream)
+        for depth in range(1, len(node.groups) + 1):
+            group = ".".join(node.groups[:depth])
+            if node.task_id in self.heads((group,)):
+                names.update(self.group_needs.get(group, ()))
+        return {task for name in names for task in self.tails(name)}
+
+    def members(self, name: str) -> list[Node]:
+        return [node for node in self.nodes if node.task_id == name or node.task_id.startswith(f"{name}.")]
+
+    def heads(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the tasks that begin each of `names`."""
+        return tuple(node.task_id for name in names for node in self.members(name) if not self.waits_inside(node, name))
+
+    def tails(self, name: str) -> set[str]:
+        """Return the tasks that end `name`."""
+        inside = self.members(name)
+        return {node.task_id for node in inside if not any(self.waits_for(other, node) for other in inside)}
+
+    def waits_inside(self, node: Node, group: str) -> bool:
+        return any(self.waits_for(node, other) for other in self.members(group))
+
+    def waits_for(self, node: Node, other: Node) -> bool:
+        groups = (".".join(node.groups[:depth]) for depth in range(1, len(node.groups) + 1))
+        needed = [*node.upstream, *(name for group in groups for name in self.group_needs.get(group, ()))]
+        named = [*needed] + [node.task_id for way in other.exits if any(_covers(name, node.task_id) for name in way.then)]
+        return any(_covers(name, other.task_id) for name in needed) or node.task_id in named
+
+
+def _covers(name: str, task_id: str) -> bool:
+    return task_id == name or task_id.startswith(f"{name}.")

@@ -1,0 +1,117 @@
+"""What must hold of a plan as a whole. Each rule is a function; `RULES` is the list of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from factory.errors import quoted_list
+from factory.graph import Edges, cycle, stopped
+from factory.plan import Node, Plan
+from factory.report import Report
+
+Rule = Callable[[Plan, Report], None]
+
+
+def check(plan: Plan, report: Report) -> None:
+    """Judge `plan` by every rule; the rules on order are kept for plans that have one."""
+    if has_cycle(plan, report):
+        return
+    for rule in RULES:
+        rule(plan, report)
+
+
+def has_cycle(plan: Plan, report: Report) -> bool:
+    """Report steps that wait for one another."""
+    ring = cycle(_upstream(plan))
+    if ring is None:
+        return False
+    shown = " -> ".join([*ring, ring[0]])
+    report.add("cycle", plan.node(ring[0]).path, f"these steps wait for one another: {shown}", "remove one of their needs or references", key=True)
+    return True
+
+
+def ungated_loads(plan: Plan, report: Report) -> None:
+    """A load runs only after a gate has passed."""
+    upstream, rules = _upstream(plan), _trigger_rules(plan)
+    gates = [node.task_id for node in plan.nodes if node.role == "gate"]
+    for load in (node for node in plan.nodes if node.role == "load"):
+        if any(_guards(gate, load.task_id, upstream, rules) for gate in gates):
+            continue
+        message = f'step "{load.task_id}" ({load.uses}) loads data that no gate has passed'
+        report.add("ungated-load", load.path, message, _gate_hint(gates, load), key=True)
+
+
+def _guards(gate: str, load: str, upstream: Edges, rules: Mapping[str, str]) -> bool:
+    return all(load in stopped(upstream, rules, [gate], skipped=skipped) for skipped in (False, True))
+
+
+def _gate_hint(gates: list[str], load: Node) -> str:
+    if not gates:
+        return f'add a step that uses quality.validate, and let "{load.task_id}" need it'
+    return f"let it need {quoted_list(gates) if len(gates) == 1 else 'one of ' + quoted_list(gates)}, with no trigger_rule between them that lets it run after a failure or a skip"
+
+
+def skipped_joins(plan: Plan, report: Report) -> None:
+    """A step that joins the ways of a branch must not ask for the success of all of them."""
+    upstream, rules = _upstream(plan), _trigger_rules(plan)
+    for branch in (node for node in plan.nodes if node.is_branch):
+        never = _never_run(branch, upstream, rules)
+        for node in (node for node in plan.nodes if node.task_id in never and not never.intersection(upstream[node.task_id])):
+            message = f'step "{node.task_id}" is always skipped: it waits for ways of the branch "{branch.task_id}" that exclude one another'
+            report.add("skipped-join", node.path, message, "set trigger_rule: none_failed_min_one_success on it", key=True)
+
+
+def _never_run(branch: Node, upstream: Edges, rules: Mapping[str, str]) -> set[str]:
+    targets = {target for way in branch.exits for target in way.then}
+    outcomes = [stopped(upstream, rules, targets - set(way.then), skipped=True) for way in branch.exits]
+    return set.intersection(*outcomes) if outcomes else set()
+
+
+def unused_params(plan: Plan, report: Report) -> None:
+    """A param that nothing refers to changes nothing."""
+    for param in plan.params:
+        if param.name not in plan.used_params:
+            report.add("unused-param", param.path, f'nothing uses the param "{param.name}"', f'refer to it as "{{{{ params.{param.name} }}}}", or remove it', key=True)
+
+
+def unused_suites(plan: Plan, report: Report) -> None:
+    """A suite that no gate names checks nothing."""
+    suites = report.document.value.get("suites") if isinstance(report.document.value, dict) else None
+    for name in suites if isinstance(suites, dict) else ():
+        if name not in plan.used_suites:
+            report.add("unused-suite", ("suites", name), f'no step uses the suite "{name}"', f"name it in a gate: with: {{suite: {name}}}", key=True)
+
+
+def unset_params(plan: Plan, report: Report) -> None:
+    """A scheduled run has nobody to fill in its form."""
+    for param in plan.params:
+        if not param.has_default and plan.schedule is not None:
+            report.add("param-without-default", param.path, f'param "{param.name}" has no default, so a scheduled run cannot start', "give it a default, or schedule: null", key=True)
+
+
+def unstarted_schedules(plan: Plan, report: Report) -> None:
+    """A schedule counts from a start_date."""
+    if isinstance(plan.schedule, str) and "start_date" not in plan.airflow and plan.airflow.get("catchup"):
+        report.add("no-start-date", ("catchup",), "catchup has no start_date to begin with", "add start_date: 2026-01-01")
+
+
+RULES: tuple[Rule, ...] = (ungated_loads, skipped_joins, unused_params, unused_suites, unset_params, unstarted_schedules)
+
+
+def same_dag_id(plans: Iterable[tuple[Plan, Report]]) -> None:
+    """Report every spec whose dag_id another spec has taken."""
+    first: dict[str, str] = {}
+    for plan, report in plans:
+        other = first.setdefault(plan.dag_id, plan.file)
+        if other != plan.file:
+            report.add("duplicate-dag-id", ("dag_id",), f'the dag_id "{plan.dag_id}" is taken by {other}', "give each pipeline a dag_id of its own")
+
+
+def _upstream(plan: Plan) -> dict[str, tuple[str, ...]]:
+    known = {node.task_id for node in plan.nodes}
+    return {node.task_id: tuple(one for one in node.upstream if one in known) for node in plan.nodes}
+
+
+def _trigger_rules(plan: Plan) -> dict[str, str]:
+    default = str(plan.default_args.get("trigger_rule", "all_success"))
+    return {node.task_id: str(node.airflow.get("trigger_rule", default)) for node in plan.nodes}

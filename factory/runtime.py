@@ -1,0 +1,62 @@
+"""What a worker does for one step: its values become the task's arguments, the task runs, its output becomes JSON.
+
+Knows the registry and a task's contract; nothing of YAML or Airflow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from factory.registry import TaskDefinition, load_registry
+from tasks.contract import Output, PermanentError, Run
+
+
+def call(uses: str, values: Mapping[str, Any], run: Run) -> dict[str, Any] | None:
+    """Run the task `uses` with rendered `values` and return its output as JSON."""
+    definition = find(uses)
+    arguments = arguments_of(definition, values)
+    if definition.takes_run:
+        arguments["run"] = run
+    return as_json(definition.function(**arguments))
+
+
+def find(uses: str) -> TaskDefinition:
+    """Return the task named `uses`; a worker whose code lacks it says so."""
+    registry = load_registry()
+    if uses not in registry:
+        raise PermanentError(f'this worker has no task "{uses}": its code is older or newer than the spec; deploy both together')
+    return registry[uses]
+
+
+def arguments_of(definition: TaskDefinition, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `values` as the types that the task declares; raise PermanentError where they do not fit."""
+    try:
+        model = definition.arguments.model_validate_json(to_json(values))
+    except ValidationError as error:
+        raise PermanentError(_rendered_wrongly(definition, error)) from None
+    return {name: getattr(model, name) for name in definition.parameters}
+
+
+def _rendered_wrongly(definition: TaskDefinition, error: ValidationError) -> str:
+    problems = (f"{'.'.join(map(str, one['loc']))} is {one['input']!r}: {one['msg']}" for one in error.errors(include_url=False))
+    return f"the rendered values do not fit {definition.name}: {'; '.join(problems)}"
+
+
+def as_json(output: object) -> dict[str, Any] | None:
+    """Return a task's output as other steps and the UI see it."""
+    return output.model_dump(mode="json") if isinstance(output, Output) else None
+
+
+def choose(exits: list[Mapping[str, Any]]) -> list[str]:
+    """Return the task_ids of the first exit whose condition is true; the last exit has none."""
+    for way in exits:
+        condition = way.get("if", True)
+        if not isinstance(condition, bool):
+            raise PermanentError(f"a condition of the branch gave {condition!r}, which is neither true nor false")
+        if condition:
+            return list(way["then"])
+    raise PermanentError("no condition of the branch was true, and it has no else")
