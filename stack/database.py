@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from psycopg2.extensions import connection
 
+    from stack.identity import Choice
+
 HOST = "127.0.0.1"
 SUPERUSER = "postgres"
 
@@ -80,6 +82,8 @@ class Cluster:
     password: str
     accounts: tuple[Database, ...] = ()
     """The databases to make once it is ready, each with the role that owns it."""
+    identity: Choice = "auto"
+    """Who runs the server, where root may not."""
 
     @property
     def data(self) -> Path:
@@ -99,13 +103,14 @@ class Cluster:
         """Return how the server is run."""
         return Service(
             name="postgres",
-            command=(*self._as_postgres(), *self._server()),
+            command=self._server(),
             environment=_environment(),
             directory=self.folder,
             awaited=f'"SELECT 1" as {SUPERUSER} at {HOST}:{self.port}',
             probe=self.probe,
             prepare=self.initialise,
             settle=self.settle,
+            identity=self.identity,
             stop_signal=signal.SIGINT,  # the fast shutdown: sessions are ended, nothing is lost
             signal_group=False,  # to a child of the server, SIGINT means something else
         )
@@ -118,7 +123,8 @@ class Cluster:
         draft = self.folder / f"data.{os.getpid()}"
         settings = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C", "--encoding=UTF8")
         login = ("--username", SUPERUSER, "--auth=scram-sha-256", "--pwfile=/dev/stdin")
-        command = (*self._as_postgres(), str(binaries() / "initdb"), "-D", str(draft), *login, *settings)
+        as_postgres = (sys.executable, "-P", "-m", "stack.identity", self.identity, str(self.folder))
+        command = (*as_postgres, str(binaries() / "initdb"), "-D", str(draft), *login, *settings)
         done = subprocess.run(
             command,
             input=self.password + "\n",
@@ -143,12 +149,16 @@ class Cluster:
             raise NotReady(str(error).strip()) from error
 
     def settle(self) -> None:
-        """Make every account's role and database, and let nobody else in."""
+        """Make every account that cannot log in yet."""
         for account in self.accounts:
-            self.create(account)
+            if not _opens(account):
+                self.create(account)
 
     def create(self, account: Database) -> None:
-        """Make the role and the database of `account` where they are missing, and set its password."""
+        """Make the role and the database of `account` where they are missing, and set its password.
+
+        Nobody but the owner may connect to the database.
+        """
         from psycopg2.extensions import encrypt_password
         from psycopg2.sql import SQL, Identifier, Literal
 
@@ -171,9 +181,6 @@ class Cluster:
         with self.superuser.connect() as opened, opened.cursor() as cursor:
             cursor.execute(SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(Identifier(account.dbname)))
 
-    def _as_postgres(self) -> tuple[str, ...]:
-        return (sys.executable, "-m", "stack.identity", str(self.folder))
-
     def _server(self) -> tuple[str, ...]:
         settings = {
             "listen_addresses": HOST,
@@ -189,6 +196,16 @@ class Cluster:
             *("-D", str(self.data)),
             *(word for name, value in settings.items() for word in ("-c", f"{name}={value}")),
         )
+
+
+def _opens(account: Database) -> bool:
+    import psycopg2
+
+    try:
+        with account.connect():
+            return True
+    except psycopg2.OperationalError:
+        return False
 
 
 def binaries() -> Path:

@@ -1,4 +1,4 @@
-"""Become somebody whom Postgres accepts, then run it: `python -m stack.identity FOLDER COMMAND…`.
+"""Become somebody whom Postgres accepts, then run a command: `python -m stack.identity IDENTITY FOLDER COMMAND…`.
 
 Postgres refuses to run as root or as a user without a name. An ordinary user runs it as it is. Otherwise the process
 enters a user namespace in which it is `nobody`; files keep their owner, so that nothing need be readable by others.
@@ -13,9 +13,10 @@ import os
 import pwd
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 Identity = Literal["same", "namespace", "nobody"]
+Choice = Literal["auto"] | Identity
 
 NOBODY = 65534
 _CLONE_NEWUSER = 0x10000000
@@ -39,8 +40,11 @@ def choose() -> Identity:
     )
 
 
-def become(identity: Identity, folder: Path) -> None:
-    """Take on `identity` for good; `folder` and what is in it belong to it afterwards."""
+def become(choice: str, folder: Path) -> None:
+    """Take on an identity for good, `auto` being the first that works; `folder` and what is in it belong to it then."""
+    identity = choose() if choice == "auto" else choice
+    if identity not in get_args(Identity):
+        raise SystemExit(f"{choice!r} is no identity; choose auto, {', '.join(get_args(Identity))}")
     if identity == "same":
         return
     if os.geteuid() == 0:
@@ -108,8 +112,8 @@ def _give(folder: Path, user: int) -> None:
 
 def main() -> None:
     """Run the command that the arguments hold, as somebody whom Postgres accepts."""
-    folder, *command = sys.argv[1:]
-    become(choose(), Path(folder))
+    choice, folder, *command = sys.argv[1:]
+    become(choice, Path(folder))
     os.execv(command[0], command)  # noqa: S606 - there is no shell, which is the point
 
 

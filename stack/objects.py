@@ -56,6 +56,8 @@ class ObjectStore:
     """An object store: the folder of its data, its ports and its keys."""
 
     folder: Path
+    sockets: Path
+    """A private folder with a short path."""
     ports: ObjectPorts
     keys: ObjectKeys
     buckets: tuple[str, ...] = BUCKETS
@@ -64,6 +66,11 @@ class ObjectStore:
     def endpoint(self) -> str:
         """The address of S3."""
         return f"http://{HOST}:{self.ports.s3}"
+
+    @property
+    def admin_address(self) -> str:
+        """The address of the admin interface, which shows the buckets and their objects."""
+        return f"http://{HOST}:{self.ports.admin}"
 
     @property
     def airflow_connection(self) -> str:
@@ -97,11 +104,19 @@ class ObjectStore:
             probe=self.probe,
             prepare=self.prepare,
             settle=self.settle,
+            tidy=self.tidy,
         )
 
     def prepare(self) -> None:
-        """Make the folder of the data."""
+        """Make the folders, and remove what a killed process left behind."""
         private_folder(self.folder)
+        private_folder(self.sockets)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove the sockets in /tmp that stay there when the process is gone; its flags cannot move them."""
+        for part, port in asdict(self.ports).items():
+            Path(f"/tmp/seaweedfs-{part}-grpc-{port + GRPC_OFFSET}.sock").unlink(missing_ok=True)  # noqa: S108 - its path
 
     def probe(self) -> None:
         """Raise NotReady unless an object can be written and read back: after a restart an open port is not enough."""
@@ -135,8 +150,8 @@ class ObjectStore:
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
             "-s3.autoCreateBucket=false",
-            f"-s3.localSocket={self.folder / 's3.sock'}",
-            f"-filer.localSocket={self.folder / 'filer.sock'}",
+            f"-s3.localSocket={self.sockets / 's3.sock'}",
+            f"-filer.localSocket={self.sockets / 'filer.sock'}",
             "-webdav=false",
             "-master.telemetry=false",
             "-master.volumeSizeLimitMB=256",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+SOCKET_FOLDER_LIMIT = 80
+"""The address of a Unix socket holds 107 bytes; the supervisor adds a suffix to the name while it makes one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,24 @@ class Home:
         return self.root / "logs"
 
     @property
+    def plans(self) -> Path:
+        """What the supervisor and the launched processes read and write while the stack is up."""
+        return self.root / "run"
+
+    @property
+    def lock(self) -> Path:
+        """Held while the stack is being started or stopped."""
+        return self.root / "lock"
+
+    @property
+    def sockets(self) -> Path:
+        """A private folder for sockets: in the state folder, or in /tmp where the path would be too long for them."""
+        if len(os.fsencode(self.plans)) <= SOCKET_FOLDER_LIMIT:
+            return self.plans
+        digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"taskflow-{os.geteuid()}-{digest}"
+
+    @property
     def database(self) -> Path:
         """The data of Postgres."""
         return self.root / "postgres"
@@ -45,15 +67,35 @@ class Home:
         """AIRFLOW_HOME: task logs and the passwords of the users."""
         return self.root / "airflow"
 
+    def everything(self) -> list[Path]:
+        """Return all that the stack may have written; nothing else is ever removed."""
+        data = (self.database, self.objects, self.airflow)
+        return [self.plans, self.sockets, self.logs, *data, self.ports, self.secrets, self.lock]
+
+    def log(self, service: str) -> Path:
+        """Return what `service` prints."""
+        return self.logs / f"{service}.log"
+
+    def pid_file(self, service: str) -> Path:
+        """Return where the process id of `service` is noted when it starts."""
+        return self.plans / f"{service}.pid"
+
 
 def home() -> Home:
     """Return the state folder: `TASKFLOW_HOME` where it is set, else `.taskflow` beside the code."""
     return Home(Path(os.environ.get("TASKFLOW_HOME") or REPOSITORY / ".taskflow").absolute())
 
 
+def pipelines() -> Path:
+    """Return the folder of the specs: `TASKFLOW_PIPELINES` where it is set, else the repository's own."""
+    return Path(os.environ.get("TASKFLOW_PIPELINES") or REPOSITORY / "pipelines").absolute()
+
+
 def private_folder(path: Path) -> Path:
     """Make `path` a folder that only its owner may enter, and return it."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.is_symlink() or path.stat().st_uid != os.geteuid():
+        raise PermissionError(f"{path} is not a folder of user {os.geteuid()}'s own; remove it, or set TASKFLOW_HOME")
     path.chmod(0o700)
     return path
 

@@ -6,12 +6,15 @@ Knows no service in particular, and not how the whole stack is kept running (`st
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import psutil
+
+from stack.launch import Plan, kill_trees
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -42,12 +45,29 @@ class Service:
     """What is done before the first start; does nothing where it was done before."""
     settle: Callable[[], None] = _nothing
     """What is done once the service is ready: its accounts, its buckets."""
+    tidy: Callable[[], None] = _nothing
+    """What is done after it has stopped."""
+    group: str = ""
+    """The name under which several services are chosen together."""
+    needs: tuple[str, ...] = ()
+    """The steps that must be done before this one starts."""
+    identity: str = "same"
+    """Who runs it (`stack.identity`): Postgres refuses root."""
     stop_signal: signal.Signals = signal.SIGTERM
     signal_group: bool = True
     """Whether the stop signal goes to the whole process group, or to its leader alone."""
     stop_seconds: int = 20
-    needs: tuple[str, ...] = field(default=())
-    """The services that must be ready before this one starts."""
+
+    def plan(self, pid_file: Path) -> Plan:
+        """Return how a process becomes this service."""
+        return Plan(
+            command=self.command,
+            environment=self.environment,
+            directory=str(self.directory),
+            pid_file=str(pid_file),
+            identity=self.identity,
+            signal_at_parents_death=self.stop_signal,
+        )
 
 
 @dataclass
@@ -101,14 +121,14 @@ def await_ready(service: Service, log: Path, *, died: Callable[[], str | None], 
 
 
 @contextlib.contextmanager
-def running(service: Service, log: Path, *, seconds: float = 60) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `service` for as long as the `with` block lasts, with nothing that restarts it."""
+def running(service: Service, folder: Path, *, seconds: float = 60) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `service` for as long as the `with` block lasts, with nothing that restarts it; its log is in `folder`."""
     service.prepare()
+    log = folder / f"{service.name}.log"
+    command = service.plan(folder / f"{service.name}.pid").write(folder / f"{service.name}.json")
     with log.open("ab") as output:
         process = subprocess.Popen(
-            service.command,
-            cwd=service.directory,
-            env=dict(service.environment),
+            command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -120,6 +140,7 @@ def running(service: Service, log: Path, *, seconds: float = 60) -> Iterator[sub
         yield process
     finally:
         _stop(process, service)
+        service.tidy()
 
 
 def _exit(process: subprocess.Popen[bytes]) -> str | None:
@@ -131,5 +152,5 @@ def _stop(process: subprocess.Popen[bytes], service: Service) -> None:
     try:
         process.wait(service.stop_seconds)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        kill_trees([psutil.Process(process.pid)])
         process.wait()

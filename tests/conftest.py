@@ -51,7 +51,7 @@ def state(pytestconfig: pytest.Config) -> Path:
 def cluster(state: Path) -> Iterator[Cluster]:
     """A running Postgres server, with the superuser's rights: for tests that make roles and databases."""
     server = Cluster(state / "postgres", _port(), secret())
-    with running(server.service(), state / "postgres.log"):
+    with running(server.service(), state):
         yield server
 
 
@@ -79,8 +79,8 @@ def database(cluster: Cluster, postgres: Database, monkeypatch: pytest.MonkeyPat
 def object_store(state: Path) -> Iterator[ObjectStore]:
     """A running object store with the bucket `ge-artifacts`, as the connection `object_store` for the session."""
     ports = ObjectPorts(*(_port(twin=GRPC_OFFSET) for _ in range(5)))
-    store = ObjectStore(state / "objects", ports, ObjectKeys(*(secret() for _ in range(7))))
-    with running(store.service(), state / "objects.log"), pytest.MonkeyPatch.context() as environment:
+    store = ObjectStore(state / "objects", state, ports, ObjectKeys(*(secret() for _ in range(7))))
+    with running(store.service(), state), pytest.MonkeyPatch.context() as environment:
         environment.setenv("AIRFLOW_CONN_OBJECT_STORE", store.airflow_connection)
         yield store
 

@@ -1,0 +1,195 @@
+"""A small client of Airflow's REST API: log in, trigger a run, wait for it, read what it did."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import httpx
+from pydantic import JsonValue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+FINISHED = frozenset({"success", "failed"})
+
+
+@dataclass
+class ApiError(Exception):
+    """Airflow refused a request."""
+
+    method: str
+    path: str
+    status: int
+    detail: str
+
+    def __str__(self) -> str:
+        return f"Airflow answered {self.status} to {self.method} {self.path}: {self.detail}"
+
+
+@dataclass
+class RunTimeout(Exception):
+    """A run did not end in time."""
+
+    run: DagRun
+    seconds: float
+    states: Mapping[str, str]
+
+    def __str__(self) -> str:
+        tasks = ", ".join(f"{task}: {state}" for task, state in sorted(self.states.items()))
+        return f"{self.run.dag_id} run {self.run.run_id} is {self.run.state} after {self.seconds:.0f} s ({tasks})"
+
+
+@dataclass(frozen=True, slots=True)
+class DagRun:
+    """One run of a DAG, as it stood when it was asked for."""
+
+    dag_id: str
+    run_id: str
+    state: str
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it ended, well or not."""
+        return self.state in FINISHED
+
+
+@dataclass(frozen=True, slots=True)
+class AirflowApi:
+    """Airflow at one address, as one user."""
+
+    address: str
+    username: str
+    password: str
+    _client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30), repr=False)
+
+    def request(self, method: str, path: str, body: JsonValue = None, **query: str | int) -> Any:
+        """Send a request below `/api/v2` and return the JSON answer; raises ApiError. Logs in when asked to."""
+        answer = self._send(method, path, body, query)
+        if answer.status_code == httpx.codes.UNAUTHORIZED:
+            self._log_in()
+            answer = self._send(method, path, body, query)
+        _check(answer, method, path)
+        return answer.json() if answer.content else None
+
+    def unpause(self, dag_id: str) -> None:
+        """Let the scheduler run `dag_id`."""
+        self.request("PATCH", f"/dags/{dag_id}", {"is_paused": False})
+
+    def pause(self, dag_id: str) -> None:
+        """Let the scheduler start no more runs of `dag_id`."""
+        self.request("PATCH", f"/dags/{dag_id}", {"is_paused": True})
+
+    def trigger(
+        self, dag_id: str, conf: Mapping[str, JsonValue] | None = None, *, logical_date: str | None = None
+    ) -> DagRun:
+        """Start a run with these params; without a logical date it has none, as a manual run in the UI may."""
+        body: JsonValue = {"logical_date": logical_date, "conf": dict(conf or {})}
+        return _run(self.request("POST", f"/dags/{dag_id}/dagRuns", body))
+
+    def run(self, dag_id: str, run_id: str) -> DagRun:
+        """Return one run as it stands."""
+        return _run(self.request("GET", f"/dags/{dag_id}/dagRuns/{run_id}"))
+
+    def run_page(self, run: DagRun) -> str:
+        """Return the address of a run's page in the UI."""
+        return f"{self.address}/dags/{run.dag_id}/runs/{quote(run.run_id)}"
+
+    def clear(self, dag_id: str, run_id: str, *, task_ids: list[str] | None = None) -> None:
+        """Let tasks of a run be done again: these and all after them, or the whole run."""
+        body: dict[str, JsonValue] = {"dry_run": False, "dag_run_id": run_id, "only_failed": False}
+        if task_ids:
+            body |= {"task_ids": list[JsonValue](task_ids), "include_downstream": True}
+        self.request("POST", f"/dags/{dag_id}/clearTaskInstances", body)
+
+    def task_states(self, dag_id: str, run_id: str) -> dict[str, str]:
+        """Return the state of each task of a run; a mapped task stands as `task[index]`."""
+        found = self.request("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances", limit=1000)["task_instances"]
+        return {_name(instance): instance["state"] or "waiting" for instance in found}
+
+    def task_log(self, dag_id: str, run_id: str, task_id: str, *, try_number: int = 1) -> str:
+        """Return what one try of a task logged, a line each event."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
+        events = self.request("GET", path, full_content="true")["content"]
+        return "\n".join(event if isinstance(event, str) else str(event.get("event", "")) for event in events)
+
+    def output(self, dag_id: str, run_id: str, task_id: str) -> JsonValue:
+        """Return what a task returned."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
+        value: JsonValue = self.request("GET", path)["value"]
+        return value
+
+    def import_errors(self) -> dict[str, str]:
+        """Return the report of each file that Airflow could not read, by file name."""
+        found = self.request("GET", "/importErrors", limit=1000)["import_errors"]
+        return {error["filename"]: error["stack_trace"] for error in found}
+
+    def await_dag(self, dag_id: str, *, seconds: float = 60) -> None:
+        """Wait until Airflow knows `dag_id`; raises TimeoutError with the import errors there are."""
+        deadline = time.monotonic() + seconds
+        while not self._knows(dag_id):
+            if time.monotonic() > deadline:
+                reports = "\n".join(self.import_errors().values()) or "it reports no import error"
+                raise TimeoutError(f"Airflow does not know the DAG {dag_id} after {seconds:.0f} s; {reports}")
+            time.sleep(0.5)
+
+    def wait(
+        self, run: DagRun, *, seconds: float = 600, told: Callable[[dict[str, str]], None] | None = None
+    ) -> DagRun:
+        """Wait until a run ends and return it; `told` hears the states of the tasks whenever they change."""
+        deadline = time.monotonic() + seconds
+        states: dict[str, str] = {}
+        while True:
+            seen = self.run(run.dag_id, run.run_id)
+            fresh = self.task_states(run.dag_id, run.run_id)
+            if told and fresh != states:
+                told(fresh)
+            states = fresh
+            if seen.is_finished:
+                return seen
+            if time.monotonic() > deadline:
+                raise RunTimeout(seen, seconds, states)
+            time.sleep(0.5)
+
+    def _knows(self, dag_id: str) -> bool:
+        try:
+            self.request("GET", f"/dags/{dag_id}")
+        except ApiError as error:
+            if error.status == httpx.codes.NOT_FOUND:
+                return False
+            raise
+        return True
+
+    def _send(self, method: str, path: str, body: JsonValue, query: Mapping[str, str | int]) -> httpx.Response:
+        return self._client.request(method, f"{self.address}/api/v2{path}", json=body, params=dict(query))
+
+    def _log_in(self) -> None:
+        login = {"username": self.username, "password": self.password}
+        answer = self._client.post(f"{self.address}/auth/token", json=login)
+        _check(answer, "POST", "/auth/token")
+        self._client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+
+
+def _check(answer: httpx.Response, method: str, path: str) -> None:
+    if answer.is_error:
+        raise ApiError(method, path, answer.status_code, _detail(answer))
+
+
+def _detail(answer: httpx.Response) -> str:
+    try:
+        detail = answer.json()["detail"]
+    except (ValueError, KeyError, TypeError):
+        return answer.text[:500]
+    return detail if isinstance(detail, str) else str(detail)
+
+
+def _run(found: Mapping[str, str]) -> DagRun:
+    return DagRun(found["dag_id"], found["dag_run_id"], found["state"])
+
+
+def _name(instance: Mapping[str, Any]) -> str:
+    index = instance["map_index"]
+    return str(instance["task_id"]) if index < 0 else f"{instance['task_id']}[{index}]"

@@ -1,0 +1,205 @@
+"""The whole stack of one state folder: its services with their ports, logins and needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from stack import credentials, ports
+from stack.airflow_api import AirflowApi
+from stack.database import Cluster, Database
+from stack.objects import GRPC_OFFSET, ObjectPorts, ObjectStore
+from stack.orchestrator import Airflow
+from stack.paths import pipelines, private_folder
+from stack.steps import Step
+from stack.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from pathlib import Path
+
+    from stack.credentials import Credentials
+    from stack.paths import Home
+    from stack.service import Service
+
+WISHES = (
+    ports.Wish("postgres", 5432),
+    ports.Wish("objects", 9000, GRPC_OFFSET),
+    ports.Wish("objects-admin", 9001, GRPC_OFFSET),
+    ports.Wish("objects-master", 9333, GRPC_OFFSET),
+    ports.Wish("objects-volume", 9340, GRPC_OFFSET),
+    ports.Wish("objects-filer", 8888, GRPC_OFFSET),
+    ports.Wish("airflow", 8080),
+)
+"""Every port of the stack, by the name under which TASKFLOW_PORTS pins it."""
+
+READY_SECONDS = 180
+"""How long a service may take; a busy machine with two cores needs 45 s for all of them."""
+
+
+class NotMade(Exception):
+    """The state folder holds no stack."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a person looks at a service, and as whom."""
+
+    service: str
+    url: str
+    login: str = ""
+    secret: str = ""
+    """The name of the password in the file of secrets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """The services of one state folder."""
+
+    home: Home
+    pipelines: Path
+    credentials: Credentials
+    ports: Mapping[str, int]
+
+    @property
+    def supervisor(self) -> Supervisor:
+        """What keeps the services running."""
+        return Supervisor(self.home)
+
+    @property
+    def cluster(self) -> Cluster:
+        """Postgres, with a database for Airflow and one for the crypto pipeline."""
+        bare = Cluster(self.home.database, self.ports["postgres"], self.credentials.postgres_superuser)
+        metadata = bare.account("airflow", self.credentials.postgres_airflow)
+        return replace(bare, accounts=(metadata, bare.account("crypto", self.credentials.postgres_crypto)))
+
+    @property
+    def metadata(self) -> Database:
+        """Airflow's own database."""
+        return self.cluster.accounts[0]
+
+    @property
+    def crypto(self) -> Database:
+        """The database of the crypto pipeline, opened as its owner."""
+        return self.cluster.accounts[1]
+
+    @property
+    def store(self) -> ObjectStore:
+        """The object store."""
+        parts = {part: self.ports[f"objects-{part}"] for part in ("admin", "master", "volume", "filer")}
+        places = ObjectPorts(s3=self.ports["objects"], **parts)
+        return ObjectStore(self.home.objects, self.home.sockets, places, self.credentials.objects)
+
+    @property
+    def airflow(self) -> Airflow:
+        """Airflow, with the connections to the other services."""
+        return Airflow(
+            self.home, self.pipelines, self.ports["airflow"], self.metadata, self.credentials, self.connections
+        )
+
+    @property
+    def connections(self) -> dict[str, str]:
+        """The Airflow connections to the stack's services, by id, as JSON."""
+        return {
+            "crypto_postgres": self.crypto.airflow_connection,
+            "object_store": self.store.airflow_connection,
+        }
+
+    def services(self) -> list[Service]:
+        """Return every service, in the order in which they are listed and, backwards, stopped."""
+        return [self.cluster.service(), self.store.service(), *self.airflow.services()]
+
+    def steps(self) -> list[Step]:
+        """Return what must be done for the whole stack to be up."""
+        metadata = Step("metadata", ("postgres",), "Airflow's metadata database to be migrated", self._prepare_metadata)
+        services = self.services()
+        return [metadata, *(self._step(service) for service in services)]
+
+    def groups(self) -> dict[str, list[str]]:
+        """Return the names by which services are chosen, and what each stands for."""
+        groups: dict[str, list[str]] = {}
+        for service in self.services():
+            groups.setdefault(service.group or service.name, []).append(service.name)
+        return groups
+
+    def addresses(self) -> list[Address]:
+        """Return where a person looks at the services."""
+        return [
+            Address(
+                "postgres", f"{self.crypto.host}:{self.crypto.port}/{self.crypto.dbname}", "crypto", "postgres_crypto"
+            ),
+            Address("objects", self.store.endpoint, self.store.keys.access, "objects_secret"),
+            Address("objects", self.store.admin_address, "admin", "objects_admin"),
+            Address("api-server", self.airflow.address, "admin", "airflow_admin"),
+        ]
+
+    def stop_order(self) -> list[list[Service]]:
+        """Return the services in the order in which they are stopped, together where nothing needs them."""
+        services = self.services()
+        needed = {name for service in services for name in service.needs}
+        users = [service for service in services if service.name not in needed and service.needs]
+        return [users, [service for service in services if service not in users]]
+
+    def api(self, user: str = "admin") -> AirflowApi:
+        """Return Airflow's API, as one of its users."""
+        return AirflowApi(self.airflow.address, user, self.airflow.passwords()[user])
+
+    def exports(self) -> dict[str, str]:
+        """Return the environment in which a task runs outside of Airflow as it does inside."""
+        return {f"AIRFLOW_CONN_{name.upper()}": text for name, text in self.connections.items()}
+
+    def _step(self, service: Service) -> Step:
+        def action() -> str:
+            seconds = self.supervisor.run(service, seconds=READY_SECONDS)
+            return "is up already" if seconds is None else ""
+
+        return Step(service.name, service.needs, service.awaited, action)
+
+    def _prepare_metadata(self) -> str:
+        return "" if self.airflow.prepare_metadata() else "is up to date already"
+
+
+def plan(home: Home) -> tuple[Stack, list[ports.Move]]:
+    """Return the stack of `home`, made now where it is not there yet, and the ports that moved.
+
+    Raises PortTaken and ValueError for pins that cannot be kept.
+    """
+    private_folder(home.root)
+    up = {name for name, process in Supervisor(home).processes().items() if process.is_up}
+    kept = ports.recall(home.ports)
+    pins = ports.pinned(wish.name for wish in WISHES)
+    own = _ports_of(up, kept)
+    chosen, moves = ports.choose(
+        WISHES, pins={**pins, **own}, kept=kept, free=lambda port: _is_ours(port, own) or ports.is_free(port)
+    )
+    _refuse_to_move(pins, own)
+    ports.note(home.ports, chosen)
+    return Stack(home, pipelines(), credentials.load(home.secrets), chosen), moves
+
+
+def existing(home: Home) -> Stack:
+    """Return the stack that was made in `home`; raises NotMade where there is none."""
+    if not home.ports.exists() or not home.secrets.exists():
+        raise NotMade(f"there is no stack in {home.root}; `make up` makes one")
+    return Stack(home, pipelines(), credentials.load(home.secrets), ports.recall(home.ports))
+
+
+def _service_of(port_name: str) -> str:
+    return {"airflow": "api-server"}.get(port_name, port_name.partition("-")[0])
+
+
+def _ports_of(up: Collection[str], kept: Mapping[str, int]) -> dict[str, int]:
+    """Return those ports that services which are up hold."""
+    return {name: port for name, port in kept.items() if _service_of(name) in up}
+
+
+def _is_ours(port: int, own: Mapping[str, int]) -> bool:
+    return any(port - own[wish.name] in {0, wish.twin} for wish in WISHES if wish.name in own)
+
+
+def _refuse_to_move(pins: Mapping[str, int], own: Mapping[str, int]) -> None:
+    for name, port in pins.items():
+        if own.get(name, port) != port:
+            raise ValueError(
+                f"{ports.SETTING} pins {name} to {port}, but it is running at {own[name]}; `make down` first"
+            )

@@ -1,0 +1,222 @@
+"""The command line of the stack: `python -m stack up | down | status | logs | destroy | env | dag-run`."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shlex
+import shutil
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from stack import assembly, paths
+from stack.assembly import NotMade, Stack
+from stack.ports import PortTaken
+from stack.screen import CONSOLE, Board, addresses_table, services_table
+from stack.service import NotReady, Service, StartFailed
+from stack.steps import Done, chosen_with_needs, do_all
+from stack.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stack.supervisor import Process
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="The real services, on this machine.")
+
+Services = Annotated[list[str] | None, typer.Argument(help="Some of the services; all where none is named.")]
+
+
+@app.command()
+def up(services: Services = None) -> None:
+    """Start the services, and wait until each does its job."""
+    with _alone():
+        stack, moves = assembly.plan(paths.home())
+        names = _chosen(stack, services)
+        for move in moves:
+            CONSOLE.print(f"[yellow]{move}[/]")
+        stack.supervisor.start(stack.services())
+        started = time.monotonic()
+        steps = chosen_with_needs(stack.steps(), names)
+        with Board() as board:
+            failed = do_all(steps, begun=board.begun, ended=board.ended)
+        if failed:
+            _tell_failures(failed)
+            raise typer.Exit(1)
+    CONSOLE.print(f"The stack is up after {time.monotonic() - started:.1f} s; `make status` tells more.\n")
+    _print_addresses(stack, passwords=False)
+
+
+@app.command()
+def down() -> None:
+    """Stop everything, and leave no process."""
+    with _alone():
+        _stop_all(paths.home())
+
+
+@app.command()
+def status(*, passwords: Annotated[bool, typer.Option("--passwords", help="Print the passwords too.")] = False) -> None:
+    """Tell how each service is and where to look at it; exit with 3 unless all are ready."""
+    stack = assembly.existing(paths.home())
+    processes = stack.supervisor.processes()
+    rows = [(one.name, *_state(one, processes.get(one.name))) for one in stack.services()]
+    CONSOLE.print(services_table(rows))
+    CONSOLE.print()
+    _print_addresses(stack, passwords=passwords)
+    if any(state != "ready" for _, state, _, _ in rows):
+        raise typer.Exit(3)
+
+
+@app.command()
+def logs(
+    services: Services = None,
+    *,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="How many of the last lines.")] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines are added.")] = False,
+) -> None:
+    """Print the last lines of the services' logs."""
+    stack = assembly.existing(paths.home())
+    files = [str(stack.home.log(name)) for name in _chosen(stack, services) if stack.home.log(name).exists()]
+    if not files:
+        raise NotMade(f"there is no log in {stack.home.logs} yet; `make up` writes them")
+    command = ["tail", "-n", str(lines), *(["-F"] if follow else []), *files]
+    os.execvp(command[0], command)  # noqa: S606 - there is no shell, which is the point
+
+
+@app.command()
+def destroy() -> None:
+    """Stop everything and remove its data, its logs and its passwords."""
+    home = paths.home()
+    with _alone():
+        _stop_all(home)
+    for path in home.everything():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # it holds what is not the stack's
+        home.root.rmdir()
+    CONSOLE.print(f"The stack in {home.root} is gone, with its data.")
+
+
+@app.command()
+def env() -> None:
+    """Print the connections as shell exports, so that a task runs outside of Airflow as it does inside.
+
+    They hold passwords: `eval "$(python -m stack env)"` shows them to nobody.
+    """
+    for name, value in assembly.existing(paths.home()).exports().items():
+        print(f"export {name}={shlex.quote(value)}")
+
+
+@app.command()
+def dag_run(
+    dag: Annotated[str, typer.Argument(help="The dag_id.")],
+    conf: Annotated[str, typer.Option(help="The run's params, as a JSON object.")] = "{}",
+    date: Annotated[str | None, typer.Option(help="The logical date; none where it is left out.")] = None,
+    seconds: Annotated[float, typer.Option(help="How long to wait for its end.")] = 900,
+) -> None:
+    """Trigger a run through Airflow's API and wait until it ends; exit with 1 unless it succeeds."""
+    api = assembly.existing(paths.home()).api()
+    params = json.loads(conf)
+    if not isinstance(params, dict):
+        raise typer.BadParameter(f"--conf holds {conf!r}; a JSON object is expected, such as '{{\"window_days\": 3}}'")
+    api.await_dag(dag)
+    api.unpause(dag)
+    run = api.trigger(dag, params, logical_date=date)
+    CONSOLE.print(f"{dag} run {run.run_id}")
+    told: dict[str, str] = {}
+
+    def tell(states: dict[str, str]) -> None:
+        for task, state in states.items():
+            if told.get(task) != state and state != "waiting":
+                CONSOLE.print(f"  {state:16} {task}")
+        told.update(states)
+
+    ended = api.wait(run, seconds=seconds, told=tell)
+    CONSOLE.print(f"[{'green' if ended.state == 'success' else 'red'}]{ended.state}[/]  {api.run_page(run)}")
+    if ended.state != "success":
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line; what went wrong is one message and an exit code of 1."""
+    os.umask(0o077)
+    try:
+        app()
+    except (NotMade, PortTaken, StartFailed, ValueError, OSError) as error:
+        CONSOLE.print(f"[red]error[/]   {escape(str(error))}")
+        raise SystemExit(1) from None
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Hold the lock of the state folder, so that two commands do not start or stop the same services."""
+    home = paths.home()
+    paths.private_folder(home.root)
+    with home.lock.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            CONSOLE.print(f"Waiting for another command that starts or stops the stack in {home.root}.")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _chosen(stack: Stack, names: list[str] | None) -> list[str]:
+    """Return the services that `names` stand for, each a service or a group of them."""
+    groups = stack.groups()
+    every = {service: [service] for services in groups.values() for service in services}
+    known = groups | every
+    for name in names or ():
+        if name not in known:
+            raise typer.BadParameter(f"{name!r} is no service of the stack; there are {', '.join(sorted(known))}")
+    return [service for name in names or groups for service in known[name]]
+
+
+def _stop_all(home: paths.Home) -> None:
+    supervisor = Supervisor(home)
+    if not supervisor.is_running():
+        left = supervisor.end_leftovers()
+        CONSOLE.print(f"The stack was killed; ended what was left of it: {left}" if left else "The stack is down.")
+        return
+    stack = assembly.existing(home)
+    for services in stack.stop_order():
+        supervisor.stop(services)
+        CONSOLE.print(f"  [dim]stopped[/] {', '.join(service.name for service in services)}")
+    if strays := supervisor.shut_down():
+        CONSOLE.print(f"  [yellow]killed[/]  processes that services had left behind: {strays}")
+    CONSOLE.print("The stack is down; its data is kept.")
+
+
+def _state(service: Service, process: Process | None) -> tuple[str, Process | None, str]:
+    if process is None or process.state in {"STOPPED", "STOPPING"}:
+        return "stopped", process, ""
+    if not process.is_up:
+        return "failed", process, process.note or f"see {service.name}.log"
+    try:
+        service.probe()
+    except NotReady as error:
+        return ("starting" if process.state == "STARTING" else "not ready"), process, str(error)
+    return "ready", process, ""
+
+
+def _tell_failures(failed: list[Done]) -> None:
+    for done in failed:
+        CONSOLE.print(f"\n[red]error[/]   {escape(_reason(done))}")
+
+
+def _reason(done: Done) -> str:
+    if isinstance(done.error, StartFailed):
+        return str(done.error)
+    return f"{done.step.name}: {done.error}"
+
+
+def _print_addresses(stack: Stack, *, passwords: bool) -> None:
+    CONSOLE.print(addresses_table(stack.addresses(), stack.credentials if passwords else None))
+    CONSOLE.print(f"\nPasswords: `make status PASSWORDS=1`, or {stack.home.secrets}. Logs: {stack.home.logs}")

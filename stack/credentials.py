@@ -1,0 +1,77 @@
+"""Every password and key of the stack: made once, kept in one file that only its owner may read."""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from stack.objects import ObjectKeys
+from stack.paths import write_private
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+ACCESS_KEY = "taskflow"
+"""The name that goes with the secret of the object store: as little a secret as a user's name."""
+
+
+def _password() -> str:
+    return secrets.token_hex(16)
+
+
+def _key() -> str:
+    return secrets.token_hex(48)
+
+
+def _fernet_key() -> str:
+    return base64.urlsafe_b64encode(os.urandom(32)).decode("ascii")
+
+
+class Credentials(BaseModel):
+    """What the services and their users log in with.
+
+    A field that the file of an older release lacks is made anew; one of a newer release is kept.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    postgres_superuser: str = Field(default_factory=_password)
+    postgres_airflow: str = Field(default_factory=_password)
+    postgres_crypto: str = Field(default_factory=_password)
+    objects_secret: str = Field(default_factory=_key)
+    objects_admin: str = Field(default_factory=_password)
+    objects_volume_write: str = Field(default_factory=_key)
+    objects_volume_read: str = Field(default_factory=_key)
+    objects_filer_write: str = Field(default_factory=_key)
+    objects_filer_read: str = Field(default_factory=_key)
+    airflow_admin: str = Field(default_factory=_password)
+    airflow_viewer: str = Field(default_factory=_password)
+    airflow_jwt: str = Field(default_factory=_key)
+    airflow_session: str = Field(default_factory=_key)
+    airflow_fernet: str = Field(default_factory=_fernet_key)
+
+    @property
+    def objects(self) -> ObjectKeys:
+        """The part that the object store takes."""
+        return ObjectKeys(
+            access=ACCESS_KEY,
+            secret=self.objects_secret,
+            admin_password=self.objects_admin,
+            volume_write=self.objects_volume_write,
+            volume_read=self.objects_volume_read,
+            filer_write=self.objects_filer_write,
+            filer_read=self.objects_filer_read,
+        )
+
+
+def load(path: Path) -> Credentials:
+    """Return the credentials in `path`, making those that are not there yet."""
+    kept = Credentials.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else Credentials()
+    if kept.model_fields_set != set(Credentials.model_fields):
+        write_private(path, kept.model_dump_json(indent=2))
+    return kept

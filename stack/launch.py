@@ -1,0 +1,132 @@
+"""Become a service: `python -m stack.launch PLAN` reads a plan, prepares this process and turns into the command.
+
+The plan is a file that only its owner may read, so that no password stands on a command line or in the supervisor's
+configuration. What an earlier process of the same service left behind when it was killed is ended first, and a service
+does not outlive the supervisor that started it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from stack.identity import become
+from stack.paths import write_private
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a process is started."""
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    directory: str
+    pid_file: str
+    identity: str = "same"
+    """Who it becomes (`stack.identity`); the directory is handed to that identity."""
+    signal_at_parents_death: int = 0
+    adopts_orphans: bool = False
+    """Whether descendants whose parent died become its children, so that none can slip away."""
+
+    def write(self, path: Path) -> tuple[str, ...]:
+        """Write the plan and return the command that carries it out."""
+        write_private(path, json.dumps(asdict(self)))
+        return launch_command(path)
+
+
+def launch_command(plan: Path) -> tuple[str, ...]:
+    """Return the command that carries out the plan in a file."""
+    return (sys.executable, "-P", "-m", "stack.launch", str(plan))
+
+
+def read_plan(path: Path) -> Plan:
+    """Return the plan that `path` holds."""
+    return Plan(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def carry_out(plan: Plan) -> None:
+    """Turn this process into the planned one."""
+    pid_file = Path(plan.pid_file)
+    end_group(pid_file)
+    write_private(pid_file, json.dumps({"pid": os.getpid(), "started": psutil.Process().create_time()}))
+    os.umask(0o077)
+    os.chdir(plan.directory)
+    become(plan.identity, Path(plan.directory))
+    if plan.adopts_orphans:
+        _control(_PR_SET_CHILD_SUBREAPER, 1)
+    _control(_PR_SET_PDEATHSIG, plan.signal_at_parents_death)  # after the identity: a change of user clears it
+    os.execve(plan.command[0], plan.command, dict(plan.environment))  # noqa: S606 - no shell, which is the point
+
+
+def end_group(pid_file: Path) -> list[int]:
+    """Kill what is left of the process group that `pid_file` names, with all descendants, and return their pids.
+
+    A process that has only inherited the number (after a reboot, say) is left alone.
+    """
+    if not pid_file.exists():
+        return []
+    noted = json.loads(pid_file.read_text(encoding="utf-8"))
+    pid, started = int(noted["pid"]), float(noted["started"])
+    if pid == os.getpid() or (psutil.pid_exists(pid) and abs(psutil.Process(pid).create_time() - started) > 1):
+        return []
+    members = [process for process in psutil.process_iter(["create_time"]) if _group(process.pid) == pid]
+    if any(process.info["create_time"] < started - 1 for process in members):
+        return []
+    return kill_trees(members)
+
+
+def kill_trees(roots: list[psutil.Process]) -> list[int]:
+    """Kill processes with all their descendants and return the pids of those that were alive."""
+    everyone = {process.pid: process for root in roots for process in (root, *_descendants(root))}
+    for process in everyone.values():
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(list(everyone.values()), timeout=5)
+    return sorted(everyone)
+
+
+def _descendants(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return list(process.children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _group(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except (ProcessLookupError, PermissionError):
+        return None
+
+
+def _control(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        arguments = map(ctypes.c_ulong, (value, 0, 0, 0))
+        if ctypes.CDLL(None, use_errno=True).prctl(ctypes.c_int(option), *arguments) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, f"prctl {option}: {os.strerror(code)}")
+
+
+def main() -> None:
+    """Carry out the plan that the first argument names."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    carry_out(read_plan(Path(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    main()

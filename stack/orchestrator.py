@@ -1,0 +1,193 @@
+"""Airflow, as four processes of the stack: the API server with the UI, the scheduler, the DAG processor, the triggerer.
+
+Not `airflow standalone`: it listens on every address and leaves processes behind.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stack.paths import private_folder, write_private
+from stack.service import NotReady, Service
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from stack.credentials import Credentials
+    from stack.database import Database
+    from stack.paths import Home
+
+HOST = "127.0.0.1"
+GROUP = "airflow"
+USERS = {"admin": "ADMIN", "viewer": "VIEWER"}
+INHERITED = ("PATH", "LANG", "LC_ALL", "TMPDIR", "JAVA_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+
+TUNING = {
+    "AIRFLOW__CORE__PARALLELISM": "4",  # each is an idle process; the default is 32
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    "AIRFLOW__API__WORKERS": "1",
+    "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",  # a new spec shows soon; an edited one is noticed without it
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",  # the tasks of a killed scheduler are taken up soon
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
+}
+"""What a user may override in the environment of `make up`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Airflow:
+    """One Airflow: its folders, its port, its metadata database and its keys."""
+
+    home: Home
+    pipelines: Path
+    port: int
+    metadata: Database
+    credentials: Credentials
+    connections: Mapping[str, str]
+    """The connections of the stack's own services, by id, as JSON."""
+
+    @property
+    def address(self) -> str:
+        """The address of the UI and of the API."""
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def passwords_file(self) -> Path:
+        """Where the API server finds the users' passwords."""
+        return self.home.airflow / "passwords.json"
+
+    def services(self) -> list[Service]:
+        """Return how the four processes are run."""
+        commands = {
+            "api-server": ("api-server",),
+            "scheduler": ("scheduler", "--skip-serve-logs"),  # the server of logs would listen on every address
+            "dag-processor": ("dag-processor",),
+            "triggerer": ("triggerer", "--skip-serve-logs"),
+        }
+        environment = self.environment()
+        return [self._service(name, arguments, environment) for name, arguments in commands.items()]
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of every Airflow process."""
+        inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        overrides = {name: value for name, value in os.environ.items() if name.startswith("AIRFLOW__")}
+        return {**inherited, **TUNING, **overrides, **self._addresses(), **self._keys(), **_quiet()}
+
+    def prepare_metadata(self) -> bool:
+        """Bring the metadata database up to date and write the connections into it; return whether there was a need."""
+        private_folder(self.home.airflow)
+        write_private(self.passwords_file, json.dumps(self.passwords()))
+        stamp = self.home.airflow / "metadata.json"
+        wanted = self._fingerprint()
+        if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted and self._has_connections():
+            return False
+        with self.home.log("metadata").open("ab") as log:
+            subprocess.run(
+                (sys.executable, "-P", "-m", "stack.metadata"),
+                input=json.dumps(dict(self.connections)).encode(),
+                env=self.environment(),
+                cwd=self.home.airflow,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                check=True,
+            )
+        write_private(stamp, wanted)
+        return True
+
+    def health(self) -> dict[str, dict[str, str | None]]:
+        """Return what the API server says of the parts; raises NotReady while it says nothing."""
+        import httpx
+
+        try:
+            answer = httpx.get(f"{self.address}/api/v2/monitor/health", timeout=5)
+            answer.raise_for_status()
+            return dict(answer.json())
+        except (httpx.HTTPError, ValueError) as error:
+            raise NotReady(f"{type(error).__name__}: {error}") from error
+
+    def probe(self, name: str) -> None:
+        """Raise NotReady unless the process `name` is healthy, and has been heard of since it started."""
+        part = "metadatabase" if name == "api-server" else name.replace("-", "_")
+        seen = self.health()[part]
+        if seen["status"] != "healthy":
+            raise NotReady(f"{part} is {seen['status']}")
+        if (beat := seen.get(f"latest_{part}_heartbeat")) and not self._is_newer(beat, name):
+            raise NotReady(f"the last heartbeat of {part}, {beat}, is that of an earlier process")
+
+    def _service(self, name: str, arguments: tuple[str, ...], environment: Mapping[str, str]) -> Service:
+        return Service(
+            name=name,
+            command=(sys.executable, "-P", "-m", "airflow", *arguments),
+            environment=environment,
+            directory=self.home.airflow,
+            awaited=f"its health at {self.address}/api/v2/monitor/health",
+            probe=lambda: self.probe(name),
+            group=GROUP,
+            needs=("postgres", "metadata"),
+        )
+
+    def _addresses(self) -> dict[str, str]:
+        return {
+            "HOME": str(self.home.airflow),  # libraries keep caches there; the user's own may be read-only
+            "AIRFLOW_HOME": str(self.home.airflow),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(self.pipelines),
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.address}/execution/",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{name}:{role}" for name, role in USERS.items()),
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.passwords_file),
+            "AIRFLOW__API__HOST": HOST,
+            "AIRFLOW__API__PORT": str(self.port),
+            "AIRFLOW__API__BASE_URL": self.address,
+            "AIRFLOW__API__EXPOSE_CONFIG": "False",
+        }
+
+    def _keys(self) -> dict[str, str]:
+        return {
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.metadata.url("postgresql+psycopg2"),
+            "AIRFLOW__CORE__FERNET_KEY": self.credentials.airflow_fernet,
+            "AIRFLOW__API__SECRET_KEY": self.credentials.airflow_session,
+            "AIRFLOW__API_AUTH__JWT_SECRET": self.credentials.airflow_jwt,
+        }
+
+    def passwords(self) -> dict[str, str]:
+        """Return the password of each user."""
+        return {"admin": self.credentials.airflow_admin, "viewer": self.credentials.airflow_viewer}
+
+    def _fingerprint(self) -> str:
+        text = json.dumps([importlib.metadata.version("apache-airflow-core"), dict(self.connections)])
+        return json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest()})
+
+    def _has_connections(self) -> bool:
+        import psycopg2
+
+        try:
+            with self.metadata.connect() as opened, opened.cursor() as cursor:
+                cursor.execute("SELECT conn_id FROM connection WHERE conn_id = ANY(%s)", (list(self.connections),))
+                return {row[0] for row in cursor} == set(self.connections)
+        except psycopg2.Error:
+            return False
+
+    def _is_newer(self, heartbeat: str, name: str) -> bool:
+        try:
+            started = self.home.pid_file(name).stat().st_mtime
+        except FileNotFoundError:
+            return False
+        return dt.datetime.fromisoformat(heartbeat).timestamp() > started
+
+
+def _quiet() -> dict[str, str]:
+    """Nothing is reported to anybody, and what is printed appears at once."""
+    return {
+        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        "SCARF_ANALYTICS": "false",
+        "GX_ANALYTICS_ENABLED": "false",
+        "PYTHONUNBUFFERED": "1",
+    }

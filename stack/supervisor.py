@@ -1,0 +1,263 @@
+"""Keep services running: supervisord, as one private process that is spoken to over a socket in the state folder.
+
+Knows how services are started, restarted and stopped; not what any of them is for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+import xmlrpc.client
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from stack.launch import Plan, end_group, kill_trees, launch_command
+from stack.paths import private_folder, write_private
+from stack.service import StartFailed, await_ready
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from stack.paths import Home
+    from stack.service import Service
+
+NAME = "supervisor"
+RETRIES = 4
+"""A service that dies within `STARTED_AFTER` seconds is started again this often, after 1, 2, 3 and 4 s."""
+STARTED_AFTER = 10
+DOWN = frozenset({"STOPPED", "EXITED", "FATAL", "UNKNOWN"})
+RPC_FACTORY = "supervisor.rpcinterface:make_main_rpcinterface"
+LOG_BYTES, LOG_FILES = 10_000_000, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What the supervisor knows of a service."""
+
+    name: str
+    state: str
+    """supervisord's word: STOPPED, STARTING, RUNNING, BACKOFF, STOPPING, EXITED, FATAL."""
+    pid: int
+    since: float
+    """When it was last started, in seconds since the epoch; 0 where it never was."""
+    note: str
+
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a process, or one is about to be."""
+        return self.state not in DOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Supervisor:
+    """The supervisor of one state folder."""
+
+    home: Home
+
+    @property
+    def socket(self) -> Path:
+        """Where it listens."""
+        return self.home.sockets / "supervisor.sock"
+
+    def is_running(self) -> bool:
+        """Return whether it answers."""
+        try:
+            with self._control() as control:
+                return bool(control.getState()["statename"] == "RUNNING")
+        except (OSError, xmlrpc.client.Error):
+            return False
+
+    def start(self, services: Sequence[Service]) -> None:
+        """Start the supervisor, knowing `services` but running none yet; one that runs learns of new ones."""
+        if self.is_running():
+            self._learn(services)
+            return
+        for folder in (self.home.logs, self.home.plans, self.home.sockets):
+            private_folder(folder)
+        for name in (NAME, *(service.name for service in services)):
+            end_group(self.home.pid_file(name))  # left by a supervisor that was killed
+        self._write_configuration(services)
+        command = (sys.executable, "-P", "-m", "supervisor.supervisord", "-c", str(self._configuration))
+        environment = _bare_environment()
+        self._start_process(
+            Plan(command, environment, str(self.home.root), str(self.home.pid_file(NAME)), adopts_orphans=True)
+        )
+
+    def process(self, name: str) -> Process:
+        """Return what is known of the service `name`."""
+        with self._control() as control:
+            return _process(control.getProcessInfo(name))
+
+    def processes(self) -> dict[str, Process]:
+        """Return what is known of every service; nothing where the supervisor does not run."""
+        if not self.is_running():
+            return {}
+        with self._control() as control:
+            return {info["name"]: _process(info) for info in control.getAllProcessInfo()}
+
+    def run(self, service: Service, *, seconds: float) -> float | None:
+        """Bring `service` up and wait until it is ready; return how long that took, None where it was up already."""
+        fresh = not self.process(service.name).is_up
+        if fresh:
+            self._start_service(service)
+        log = self.home.log(service.name)
+        waited = await_ready(service, log, died=lambda: self._death(service.name), seconds=seconds)
+        service.settle()
+        return waited if fresh else None
+
+    def stop(self, services: Iterable[Service]) -> None:
+        """Stop services together, and wait until each has ended."""
+        pending = {service.name: service for service in services if self.process(service.name).is_up}
+        with self._control() as control:
+            for name in pending:
+                with contextlib.suppress(xmlrpc.client.Fault):  # it ended just now by itself
+                    control.stopProcess(name, False)
+        seconds = 5 + max((service.stop_seconds for service in pending.values()), default=0)
+        if not _await(lambda: not any(self.process(name).is_up for name in pending), seconds=seconds):
+            raise TimeoutError(f"of {', '.join(pending)}, some still run after {seconds} s; see {self.home.log(NAME)}")
+        for service in pending.values():
+            service.tidy()
+
+    def shut_down(self) -> list[int]:
+        """End the supervisor and whatever is left below it; return the pids of strays that had to be killed."""
+        own = psutil.Process(self._pid())
+        strays = kill_trees(own.children(recursive=True))
+        with self._control() as control, contextlib.suppress(OSError, xmlrpc.client.Error):
+            control.shutdown()
+        own.wait(timeout=30)
+        shutil.rmtree(self.home.plans)
+        shutil.rmtree(self.home.sockets, ignore_errors=True)
+        return strays
+
+    def end_leftovers(self) -> list[int]:
+        """Kill what a supervisor that was itself killed left running; return the pids."""
+        pid_files = self.home.plans.glob("*.pid") if self.home.plans.exists() else ()
+        return sorted(pid for pid_file in pid_files for pid in end_group(pid_file))
+
+    def _start_service(self, service: Service) -> None:
+        pid_file = self.home.pid_file(service.name)
+        end_group(pid_file)
+        pid_file.unlink(missing_ok=True)  # written anew at the start, so that its age is that of the process
+        service.prepare()
+        service.plan(pid_file).write(self._plan(service.name))
+        with self._control() as control:
+            control.startProcess(service.name, False)
+
+    def _start_process(self, plan: Plan) -> None:
+        log = self.home.log(NAME)
+        command = plan.write(self._plan(NAME))
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+        answers = _await(lambda: self.is_running() or process.poll() is not None, seconds=20)
+        if not answers or process.poll() is not None:
+            reason = f"its process ended with code {process.poll()}" if answers else "it does not answer"
+            raise StartFailed(NAME, f"an answer at {self.socket}", 20, reason, log)
+
+    def _learn(self, services: Sequence[Service]) -> None:
+        unknown = {service.name for service in services} - set(self.processes())
+        if not unknown:
+            return
+        self._write_configuration(services)
+        with self._control() as control:
+            control.reloadConfig()
+            for name in sorted(unknown):
+                control.addProcessGroup(name)
+
+    @property
+    def _configuration(self) -> Path:
+        return self.home.plans / "supervisord.conf"
+
+    def _write_configuration(self, services: Sequence[Service]) -> None:
+        sections = (*self._own_sections(), *((f"program:{one.name}", self._program(one)) for one in services))
+        lines = (
+            line
+            for title, settings in sections
+            for line in (f"[{title}]", *(f"{name}={_escaped(value)}" for name, value in settings.items()), "")
+        )
+        write_private(self._configuration, "\n".join(lines))
+
+    def _own_sections(self) -> tuple[tuple[str, dict[str, str]], ...]:
+        own = {
+            "nodaemon": "true",  # it is in a session of its own already
+            "silent": "true",
+            "directory": str(self.home.root),
+            "pidfile": str(self.home.plans / "supervisord.process"),
+            "logfile": str(self.home.log(NAME)),
+            "logfile_maxbytes": str(LOG_BYTES),
+            "logfile_backups": str(LOG_FILES),
+            "umask": "077",
+        }
+        if os.geteuid() == 0:
+            own["user"] = "root"  # said, it does not warn
+        return (
+            ("supervisord", own),
+            ("unix_http_server", {"file": str(self.socket), "chmod": "0600"}),
+            ("rpcinterface:supervisor", {"supervisor.rpcinterface_factory": RPC_FACTORY}),
+        )
+
+    def _program(self, service: Service) -> dict[str, str]:
+        return {
+            "command": shlex.join(launch_command(self._plan(service.name))),
+            "autostart": "false",
+            "autorestart": "true",
+            "startsecs": str(STARTED_AFTER),
+            "startretries": str(RETRIES),
+            "stopsignal": service.stop_signal.name.removeprefix("SIG"),
+            "stopasgroup": str(service.signal_group).lower(),
+            "killasgroup": "true",
+            "stopwaitsecs": str(service.stop_seconds),
+            "redirect_stderr": "true",
+            "stdout_logfile": str(self.home.log(service.name)),
+            "stdout_logfile_maxbytes": str(LOG_BYTES),
+            "stdout_logfile_backups": str(LOG_FILES),
+        }
+
+    def _death(self, name: str) -> str | None:
+        process = self.process(name)
+        return None if process.is_up else f"its process is gone: {process.note or process.state}"
+
+    def _plan(self, name: str) -> Path:
+        return self.home.plans / f"{name}.json"
+
+    def _pid(self) -> int:
+        with self._control() as control:
+            return int(control.getPID())
+
+    @contextlib.contextmanager
+    def _control(self) -> Iterator[Any]:
+        from supervisor.xmlrpc import SupervisorTransport
+
+        transport = SupervisorTransport(None, None, f"unix://{self.socket}")
+        with xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport) as server:
+            yield server.supervisor
+
+
+def _process(info: dict[str, Any]) -> Process:
+    return Process(info["name"], info["statename"], info["pid"], float(info["start"]), info["spawnerr"])
+
+
+def _escaped(value: str) -> str:
+    """Return `value` as supervisord reads it back: `%` begins one of its own variables."""
+    return value.replace("%", "%%")
+
+
+def _bare_environment() -> dict[str, str]:
+    return {"PATH": os.environ.get("PATH", os.defpath)}
+
+
+def _await(condition: Callable[[], bool], *, seconds: float) -> bool:
+    """Return whether `condition` came to hold within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (holds := condition()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return holds
