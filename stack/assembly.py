@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from stack import credentials, ports
 from stack.airflow_api import AirflowApi
 from stack.database import Cluster, Database
-from stack.objects import GRPC_OFFSET, ObjectPorts, ObjectStore
+from stack.objects import GRPC_OFFSET, ObjectPorts, ObjectStore, is_blocked
 from stack.orchestrator import Airflow
 from stack.paths import pipelines, private_folder
 from stack.steps import Step
@@ -170,7 +170,10 @@ def plan(home: Home) -> tuple[Stack, list[ports.Move]]:
     pins = ports.pinned(wish.name for wish in WISHES)
     own = _ports_of(up, kept)
     chosen, moves = ports.choose(
-        WISHES, pins={**pins, **own}, kept=kept, free=lambda port: _is_ours(port, own) or ports.is_free(port)
+        WISHES,
+        pins={**pins, **own},
+        kept=kept,
+        free=lambda port: _is_ours(port, own) or (ports.is_free(port) and not is_blocked(port)),
     )
     _refuse_to_move(pins, own)
     ports.note(home.ports, chosen)

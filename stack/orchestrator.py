@@ -12,11 +12,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stack.paths import private_folder, write_private
-from stack.service import NotReady, Service
+from stack.service import NotReady, Service, StartFailed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,18 +90,25 @@ class Airflow:
         wanted = self._fingerprint()
         if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted and self._has_connections():
             return False
-        with self.home.log("metadata").open("ab") as log:
-            subprocess.run(
+        self._migrate()
+        write_private(stamp, wanted)
+        return True
+
+    def _migrate(self) -> None:
+        log, started = self.home.log("metadata"), time.monotonic()
+        with log.open("ab") as output:
+            done = subprocess.run(
                 (sys.executable, "-P", "-m", "stack.metadata"),
                 input=json.dumps(dict(self.connections)).encode(),
                 env=self.environment(),
                 cwd=self.home.airflow,
-                stdout=log,
+                stdout=output,
                 stderr=subprocess.STDOUT,
-                check=True,
+                check=False,
             )
-        write_private(stamp, wanted)
-        return True
+        if done.returncode != 0:
+            reason, seconds = f"it ended with code {done.returncode}", time.monotonic() - started
+            raise StartFailed("metadata", "Airflow's metadata database to be migrated", seconds, reason, log)
 
     def health(self) -> dict[str, dict[str, str | None]]:
         """Return what the API server says of the parts; raises NotReady while it says nothing."""

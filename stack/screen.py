@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import sys
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from stack.steps import Done, Step
     from stack.supervisor import Process
 
-CONSOLE = Console(highlight=False, soft_wrap=True)
+CONSOLE = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 COLOURS = {"ready": "green", "starting": "yellow", "not ready": "yellow", "stopped": "dim", "failed": "red"}
 
 

@@ -1,0 +1,50 @@
+# The front door. `make` alone lists what there is.
+.DEFAULT_GOAL := help
+.PHONY: help init up down status logs destroy demo dag-run lint check test bench
+PYTHON ?= python3
+BIN := .venv/bin
+STACK := $(BIN)/python -m stack
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+init: .venv/.ready ## Make the virtual environment from the lock file (PYTHON=python3.12)
+
+.venv/.ready: pyproject.toml uv.lock
+	@$(PYTHON) -I stack/bootstrap.py && touch $@
+
+.venv/.ready-bench: .venv/.ready
+	@$(PYTHON) -I stack/bootstrap.py --group bench && touch $@
+
+up: .venv/.ready ## Start Postgres, the object store and Airflow (SERVICES="postgres objects")
+	@$(STACK) up $(SERVICES)
+
+down: .venv/.ready ## Stop them all; the data stays
+	@$(STACK) down
+
+status: .venv/.ready ## Tell how they are and where (PASSWORDS=1 prints the logins)
+	@$(STACK) status $(if $(PASSWORDS),--passwords)
+
+logs: .venv/.ready ## Print their last log lines (SERVICES=scheduler FOLLOW=1)
+	@$(STACK) logs $(SERVICES) $(if $(FOLLOW),--follow)
+
+destroy: .venv/.ready ## Stop them all and remove their data
+	@$(STACK) destroy
+
+demo: .venv/.ready ## Start everything, run the pipelines, show what came of it
+	@$(BIN)/python -m stack.demo
+
+dag-run: .venv/.ready ## Trigger a run and wait for its end (DAG=crypto_events_dag CONF='{"window_days": 3}')
+	@$(STACK) dag-run $(or $(DAG),$(error name the DAG: make dag-run DAG=crypto_events_dag)) --conf '$(or $(CONF),{})'
+
+lint: .venv/.ready ## Check the pipelines' specs
+	@$(BIN)/taskflow lint pipelines
+
+check: .venv/.ready ## Check the code: style, types, layers, and the tests that need no whole stack
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/pytest -q -m "not stack"
+
+test: .venv/.ready ## Run every test (ARGS="-k merge")
+	@$(BIN)/pytest $(ARGS)
+
+bench: .venv/.ready-bench ## Measure the factory and the tasks beside their rivals
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
