@@ -14,7 +14,21 @@ from typing import Literal, TypeAlias
 
 from factory.document import Value
 
-Kind = Literal["boolean", "integer", "number", "text", "texts", "duration", "datetime", "mapping", "assets", "choice", "choices", "code", "spec"]
+Kind = Literal[
+    "boolean",
+    "integer",
+    "number",
+    "text",
+    "texts",
+    "duration",
+    "datetime",
+    "mapping",
+    "assets",
+    "choice",
+    "choices",
+    "code",
+    "spec",
+]
 ArgumentValue: TypeAlias = Value | dt.timedelta | dt.datetime | list["AssetSpec"]
 
 
@@ -37,7 +51,12 @@ class Argument:
 
 
 _BOOLEAN, _TEXT, _TEXTS, _DURATION = Argument("boolean"), Argument("text"), Argument("texts"), Argument("duration")
-_DATETIME, _MAPPING, _ASSETS, _INTEGER = Argument("datetime"), Argument("mapping"), Argument("assets"), Argument("integer")
+_DATETIME, _MAPPING, _ASSETS, _INTEGER = (
+    Argument("datetime"),
+    Argument("mapping"),
+    Argument("assets"),
+    Argument("integer"),
+)
 _CODE, _POSITIVE, _NOT_NEGATIVE = Argument("code"), Argument("integer", 1), Argument("integer", 0)
 _RUN_TYPES = ("backfill", "scheduled", "manual", "operator_triggered", "asset_triggered", "asset_materialization")
 
@@ -66,7 +85,9 @@ DAG_ARGUMENTS: Mapping[str, Argument] = {
     "access_control": _MAPPING,
     "is_paused_upon_creation": _BOOLEAN,
     "jinja_environment_kwargs": _CODE,
-    "render_template_as_native_obj": Argument("code", instead="a value that is one whole {{ … }} keeps its type by itself"),
+    "render_template_as_native_obj": Argument(
+        "code", instead="a value that is one whole {{ … }} keeps its type by itself"
+    ),
     "tags": _TEXTS,
     "owner_links": _MAPPING,
     "auto_register": _CODE,
@@ -79,8 +100,8 @@ DAG_ARGUMENTS: Mapping[str, Argument] = {
 }
 
 _TRIGGER_RULES = (
-    "all_done", "all_done_min_one_success", "all_done_setup_success", "all_failed", "all_skipped", "all_success", "always",
-    "none_failed", "none_failed_min_one_success", "none_skipped", "one_done", "one_failed", "one_success",
+    "all_done", "all_done_min_one_success", "all_done_setup_success", "all_failed", "all_skipped", "all_success",
+    "always", "none_failed", "none_failed_min_one_success", "none_skipped", "one_done", "one_failed", "one_success",
 )  # fmt: skip
 
 TASK_ARGUMENTS: Mapping[str, Argument] = {
@@ -93,7 +114,9 @@ TASK_ARGUMENTS: Mapping[str, Argument] = {
     "retry_delay": _DURATION,
     "retry_exponential_backoff": Argument("number", 0),
     "max_retry_delay": _DURATION,
-    "retry_policy": Argument("code", instead="use retries and retry_delay: a task says itself when retrying cannot help"),
+    "retry_policy": Argument(
+        "code", instead="use retries and retry_delay: a task says itself when retrying cannot help"
+    ),
     "start_date": _DATETIME,
     "end_date": _DATETIME,
     "depends_on_past": _BOOLEAN,
@@ -138,10 +161,17 @@ TASK_ARGUMENTS: Mapping[str, Argument] = {
     "task_display_name": _TEXT,
     "logger_name": _TEXT,
     "allow_nested_operators": _CODE,
-    "render_template_as_native_obj": Argument("code", instead="a value that is one whole {{ … }} keeps its type by itself"),
+    "render_template_as_native_obj": Argument(
+        "code", instead="a value that is one whole {{ … }} keeps its type by itself"
+    ),
 }
 
-GROUP_ARGUMENTS: Mapping[str, Argument] = {"tooltip": _TEXT, "ui_color": _TEXT, "ui_fgcolor": _TEXT, "group_display_name": _TEXT}
+GROUP_ARGUMENTS: Mapping[str, Argument] = {
+    "tooltip": _TEXT,
+    "ui_color": _TEXT,
+    "ui_fgcolor": _TEXT,
+    "group_display_name": _TEXT,
+}
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)")
@@ -198,7 +228,7 @@ def _text(_argument: Argument, value: Value) -> str:
 
 
 def _texts(_argument: Argument, value: Value) -> list[Value]:
-    values = value if isinstance(value, list) else [value]
+    values: list[Value] = list(value) if isinstance(value, list) else [value]
     if not all(isinstance(one, str) for one in values):
         raise ValueError("a list of texts")
     return values
@@ -233,7 +263,8 @@ def _choice(argument: Argument, value: Value) -> str:
 
 def _choices(argument: Argument, value: Value) -> list[Value]:
     values = value if isinstance(value, list) else [value]
-    return [_choice(argument, one) for one in values]
+    chosen: list[Value] = [_choice(argument, one) for one in values]
+    return chosen
 
 
 _READERS: Mapping[Kind, Callable[[Argument, Value], ArgumentValue]] = {

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import yaml
-from yaml.cyaml import CParser
+from yaml.cyaml import CParser  # type: ignore[attr-defined]  # the stubs do not re-export it
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from factory.errors import Diagnostic, Path, Span
@@ -57,7 +58,7 @@ class Document:
     """Paths of unquoted dates: texts, acceptable only where a date is expected."""
 
     def span(self, path: Path, *, key: bool = False) -> Span:
-        """Return where the value at `path` stands, or its key; of a missing value, its nearest existing parent's key."""
+        """Return where the value at `path` stands, or its key; of a missing value, the key of what should hold it."""
         node, key_node, found = self.root, None, True
         for part in path:
             step = _child(node, part)
@@ -83,7 +84,9 @@ class Document:
                 return Span(self.file, number + 1, column + 1, column + 1 + len(needle))
         return whole
 
-    def diagnose(self, code: str, path: Path, message: str, hint: str | None = None, *, key: bool = False) -> Diagnostic:
+    def diagnose(
+        self, code: str, path: Path, message: str, hint: str | None = None, *, key: bool = False
+    ) -> Diagnostic:
         """Return a diagnostic at the value (or the key) of `path`."""
         return self.diagnostic_at(self.span(path, key=key), code, message, hint)
 
@@ -93,13 +96,12 @@ class Document:
         return Diagnostic(span, code, message, hint, source)
 
 
-def read(text: str | bytes, file: str) -> tuple[Document, list[Diagnostic]]:
+def read(content: bytes, file: str) -> tuple[Document, list[Diagnostic]]:
     """Read one YAML document; whatever could not be read is named in the diagnostics and left out of the value."""
-    if isinstance(text, bytes):
-        try:
-            text = text.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            return _unreadable(text, error, file)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        return _unreadable(content, error, file)
     document = Document(file, text.splitlines(), None, None)
     try:
         root = _compose(text)
@@ -109,7 +111,11 @@ def read(text: str | bytes, file: str) -> tuple[Document, list[Diagnostic]]:
         return document, [_bad_character(document, text, error)]
     if root is None:
         span = Span(file, 1, 1, 2)
-        return document, [document.diagnostic_at(span, "empty-file", "the file holds no YAML", "see docs/guide.md for a first pipeline")]
+        return document, [
+            document.diagnostic_at(
+                span, "empty-file", "the file holds no YAML", "see docs/guide.md for a first pipeline"
+            )
+        ]
     return _constructed(Document(file, document.lines, None, root))
 
 
@@ -143,13 +149,19 @@ class _Reader:
         self.count += 1
         if isinstance(node, ScalarNode):
             return self.scalar(node, path)
-        if node is None or id(node) in self.open_nodes or self.count > MAX_VALUES:
-            return self.endless(node)
+        if id(node) in self.open_nodes or self.count > MAX_VALUES:
+            self.endless(node)
+            return None
         self.open_nodes.add(id(node))
         try:
-            return self.mapping(node, path) if isinstance(node, MappingNode) else self.sequence(node, path)
+            return self.collection(node, path)
         finally:
             self.open_nodes.discard(id(node))
+
+    def collection(self, node: Node | None, path: Path) -> Value:
+        if isinstance(node, MappingNode):
+            return self.mapping(node, path)
+        return self.sequence(node, path) if isinstance(node, SequenceNode) else None
 
     def mapping(self, node: MappingNode, path: Path) -> Value:
         self.check_tag(node)
@@ -177,13 +189,18 @@ class _Reader:
         if node.style:
             return text
         if text == "<<":
-            self.report(node, "merge-key", "merge keys (<<) are not read", "repeat the keys, or move shared ones to configs/defaults.yaml")
+            self.report(
+                node,
+                "merge-key",
+                "merge keys (<<) are not read",
+                "repeat the keys, or move shared ones to configs/defaults.yaml",
+            )
             return None
         typed = self.scalar(node, ())
-        return text if typed is None or isinstance(typed, str) else self.not_text(node, text)
-
-    def not_text(self, node: Node, text: str) -> None:
+        if typed is None or isinstance(typed, str):
+            return text
         self.report(node, "key-not-text", f"the key {text} is not a text", f'quote it: "{text}"')
+        return None
 
     def scalar(self, node: ScalarNode, path: Path) -> Value:
         self.check_tag(node)
@@ -204,7 +221,9 @@ class _Reader:
             return int(text)
         if _AMBIGUOUS.match(text):
             hint = f'write a plain number, or quote it: "{text}"'
-            self.report(node, "ambiguous-number", f"{text} is one number in YAML 1.1 and another, or a text, in YAML 1.2", hint)
+            self.report(
+                node, "ambiguous-number", f"{text} is one number in YAML 1.1 and another, or a text, in YAML 1.2", hint
+            )
         elif _FLOAT.match(text):
             return float(text)
         elif _SPECIAL_FLOAT.match(text):
@@ -215,17 +234,26 @@ class _Reader:
 
     def implicit_boolean(self, node: Node, text: str) -> None:
         meant = "true" if text.lower() in {"yes", "on"} else "false"
-        self.report(node, "implicit-boolean", f"{text} is a boolean in YAML 1.1 and a text in YAML 1.2", f'write {meant}, or quote it: "{text}"')
+        self.report(
+            node,
+            "implicit-boolean",
+            f"{text} is a boolean in YAML 1.1 and a text in YAML 1.2",
+            f'write {meant}, or quote it: "{text}"',
+        )
 
     def duplicate(self, mapping: MappingNode, node: Node, key: str) -> None:
         first = next(known for known, _ in mapping.value if known.value == key)
         place = f"line {first.start_mark.line + 1}, column {first.start_mark.column + 1}"
-        self.report(node, "duplicate-key", f'the key "{key}" stands twice in one mapping; first at {place}', "keep one of them")
+        self.report(
+            node, "duplicate-key", f'the key "{key}" stands twice in one mapping; first at {place}', "keep one of them"
+        )
 
     def check_tag(self, node: Node) -> None:
         if node.tag not in _STRUCTURAL_TAGS:
             tag = node.tag.replace("tag:yaml.org,2002:", "!!")
-            self.report(node, "unknown-tag", f"the tag {tag} is not read: a spec holds plain values only", "remove the tag")
+            self.report(
+                node, "unknown-tag", f"the tag {tag} is not read: a spec holds plain values only", "remove the tag"
+            )
 
     def endless(self, node: Node | None) -> None:
         if self.count > MAX_VALUES:
@@ -238,6 +266,17 @@ class _Reader:
     def report(self, node: Node | None, code: str, message: str, hint: str | None = None) -> None:
         span = _span(self.document.file, node, self.document.lines)
         self.diagnostics.append(self.document.diagnostic_at(span, code, message, hint))
+
+
+def value_at(value: Any, path: Path) -> Value:
+    """Return what stands at `path` of `value`; raise LookupError where nothing does."""
+    for part in path:
+        keyed = isinstance(value, dict) or (isinstance(value, list) and isinstance(part, int))
+        if not keyed:
+            raise LookupError(part)
+        value = value[part]
+    found: Value = value
+    return found
 
 
 def _child(node: Node | None, part: str | int) -> tuple[Node | None, Node] | None:
@@ -263,11 +302,20 @@ def _span(file: str, node: Node | None, lines: list[str]) -> Span:
 def _syntax_error(document: Document, error: yaml.MarkedYAMLError) -> Diagnostic:
     mark = error.problem_mark or error.context_mark
     if error.problem == "but found another document":
-        return document.diagnostic_at(_mark_span(document, mark), "many-documents", "the file holds more than one YAML document", "one file, one pipeline: remove the ---")
+        return document.diagnostic_at(
+            _mark_span(document, mark),
+            "many-documents",
+            "the file holds more than one YAML document",
+            "one file, one pipeline: remove the ---",
+        )
     if error.problem == "found undefined alias" or "alias" in (error.problem or ""):
-        return document.diagnostic_at(_mark_span(document, mark), "syntax", f"{error.problem}", "name an anchor that stands above")
+        return document.diagnostic_at(
+            _mark_span(document, mark), "syntax", f"{error.problem}", "name an anchor that stands above"
+        )
     where = f" {error.context}" if error.context else ""
-    return document.diagnostic_at(_mark_span(document, mark), "syntax", f"not YAML: {error.problem}{where}", _syntax_hint(document, mark))
+    return document.diagnostic_at(
+        _mark_span(document, mark), "syntax", f"not YAML: {error.problem}{where}", _syntax_hint(document, mark)
+    )
 
 
 def _mark_span(document: Document, mark: yaml.Mark | None) -> Span:
@@ -289,7 +337,9 @@ def _bad_character(document: Document, text: str, error: yaml.YAMLError) -> Diag
     position = getattr(error, "position", None) or next(_unprintable(text), 0)
     before = text[:position]
     line, column = before.count("\n") + 1, position - (before.rfind("\n") + 1) + 1
-    message = f"the character U+{ord(text[position]):04X} is not allowed in YAML" if position < len(text) else str(error)
+    message = (
+        f"the character U+{ord(text[position]):04X} is not allowed in YAML" if position < len(text) else str(error)
+    )
     return document.diagnostic_at(Span(document.file, line, column, column + 1), "syntax", message, "remove it")
 
 
@@ -304,4 +354,6 @@ def _unreadable(text: bytes, error: UnicodeDecodeError, file: str) -> tuple[Docu
     lines = text.decode("utf-8", "replace").splitlines()
     document = Document(file, lines, None, None)
     message = f"the byte 0x{text[error.start]:02x} is not UTF-8"
-    return document, [document.diagnostic_at(Span(file, line, column, column + 1), "syntax", message, "save the file as UTF-8")]
+    return document, [
+        document.diagnostic_at(Span(file, line, column, column + 1), "syntax", message, "save the file as UTF-8")
+    ]

@@ -99,13 +99,18 @@ def _import_error(shown: str, errors: list[Diagnostic]) -> DagImportError:
 def _internal_error(shown: str, error: Exception) -> DagImportError:
     import traceback
 
-    text = f"{shown}: the factory failed on this spec; this is a bug of the factory, not of the spec\n{traceback.format_exc()}"
-    return DagImportError(file_path=shown, message=f"{type(error).__name__}: {error}", error_type="internal", stacktrace=text)
+    head = f"{shown}: the factory failed on this spec; this is a bug of the factory, not of the spec"
+    text = f"{head}\n{traceback.format_exc()}"
+    return DagImportError(
+        file_path=shown, message=f"{type(error).__name__}: {error}", error_type="internal", stacktrace=text
+    )
 
 
 def _warning(shown: str, diagnostic: Diagnostic) -> DagImportWarning:
     message = f"{diagnostic.message} ({diagnostic.hint})" if diagnostic.hint else diagnostic.message
-    return DagImportWarning(file_path=shown, message=message, warning_type=diagnostic.code, line_number=diagnostic.span.line)
+    return DagImportWarning(
+        file_path=shown, message=message, warning_type=diagnostic.code, line_number=diagnostic.span.line
+    )
 
 
 def _warm_up() -> None:

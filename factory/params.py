@@ -10,20 +10,24 @@ from factory.errors import Path
 
 TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 KEYS = (
-    "const", "description", "description_md", "enum", "examples", "exclusiveMaximum", "exclusiveMinimum", "format", "items",
-    "maxItems", "maxLength", "maximum", "minItems", "minLength", "minimum", "multipleOf", "pattern", "properties",
-    "additionalProperties", "required", "section", "title", "type", "uniqueItems", "values_display", "anyOf", "oneOf", "allOf",
+    "const", "description", "description_md", "enum", "examples", "exclusiveMaximum", "exclusiveMinimum", "format",
+    "items", "maxItems", "maxLength", "maximum", "minItems", "minLength", "minimum", "multipleOf", "pattern",
+    "properties", "additionalProperties", "required", "section", "title", "type", "uniqueItems", "values_display", "anyOf", "oneOf",
+    "allOf",
 )  # fmt: skip
 
 
 @lru_cache(maxsize=4096)
 def param_problems(schema_json: str, default_json: str, *, has_default: bool) -> tuple[tuple[Path, str], ...]:
-    """Return what is wrong with a param: paths below it, and messages. Cached, since many pipelines share their params."""
+    """Return what is wrong with a param: paths below it, and messages. Many pipelines share their params."""
     from jsonschema import Draft202012Validator, FormatChecker, SchemaError
 
     schema, default = json.loads(schema_json), json.loads(default_json)
     if unknown := [key for key in schema if key not in KEYS]:
-        return tuple(((key,), f'"{key}" is not a key of a param; keys: {", ".join(("default", *sorted(KEYS)))}') for key in unknown)
+        return tuple(
+            ((key,), f'"{key}" is not a key of a param; keys: {", ".join(("default", *sorted(KEYS)))}')
+            for key in unknown
+        )
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
@@ -31,7 +35,9 @@ def param_problems(schema_json: str, default_json: str, *, has_default: bool) ->
     checker = Draft202012Validator(schema, format_checker=FormatChecker())
     if not has_default:
         return ()
-    return tuple((("default", *error.absolute_path), f"its default {error.message}") for error in checker.iter_errors(default))
+    return tuple(
+        (("default", *error.absolute_path), f"its default {error.message}") for error in checker.iter_errors(default)
+    )
 
 
 def _schema_message(error: Any) -> str:

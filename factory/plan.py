@@ -86,7 +86,11 @@ def _json(value: object) -> Any:
     if isinstance(value, Template):
         return value.text
     if is_dataclass(value) and not isinstance(value, type):
-        return {one.name: shown for one in fields(value) if one.name != "path" and (shown := _json(getattr(value, one.name))) not in ({}, [], "", None)}
+        return {
+            one.name: shown
+            for one in fields(value)
+            if one.name != "path" and (shown := _json(getattr(value, one.name))) not in ({}, [], "", None)
+        }
     if isinstance(value, Mapping):
         return {str(key): _json(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

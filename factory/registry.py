@@ -88,12 +88,13 @@ class TaskDefinition:
 
     def kind_at(self, path: Path) -> Kind | None:
         """Return what the text at `path` below `with` means, beyond being a text."""
-        name = path[0]
+        name = str(path[0])
         return kind_in(self.hints[name], path[1:]) if name in self.parameters else None
 
-    def adapter(self, name: str) -> TypeAdapter[object]:
+    def adapter(self, name: str) -> TypeAdapter[typing.Any]:
         """Return the validator of one parameter."""
-        return TypeAdapter(self.hints[name])
+        annotation: typing.Any = self.hints[name]
+        return TypeAdapter(annotation)
 
 
 @dataclass(frozen=True)

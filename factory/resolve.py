@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from factory.document import Value
+from factory.document import Value, value_at
 from factory.errors import Path, did_you_mean
 from factory.plan import Exit, Node, Plan
 from factory.registry import Registry, TaskDefinition, kind_in
@@ -64,15 +64,16 @@ class Scope:
     def find(self, names: Chain) -> Place | None:
         """Return the step that a dotted name means here: the nearest level that knows its first part decides."""
         if names and names[0] in self.places:
-            return self._inside(names)
+            return self.inside(names)
         return self.outer.find(names) if self.outer else None
 
-    def _inside(self, names: Chain) -> Place | None:
+    def inside(self, names: Chain) -> Place | None:
+        """Return the step that a dotted name means, beginning at this level."""
         place = self.places.get(names[0])
         if place is None or len(names) == 1:
             return place
         scope = self.inner.get(names[0])
-        return scope._inside(names[1:]) if scope else None
+        return scope.inside(names[1:]) if scope else None
 
     def known(self) -> set[str]:
         """Return the names that may be used here."""
@@ -135,7 +136,14 @@ class _Resolver:
         definition = self.definition(step)
         upstream = set(self.waits(place))
         if definition is None:
-            return Node(place.task_id, step.path, step.uses or "", upstream=tuple(sorted(upstream)), airflow=step.airflow, groups=place.scope.groups)
+            return Node(
+                place.task_id,
+                step.path,
+                step.uses or "",
+                upstream=tuple(sorted(upstream)),
+                airflow=step.airflow,
+                groups=place.scope.groups,
+            )
         values, expand = self.values(place, definition, upstream)
         return Node(
             task_id=place.task_id,
@@ -163,15 +171,15 @@ class _Resolver:
         """Return the names that `needs` resolves to, reporting those that mean nothing."""
         found: list[str] = []
         for index, name in enumerate(place.step.needs):
-            target = self.target(place, name, self.needs_path(place.step, index), f'step "{place.step.id}" needs "{name}"')
+            target = self.target(
+                place, name, self.needs_path(place.step, index), f'step "{place.step.id}" needs "{name}"'
+            )
             if target:
                 found.append(target.task_id)
         return found
 
     def needs_path(self, step: StepSpec, index: int) -> Path:
-        written = self.report.document.value
-        for part in (*step.path, "needs"):
-            written = written[part]  # type: ignore[index,call-overload]  # the path was made by walking this value
+        written = value_at(self.report.document.value, (*step.path, "needs"))
         return (*step.path, "needs", index) if isinstance(written, list) else (*step.path, "needs")
 
     def target(self, place: Place, name: str, path: Path, what: str) -> Place | None:
@@ -210,13 +218,20 @@ class _Resolver:
         path, text = (*arm.path, "if"), arm.condition or ""
         whole = self.safely(path, text, lambda: whole_expression(text) is not None)
         if whole is False:
-            hint = f'write "{{{{ {text} }}}}"' if not is_template(text) else "write the whole condition inside one {{ … }}"
+            hint = (
+                f'write "{{{{ {text} }}}}"' if not is_template(text) else "write the whole condition inside one {{ … }}"
+            )
             self.report.add("condition-form", path, f"the condition {text!r} is not one whole {{{{ … }}}}", hint)
             return Template(text)
         template, samples = self.template(place, path, text, None, upstream)
         wrong = [one for one in samples or () if not isinstance(one.value, bool)]
         if wrong:
-            self.report.add("template-type", path, "the condition may be something other than true or false", "compare it: {{ … > 0 }}, or name a boolean")
+            self.report.add(
+                "template-type",
+                path,
+                "the condition may be something other than true or false",
+                "compare it: {{ … > 0 }}, or name a boolean",
+            )
         return template
 
     def safely(self, path: Path, text: str, read: Callable[[], Any]) -> Any:
@@ -229,13 +244,17 @@ class _Resolver:
 
     # --- values -----------------------------------------------------------------------------------------------
 
-    def values(self, place: Place, definition: TaskDefinition, upstream: set[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def values(
+        self, place: Place, definition: TaskDefinition, upstream: set[str]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         step = place.step
         written = dict(step.arguments)
         defaults = self.default_arguments(definition)
         arguments: dict[str, Any] = {name: one for name, one in defaults.items() if name not in step.expand} | written
         expand = self.expand(place, definition, upstream)
-        suites = {name: self.suite(place, name, arguments[name], upstream) for name in definition.suites & set(arguments)}
+        suites = {
+            name: self.suite(place, name, arguments[name], upstream) for name in definition.suites & set(arguments)
+        }
         plain = {name: one for name, one in arguments.items() if name not in definition.suites}
         templates, samples = self.templates(place, definition, plain, upstream)
         self.check_arguments(place, definition, plain, samples, skip=set(suites) | set(step.expand))
@@ -251,7 +270,9 @@ class _Resolver:
     def with_path(self, step: StepSpec, path: Path) -> Path:
         return (*step.path, "with", *path) if path and path[0] in step.arguments else (*step.path, "uses")
 
-    def templates(self, place: Place, definition: TaskDefinition, arguments: Value, upstream: set[str]) -> tuple[dict[Path, Template], dict[Path, Samples]]:
+    def templates(
+        self, place: Place, definition: TaskDefinition, arguments: Value, upstream: set[str]
+    ) -> tuple[dict[Path, Template], dict[Path, Samples]]:
         templates: dict[Path, Template] = {}
         samples: dict[Path, Samples] = {}
         for path, text in templated(arguments):
@@ -259,7 +280,9 @@ class _Resolver:
             templates[path], samples[path] = self.template(place, where, text, definition.kind_at(path), upstream)
         return templates, samples
 
-    def template(self, place: Place, path: Path, text: str, kind: Kind | None, upstream: set[str]) -> tuple[Template, Samples]:
+    def template(
+        self, place: Place, path: Path, text: str, kind: Kind | None, upstream: set[str]
+    ) -> tuple[Template, Samples]:
         """Return the template at `path` with samples of its value; the steps it names are waited for."""
         sql = kind is not None and kind.name == "sql"
         bound: list[tuple[Chain, str]] = []
@@ -281,11 +304,20 @@ class _Resolver:
         for name in unknown_names(text):
             span = self.report.document.span_of(path, name)
             if name == "conn":
-                self.report.add_at(span, "secret-template", "a template cannot read a connection: its secrets would be shown in the UI", "name the connection in with")
+                self.report.add_at(
+                    span,
+                    "secret-template",
+                    "a template cannot read a connection: its secrets would be shown in the UI",
+                    "name the connection in with",
+                )
             else:
-                self.report.add_at(span, "unknown-name", f'"{name}" is not known to templates', _template_name_hint(name))
+                self.report.add_at(
+                    span, "unknown-name", f'"{name}" is not known to templates', _template_name_hint(name)
+                )
 
-    def look_up(self, place: Place, path: Path, chain: Chain, bound: list[tuple[Chain, str]], upstream: set[str]) -> Samples:
+    def look_up(
+        self, place: Place, path: Path, chain: Chain, bound: list[tuple[Chain, str]], upstream: set[str]
+    ) -> Samples:
         root, *rest = chain
         if root == "params":
             return self.param(path, rest)
@@ -309,10 +341,18 @@ class _Resolver:
         if rest and rest[0] in RUN_FIELDS:
             return (Sample(RUN_FIELDS[rest[0]]),) if len(rest) == 1 else None
         name = ".".join(("run", *rest))
-        self.once(path, name, "unknown-field", f'a run has no "{rest[0] if rest else ""}"', did_you_mean(rest[0] if rest else "", RUN_FIELDS, "fields of run"))
+        self.once(
+            path,
+            name,
+            "unknown-field",
+            f'a run has no "{rest[0] if rest else ""}"',
+            did_you_mean(rest[0] if rest else "", RUN_FIELDS, "fields of run"),
+        )
         return None
 
-    def output(self, place: Place, path: Path, names: Chain, bound: list[tuple[Chain, str]], upstream: set[str]) -> Samples:
+    def output(
+        self, place: Place, path: Path, names: Chain, bound: list[tuple[Chain, str]], upstream: set[str]
+    ) -> Samples:
         producer, fields = self.producer(place, names)
         if producer is None or producer.step is place.step:
             shown = ".".join(("steps", *names))
@@ -337,13 +377,28 @@ class _Resolver:
         definition = self.registry.tasks.get(producer.step.uses or "")
         if definition is None:
             if producer.step.branch is not None:
-                self.once(path, ".".join(("steps", *names)), "unknown-field", f'step "{producer.step.id}" is a branch and has no output')
+                self.once(
+                    path,
+                    ".".join(("steps", *names)),
+                    "unknown-field",
+                    f'step "{producer.step.id}" is a branch and has no output',
+                )
             return None
         known = definition.output_schema.get("properties", {})
         name = fields[0] if fields else ""
         if name not in known:
-            what = f'"{definition.name}" returns no "{name}"' if fields else f'name a field of what "{definition.name}" returns'
-            self.once(path, ".".join(("steps", *names)), "unknown-field", what, did_you_mean(name, known, f"fields of steps.{producer.step.id}"))
+            what = (
+                f'"{definition.name}" returns no "{name}"'
+                if fields
+                else f'name a field of what "{definition.name}" returns'
+            )
+            self.once(
+                path,
+                ".".join(("steps", *names)),
+                "unknown-field",
+                what,
+                did_you_mean(name, known, f"fields of steps.{producer.step.id}"),
+            )
             return None
         if len(fields) > 1:
             return None
@@ -356,7 +411,14 @@ class _Resolver:
         if diagnostic not in self.report.diagnostics:
             self.report.extend([diagnostic])
 
-    def check_arguments(self, place: Place, definition: TaskDefinition, arguments: dict[str, Any], samples: Mapping[Path, Samples], skip: set[str]) -> None:
+    def check_arguments(
+        self,
+        place: Place,
+        definition: TaskDefinition,
+        arguments: dict[str, Any],
+        samples: Mapping[Path, Samples],
+        skip: set[str],
+    ) -> None:
         what = f'"{definition.name}"'
         for problem in check_values(definition.arguments.model_validate_json, arguments, samples, what):
             if problem.code == "missing-argument" and not problem.path and problem.message.split('"')[1] in skip:
@@ -367,7 +429,11 @@ class _Resolver:
         message, hint = f'step "{step.id}": {problem.message}', problem.hint
         if problem.code == "unknown-argument" and len(problem.path) == 1:
             hint = did_you_mean(str(problem.path[-1]), definition.parameters, f'arguments of "{definition.name}"')
-        path = (*step.path, "with", *problem.path) if not problem.path or problem.path[0] in step.arguments else (*step.path, "uses")
+        path = (
+            (*step.path, "with", *problem.path)
+            if not problem.path or problem.path[0] in step.arguments
+            else (*step.path, "uses")
+        )
         if not problem.path and not step.arguments:
             path = (*step.path, "uses")
         if problem.path and problem.path[0] not in step.arguments:
@@ -407,37 +473,63 @@ class _Resolver:
             path = (*place.step.path, "expand", name)
             if name not in definition.parameters:
                 hint = did_you_mean(name, definition.parameters, f'arguments of "{definition.name}"')
-                self.report.add("unknown-argument", path, f'"{name}" is not an argument of "{definition.name}"', hint, key=True)
+                self.report.add(
+                    "unknown-argument", path, f'"{name}" is not an argument of "{definition.name}"', hint, key=True
+                )
             elif name in place.step.arguments:
-                self.report.add("wrong-value", path, f'"{name}" stands in with and in expand', "keep one of them", key=True)
+                self.report.add(
+                    "wrong-value", path, f'"{name}" stands in with and in expand', "keep one of them", key=True
+                )
             else:
                 expanded[name] = self.expanded(place, definition, name, value, path, upstream)
         return expanded
 
-    def expanded(self, place: Place, definition: TaskDefinition, name: str, value: Value, path: Path, upstream: set[str]) -> Any:
+    def expanded(
+        self, place: Place, definition: TaskDefinition, name: str, value: Value, path: Path, upstream: set[str]
+    ) -> Any:
         validate = definition.adapter(name).validate_json
         if isinstance(value, str) and self.safely(path, value, lambda: whole_expression(value)) is not None:
             template, samples = self.template(place, path, value, None, upstream)
             self.check_expanded(place, path, samples)
             return template
         if not isinstance(value, list) or not value or any(is_template(one) for _, one in _texts(value)):
-            self.report.add("wrong-type", path, f"expand.{name} is a list of values, or one {{{{ steps.… }}}} that names a list", "write [a, b]")
+            self.report.add(
+                "wrong-type",
+                path,
+                f"expand.{name} is a list of values, or one {{{{ steps.… }}}} that names a list",
+                "write [a, b]",
+            )
             return []
         for index, one in enumerate(value):
             for problem in check_values(validate, one, {}, f'"{definition.name}"'):
-                self.report.add(problem.code, (*path, index, *problem.path), f'step "{place.step.id}": {name} {problem.message}', problem.hint)
+                self.report.add(
+                    problem.code,
+                    (*path, index, *problem.path),
+                    f'step "{place.step.id}": {name} {problem.message}',
+                    problem.hint,
+                )
         return value
 
     def check_expanded(self, place: Place, path: Path, samples: Samples) -> None:
         if any(not isinstance(one.value, list) for one in samples or ()):
-            self.report.add("template-type", path, f'step "{place.step.id}" is mapped over something that is not a list', "name a field that is a list")
+            self.report.add(
+                "template-type",
+                path,
+                f'step "{place.step.id}" is mapped over something that is not a list',
+                "name a field that is a list",
+            )
 
     # --- suites -----------------------------------------------------------------------------------------------
 
     def suite(self, place: Place, argument: str, name: Value, upstream: set[str]) -> dict[str, Any] | None:
         path = self.with_path(place.step, (argument,))
         if not isinstance(name, str):
-            self.report.add("wrong-type", path, f"{argument} is the name of a suite", "write the name of a suite of this file or of configs/suites/")
+            self.report.add(
+                "wrong-type",
+                path,
+                f"{argument} is the name of a suite",
+                "write the name of a suite of this file or of configs/suites/",
+            )
             return None
         self.used_suites.add(name)
         own = next((suite for suite in self.spec.suites if suite.name == name), None)
@@ -450,7 +542,9 @@ class _Resolver:
             return None
         spec, found = shared
         report = Report(found.document, list(found.diagnostics))
-        resolved = _SuiteResolver(_Resolver(self.spec, report, self.registry, self.project, self.used_params), report, place, upstream).suite(spec)
+        resolved = _SuiteResolver(
+            _Resolver(self.spec, report, self.registry, self.project, self.used_params), report, place, upstream
+        ).suite(spec)
         self.report.extend(report.diagnostics)
         return resolved
 
@@ -467,7 +561,11 @@ class _SuiteResolver:
     def suite(self, spec: SuiteSpec) -> dict[str, Any] | None:
         from tasks.expectations import problems
 
-        written = {**spec.settings, "name": spec.name, "expectations": [_expectation_json(one) for one in spec.expectations]}
+        written = {
+            **spec.settings,
+            "name": spec.name,
+            "expectations": [_expectation_json(one) for one in spec.expectations],
+        }
         for one in spec.expectations:
             self.expectation(spec, one, list(problems(_expectation(one))))
         templates, samples = self.templates(spec, written)
@@ -483,14 +581,22 @@ class _SuiteResolver:
             self.report.add(code, path, f'suite "{suite.name}": {problem.message}', problem.hint, key=not problem.path)
         if one.reason and not found and not can_quarantine(_expectation(one)):
             message = f'suite "{suite.name}": no row breaks {one.type} by itself, so its reason can quarantine nothing'
-            self.report.add("reason-without-row", (*one.path, "reason"), message, "remove the reason: the expectation still gates", key=True)
+            self.report.add(
+                "reason-without-row",
+                (*one.path, "reason"),
+                message,
+                "remove the reason: the expectation still gates",
+                key=True,
+            )
 
     def templates(self, spec: SuiteSpec, written: dict[str, Any]) -> tuple[dict[Path, Template], dict[Path, Samples]]:
         templates: dict[Path, Template] = {}
         samples: dict[Path, Samples] = {}
         for path, text in templated(written):
             kind = kind_in(Suite, path)
-            templates[path], samples[path] = self.resolver.template(self.place, self.where(spec, path), text, kind, self.upstream)
+            templates[path], samples[path] = self.resolver.template(
+                self.place, self.where(spec, path), text, kind, self.upstream
+            )
         for path, text in _texts(written):
             kind = kind_in(Suite, path)
             if kind and kind.name == "sql" and not is_template(text):
@@ -508,7 +614,13 @@ class _SuiteResolver:
         if any(required not in written for required in ("connection", "batch")) or not spec.expectations:
             return
         for problem in check_values(_SUITE.validate_json, written, samples, "a suite"):
-            self.report.add(problem.code, self.where(spec, problem.path), f'suite "{spec.name}": {problem.message}', problem.hint, key=problem.key)
+            self.report.add(
+                problem.code,
+                self.where(spec, problem.path),
+                f'suite "{spec.name}": {problem.message}',
+                problem.hint,
+                key=problem.key,
+            )
 
 
 _SUITE: TypeAdapter[Suite] = TypeAdapter(Suite)
@@ -616,13 +728,19 @@ class _Links:
     group_needs: Mapping[str, tuple[str, ...]]
 
     def linked(self) -> tuple[Node, ...]:
-        exits = {node.task_id: tuple(replace(one, then=self.heads(one.then)) for one in node.exits) for node in self.nodes}
+        exits = {
+            node.task_id: tuple(replace(one, then=self.heads(one.then)) for one in node.exits) for node in self.nodes
+        }
         led_to: dict[str, set[str]] = {}
         for branch, ways in exits.items():
             for target in {target for way in ways for target in way.then}:
                 led_to.setdefault(target, set()).add(branch)
         return tuple(
-            replace(node, exits=exits[node.task_id], upstream=tuple(sorted(self.upstream(node) | led_to.get(node.task_id, set()))))
+            replace(
+                node,
+                exits=exits[node.task_id],
+                upstream=tuple(sorted(self.upstream(node) | led_to.get(node.task_id, set()))),
+            )
             for node in self.nodes
         )
 
@@ -639,20 +757,22 @@ class _Links:
 
     def heads(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Return the tasks that begin each of `names`."""
-        return tuple(node.task_id for name in names for node in self.members(name) if not self.waits_inside(node, name))
+        return tuple(node.task_id for name in names for node in self.members(name) if not self.waitsinside(node, name))
 
     def tails(self, name: str) -> set[str]:
         """Return the tasks that end `name`."""
         inside = self.members(name)
         return {node.task_id for node in inside if not any(self.waits_for(other, node) for other in inside)}
 
-    def waits_inside(self, node: Node, group: str) -> bool:
+    def waitsinside(self, node: Node, group: str) -> bool:
         return any(self.waits_for(node, other) for other in self.members(group))
 
     def waits_for(self, node: Node, other: Node) -> bool:
         groups = (".".join(node.groups[:depth]) for depth in range(1, len(node.groups) + 1))
         needed = [*node.upstream, *(name for group in groups for name in self.group_needs.get(group, ()))]
-        named = [*needed] + [node.task_id for way in other.exits if any(_covers(name, node.task_id) for name in way.then)]
+        named = [*needed] + [
+            node.task_id for way in other.exits if any(_covers(name, node.task_id) for name in way.then)
+        ]
         return any(_covers(name, other.task_id) for name in needed) or node.task_id in named
 
 

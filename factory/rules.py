@@ -26,12 +26,18 @@ def has_cycle(plan: Plan, report: Report) -> bool:
     if ring is None:
         return False
     shown = " -> ".join([*ring, ring[0]])
-    report.add("cycle", plan.node(ring[0]).path, f"these steps wait for one another: {shown}", "remove one of their needs or references", key=True)
+    report.add(
+        "cycle",
+        plan.node(ring[0]).path,
+        f"these steps wait for one another: {shown}",
+        "remove one of their needs or references",
+        key=True,
+    )
     return True
 
 
 def ungated_loads(plan: Plan, report: Report) -> None:
-    """A load runs only after a gate has passed."""
+    """Report a load that may run although no gate has passed."""
     upstream, rules = _upstream(plan), _trigger_rules(plan)
     gates = [node.task_id for node in plan.nodes if node.role == "gate"]
     for load in (node for node in plan.nodes if node.role == "load"):
@@ -48,17 +54,23 @@ def _guards(gate: str, load: str, upstream: Edges, rules: Mapping[str, str]) -> 
 def _gate_hint(gates: list[str], load: Node) -> str:
     if not gates:
         return f'add a step that uses quality.validate, and let "{load.task_id}" need it'
-    return f"let it need {quoted_list(gates) if len(gates) == 1 else 'one of ' + quoted_list(gates)}, with no trigger_rule between them that lets it run after a failure or a skip"
+    which = quoted_list(gates) if len(gates) == 1 else f"one of {quoted_list(gates)}"
+    return f"let it need {which}, with no trigger_rule between that lets it run after a failure or a skip"
 
 
 def skipped_joins(plan: Plan, report: Report) -> None:
-    """A step that joins the ways of a branch must not ask for the success of all of them."""
+    """Report a step that joins the ways of a branch and asks for the success of all of them."""
     upstream, rules = _upstream(plan), _trigger_rules(plan)
     for branch in (node for node in plan.nodes if node.is_branch):
         never = _never_run(branch, upstream, rules)
-        for node in (node for node in plan.nodes if node.task_id in never and not never.intersection(upstream[node.task_id])):
-            message = f'step "{node.task_id}" is always skipped: it waits for ways of the branch "{branch.task_id}" that exclude one another'
-            report.add("skipped-join", node.path, message, "set trigger_rule: none_failed_min_one_success on it", key=True)
+        for node in (
+            node for node in plan.nodes if node.task_id in never and not never.intersection(upstream[node.task_id])
+        ):
+            ways = f'ways of the branch "{branch.task_id}" that exclude one another'
+            message = f'step "{node.task_id}" is always skipped: it waits for {ways}'
+            report.add(
+                "skipped-join", node.path, message, "set trigger_rule: none_failed_min_one_success on it", key=True
+            )
 
 
 def _never_run(branch: Node, upstream: Edges, rules: Mapping[str, str]) -> set[str]:
@@ -68,34 +80,61 @@ def _never_run(branch: Node, upstream: Edges, rules: Mapping[str, str]) -> set[s
 
 
 def unused_params(plan: Plan, report: Report) -> None:
-    """A param that nothing refers to changes nothing."""
+    """Report a param that nothing refers to."""
     for param in plan.params:
         if param.name not in plan.used_params:
-            report.add("unused-param", param.path, f'nothing uses the param "{param.name}"', f'refer to it as "{{{{ params.{param.name} }}}}", or remove it', key=True)
+            report.add(
+                "unused-param",
+                param.path,
+                f'nothing uses the param "{param.name}"',
+                f'refer to it as "{{{{ params.{param.name} }}}}", or remove it',
+                key=True,
+            )
 
 
 def unused_suites(plan: Plan, report: Report) -> None:
-    """A suite that no gate names checks nothing."""
+    """Report a suite that no step names."""
     suites = report.document.value.get("suites") if isinstance(report.document.value, dict) else None
     for name in suites if isinstance(suites, dict) else ():
         if name not in plan.used_suites:
-            report.add("unused-suite", ("suites", name), f'no step uses the suite "{name}"', f"name it in a gate: with: {{suite: {name}}}", key=True)
+            report.add(
+                "unused-suite",
+                ("suites", name),
+                f'no step uses the suite "{name}"',
+                f"name it in a gate: with: {{suite: {name}}}",
+                key=True,
+            )
 
 
 def unset_params(plan: Plan, report: Report) -> None:
-    """A scheduled run has nobody to fill in its form."""
+    """Report a param without default: a scheduled run has nobody to fill in its form."""
     for param in plan.params:
         if not param.has_default and plan.schedule is not None:
-            report.add("param-without-default", param.path, f'param "{param.name}" has no default, so a scheduled run cannot start', "give it a default, or schedule: null", key=True)
+            report.add(
+                "param-without-default",
+                param.path,
+                f'param "{param.name}" has no default, so a scheduled run cannot start',
+                "give it a default, or schedule: null",
+                key=True,
+            )
 
 
 def unstarted_schedules(plan: Plan, report: Report) -> None:
-    """A schedule counts from a start_date."""
+    """Report a schedule that has no date to count from."""
     if isinstance(plan.schedule, str) and "start_date" not in plan.airflow and plan.airflow.get("catchup"):
-        report.add("no-start-date", ("catchup",), "catchup has no start_date to begin with", "add start_date: 2026-01-01")
+        report.add(
+            "no-start-date", ("catchup",), "catchup has no start_date to begin with", "add start_date: 2026-01-01"
+        )
 
 
-RULES: tuple[Rule, ...] = (ungated_loads, skipped_joins, unused_params, unused_suites, unset_params, unstarted_schedules)
+RULES: tuple[Rule, ...] = (
+    ungated_loads,
+    skipped_joins,
+    unused_params,
+    unused_suites,
+    unset_params,
+    unstarted_schedules,
+)
 
 
 def same_dag_id(plans: Iterable[tuple[Plan, Report]]) -> None:
@@ -104,7 +143,12 @@ def same_dag_id(plans: Iterable[tuple[Plan, Report]]) -> None:
     for plan, report in plans:
         other = first.setdefault(plan.dag_id, plan.file)
         if other != plan.file:
-            report.add("duplicate-dag-id", ("dag_id",), f'the dag_id "{plan.dag_id}" is taken by {other}', "give each pipeline a dag_id of its own")
+            report.add(
+                "duplicate-dag-id",
+                ("dag_id",),
+                f'the dag_id "{plan.dag_id}" is taken by {other}',
+                "give each pipeline a dag_id of its own",
+            )
 
 
 def _upstream(plan: Plan) -> dict[str, tuple[str, ...]]:

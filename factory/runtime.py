@@ -28,7 +28,9 @@ def find(uses: str) -> TaskDefinition:
     """Return the task named `uses`; a worker whose code lacks it says so."""
     registry = load_registry()
     if uses not in registry:
-        raise PermanentError(f'this worker has no task "{uses}": its code is older or newer than the spec; deploy both together')
+        raise PermanentError(
+            f'this worker has no task "{uses}": its code is older or newer than the spec; deploy both together'
+        )
     return registry[uses]
 
 
@@ -42,7 +44,9 @@ def arguments_of(definition: TaskDefinition, values: Mapping[str, Any]) -> dict[
 
 
 def _rendered_wrongly(definition: TaskDefinition, error: ValidationError) -> str:
-    problems = (f"{'.'.join(map(str, one['loc']))} is {one['input']!r}: {one['msg']}" for one in error.errors(include_url=False))
+    problems = (
+        f"{'.'.join(map(str, one['loc']))} is {one['input']!r}: {one['msg']}" for one in error.errors(include_url=False)
+    )
     return f"the rendered values do not fit {definition.name}: {'; '.join(problems)}"
 
 

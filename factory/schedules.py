@@ -32,7 +32,7 @@ class TimetableSchedule:
     arguments: Mapping[str, ArgumentValue]
 
 
-Schedule: TypeAlias = None | str | dt.timedelta | AssetSchedule | TimetableSchedule
+Schedule: TypeAlias = str | dt.timedelta | AssetSchedule | TimetableSchedule | None
 
 
 class Complain(Protocol):
@@ -72,7 +72,11 @@ def _text(value: str, complain: Complain) -> Schedule:
     if DURATION.match(value):
         return read_duration(value)
     if problem := cron_problem(value):
-        hint = did_you_mean(value, PRESETS, "presets") if value.startswith("@") else 'minute hour day month weekday, as in "30 6 * * 1-5"'
+        hint = (
+            did_you_mean(value, PRESETS, "presets")
+            if value.startswith("@")
+            else 'minute hour day month weekday, as in "30 6 * * 1-5"'
+        )
         complain((), f'"{value}" is no schedule: {problem}', hint)
         return None
     return value
@@ -130,9 +134,13 @@ def _timetable(value: Mapping[str, Value], complain: Complain) -> Schedule:
     name = value["timetable"]
     fields = TIMETABLES.get(name) if isinstance(name, str) else None
     if not isinstance(name, str) or fields is None:
-        complain(("timetable",), f"{json.dumps(name)} is not a timetable", did_you_mean(str(name), TIMETABLES, "timetables"))
+        complain(
+            ("timetable",), f"{json.dumps(name)} is not a timetable", did_you_mean(str(name), TIMETABLES, "timetables")
+        )
         return None
-    arguments = {key: _timetable_argument(fields, key, one, complain) for key, one in value.items() if key != "timetable"}
+    arguments = {
+        key: _timetable_argument(fields, key, one, complain) for key, one in value.items() if key != "timetable"
+    }
     for missing in [one for one in fields if one in _REQUIRED and one not in value]:
         complain(("timetable",), f'the timetable {name} lacks "{missing}"', f"add {missing}: beside it")
     return TimetableSchedule(name, arguments)

@@ -105,7 +105,9 @@ def _missing_environment(file: FilePath, root: FilePath) -> list[Diagnostic]:
     shown = file.relative_to(root).as_posix()
     known = ", ".join(sorted(path.stem for path in file.parent.glob("*.yaml"))) or "none"
     document = Document(shown, [], None, None)
-    return [document.diagnose("unknown-environment", (), f'there is no environment "{file.stem}"', f"environments: {known}")]
+    return [
+        document.diagnose("unknown-environment", (), f'there is no environment "{file.stem}"', f"environments: {known}")
+    ]
 
 
 def _read_layer(file: FilePath, shown: str) -> tuple[Layer, list[Diagnostic]]:
@@ -123,7 +125,10 @@ def _read_layer(file: FilePath, shown: str) -> tuple[Layer, list[Diagnostic]]:
         document,
         dag=reader.airflow(dag, ("dag",), DAG_ARGUMENTS),
         default_args=reader.default_args(root.get("default_args", {}), ("default_args",)),
-        arguments={name: reader.mapping(one, ("with", name)) for name, one in reader.mapping(root.get("with", {}), ("with",)).items()},
+        arguments={
+            name: reader.mapping(one, ("with", name))
+            for name, one in reader.mapping(root.get("with", {}), ("with",)).items()
+        },
     )
     reader.stray_dates()
     return layer, report.diagnostics

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from factory.arguments import DAG_ARGUMENTS, GROUP_ARGUMENTS, TASK_ARGUMENTS, Argument, ArgumentValue, read_argument
-from factory.document import Value
+from factory.document import Value, value_at
 from factory.errors import Path, did_you_mean
 from factory.params import param_problems
 from factory.report import Report
@@ -95,7 +95,6 @@ class PipelineSpec:
 _DAG_ID = re.compile(r"[A-Za-z0-9_.\-]{1,250}\Z")
 STEP_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}\Z")
 _SPEC_KEYS = ("timezone", "suites", "steps")
-_STEP_KEYS = ("uses", "with", "needs", "expand", "branch", "steps")
 _SUITE_KEYS = ("connection", "batch", "quarantine", "expectations")
 _ARM_KEYS = ("if", "then", "else")
 
@@ -125,11 +124,12 @@ class SpecReader:
     date_paths: set[Path] = field(default_factory=set)
 
     def pipeline(self, root: Mapping[str, Value]) -> PipelineSpec:
-        known = [name for name, argument in DAG_ARGUMENTS.items() if argument.kind != "code"]
-        self.unknown_keys(root, (), (*_SPEC_KEYS, *known), DAG_ARGUMENTS, "a pipeline")
+        self.unknown_keys(root, (), _PIPELINE_KEYS, DAG_ARGUMENTS, "a pipeline")
         for required in ("dag_id", "steps"):
             if required not in root:
-                self.report.add("missing-key", (), f'the pipeline has no "{required}"', f"add {required}: at the top of the file")
+                self.report.add(
+                    "missing-key", (), f'the pipeline has no "{required}"', f"add {required}: at the top of the file"
+                )
         return PipelineSpec(
             dag_id=self.dag_id(root.get("dag_id", "unnamed")),
             airflow=self.airflow(root, (), DAG_ARGUMENTS),
@@ -137,27 +137,34 @@ class SpecReader:
             timezone=self.timezone(root.get("timezone"), ("timezone",)),
             schedule=self.schedule(root.get("schedule")),
             params=self.params(root.get("params", {})),
-            suites=tuple(self.suite(name, value, ("suites", name)) for name, value in self.mapping(root.get("suites", {}), ("suites",)).items()),
+            suites=tuple(
+                self.suite(name, value, ("suites", name))
+                for name, value in self.mapping(root.get("suites", {}), ("suites",)).items()
+            ),
             steps=self.steps(root.get("steps", {}), ("steps",)) if "steps" in root else (),
         )
 
     def dag_id(self, value: Value) -> str:
         if not isinstance(value, str) or not _DAG_ID.match(value):
             hint = "use letters, digits, _ - and . (at most 250)"
-            self.report.add("wrong-value", ("dag_id",), f"dag_id is {_shown(value)}, not a name that Airflow accepts", hint)
+            self.report.add(
+                "wrong-value", ("dag_id",), f"dag_id is {_shown(value)}, not a name that Airflow accepts", hint
+            )
             return "unnamed"
         return value
 
     def timezone(self, value: Value, path: Path) -> str | None:
         if value is None:
             return None
-        try:
-            return ZoneInfo(value).key if isinstance(value, str) else self.no_timezone(value, path)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            return self.no_timezone(value, path)
-
-    def no_timezone(self, value: Value, path: Path) -> None:
-        self.report.add("wrong-value", path, f"{_shown(value)} is not a time zone", "write a name such as UTC or America/Buenos_Aires")
+        if isinstance(value, str) and _is_timezone(value):
+            return value
+        self.report.add(
+            "wrong-value",
+            path,
+            f"{_shown(value)} is not a time zone",
+            "write a name such as UTC or America/Buenos_Aires",
+        )
+        return None
 
     def schedule(self, value: Value) -> Schedule:
         def report(path: Path, message: str, hint: str | None = None) -> None:
@@ -167,8 +174,7 @@ class SpecReader:
 
     def default_args(self, value: Value, path: Path) -> Airflow:
         values = self.mapping(value, path)
-        known = [name for name, argument in TASK_ARGUMENTS.items() if argument.kind != "code"]
-        self.unknown_keys(values, path, known, TASK_ARGUMENTS, "default_args")
+        self.unknown_keys(values, path, _DEFAULT_ARGS_KEYS, TASK_ARGUMENTS, "default_args")
         return self.airflow(values, path, TASK_ARGUMENTS)
 
     def airflow(self, values: Mapping[str, Value], path: Path, table: Mapping[str, Argument]) -> Airflow:
@@ -191,14 +197,18 @@ class SpecReader:
 
     def param(self, name: str, value: Value, path: Path) -> ParamSpec:
         if not STEP_ID.match(name):
-            self.report.add("wrong-value", path, f'"{name}" cannot be the name of a param', "use letters, digits and _", key=True)
+            self.report.add(
+                "wrong-value", path, f'"{name}" cannot be the name of a param', "use letters, digits and _", key=True
+            )
         if not isinstance(value, dict):
             hint = f"write {name}: {{type: …, default: {_shown(value)}}}"
             self.report.add("wrong-type", path, f'param "{name}" is {_shown(value)}, where a mapping is expected', hint)
             return ParamSpec(name, path, {}, None)
         schema = {key: one for key, one in value.items() if key != "default"}
         param = ParamSpec(name, path, schema, value.get("default"), "default" in value)
-        for where, message in param_problems(json.dumps(schema, sort_keys=True), json.dumps(value.get("default")), has_default="default" in value):
+        for where, message in param_problems(
+            json.dumps(schema, sort_keys=True), json.dumps(value.get("default")), has_default="default" in value
+        ):
             self.report.add("bad-param", (*path, *where), f'param "{name}": {message}')
         return param
 
@@ -207,7 +217,9 @@ class SpecReader:
         self.unknown_keys(values, path, _SUITE_KEYS, {}, "a suite")
         for required in ("connection", "batch", "expectations"):
             if required not in values:
-                self.report.add("missing-key", path, f'suite "{name}" has no "{required}"', f"add {required}: to it", key=True)
+                self.report.add(
+                    "missing-key", path, f'suite "{name}" has no "{required}"', f"add {required}: to it", key=True
+                )
         settings = {key: one for key, one in values.items() if key in _SUITE_KEYS and key != "expectations"}
         rules = self.sequence(values.get("expectations", []), (*path, "expectations"))
         expectations = (self.expectation(one, (*path, "expectations", index)) for index, one in enumerate(rules))
@@ -220,11 +232,17 @@ class SpecReader:
         names = [key for key in value if key != "reason"] if isinstance(value, dict) else []
         if not isinstance(value, dict) or len(names) != 1:
             found = f"it names {len(names)}" if isinstance(value, dict) else f"it is {_shown(value)}"
-            self.report.add("expectation-form", path, f"an item of expectations names exactly one expectation; {found}", hint)
+            self.report.add(
+                "expectation-form", path, f"an item of expectations names exactly one expectation; {found}", hint
+            )
             return None
         reason = value.get("reason")
         if reason is not None and not (isinstance(reason, str) and re.fullmatch(r"[a-z][a-z0-9_]*", reason)):
-            self.report.add("wrong-value", (*path, "reason"), f"reason is {_shown(reason)}, where a code such as invalid_site_id is expected")
+            self.report.add(
+                "wrong-value",
+                (*path, "reason"),
+                f"reason is {_shown(reason)}, where a code such as invalid_site_id is expected",
+            )
             reason = None
         arguments = self.mapping(value[names[0]] if value[names[0]] is not None else {}, (*path, names[0]))
         return ExpectationSpec(names[0], path, arguments, reason if isinstance(reason, str) else None)
@@ -232,19 +250,29 @@ class SpecReader:
     def steps(self, value: Value, path: Path) -> tuple[StepSpec, ...]:
         values = self.mapping(value, path)
         if not values and isinstance(value, dict):
-            self.report.add("wrong-value", path, "steps is empty: there is nothing to run", "add a step below it", key=True)
+            self.report.add(
+                "wrong-value", path, "steps is empty: there is nothing to run", "add a step below it", key=True
+            )
         return tuple(self.step(name, one, (*path, name)) for name, one in values.items())
 
     def step(self, name: str, value: Value, path: Path) -> StepSpec:
         if not STEP_ID.match(name):
-            self.report.add("wrong-value", path, f'"{name}" cannot be the name of a step', "use letters, digits and _, and begin with a letter", key=True)
+            self.report.add(
+                "wrong-value",
+                path,
+                f'"{name}" cannot be the name of a step',
+                "use letters, digits and _, and begin with a letter",
+                key=True,
+            )
         values = self.mapping(value, path)
         forms = [form for form in ("uses", "branch", "steps") if form in values]
         if len(forms) != 1 and isinstance(value, dict):
             found = "has none of them" if not forms else f"has {' and '.join(forms)}"
-            self.report.add("step-form", path, f'step "{name}" {found}, where one of uses, branch and steps is expected', key=True)
+            self.report.add(
+                "step-form", path, f'step "{name}" {found}, where one of uses, branch and steps is expected', key=True
+            )
         form = forms[0] if forms else "uses"
-        allowed, table = _allowed_in_step(form)
+        allowed, table = _STEP_FORMS[form]
         self.unknown_keys(values, path, allowed, table, f'step "{name}"')
         return StepSpec(
             id=name,
@@ -263,9 +291,20 @@ class SpecReader:
         written = [arm for arm in arms if arm]
         ends = [index for index, arm in enumerate(written) if arm.condition is None]
         if not ends:
-            self.report.add("branch-without-else", path, f'the branch of step "{step}" has no else', "end it with - else: <step>", key=True)
+            self.report.add(
+                "branch-without-else",
+                path,
+                f'the branch of step "{step}" has no else',
+                "end it with - else: <step>",
+                key=True,
+            )
         elif ends[0] != len(written) - 1:
-            self.report.add("branch-without-else", written[ends[0]].path, "what follows an else is never reached", "move the else to the end")
+            self.report.add(
+                "branch-without-else",
+                written[ends[0]].path,
+                "what follows an else is never reached",
+                "move the else to the end",
+            )
         return tuple(written)
 
     def arm(self, value: Value, path: Path) -> Arm | None:
@@ -273,7 +312,12 @@ class SpecReader:
         self.unknown_keys(values, path, _ARM_KEYS, {}, "an arm of a branch")
         form = set(values) & set(_ARM_KEYS)
         if form not in ({"if", "then"}, {"else"}):
-            self.report.add("branch-form", path, "an arm of a branch is {if: …, then: …} or {else: …}", 'write - if: "{{ … }}" and then: <step> below it')
+            self.report.add(
+                "branch-form",
+                path,
+                "an arm of a branch is {if: …, then: …} or {else: …}",
+                'write - if: "{{ … }}" and then: <step> below it',
+            )
             return None
         if form == {"else"}:
             return Arm(path, None, self.names(values["else"], (*path, "else")))
@@ -284,7 +328,11 @@ class SpecReader:
         values = value if isinstance(value, list) else [value]
         wrong = [one for one in values if not isinstance(one, str)]
         if wrong:
-            self.report.add("wrong-type", path, f"{path[-1]} holds {_shown(wrong[0])}, where the name of a step, or a list of names, is expected")
+            self.report.add(
+                "wrong-type",
+                path,
+                f"{path[-1]} holds {_shown(wrong[0])}, where the name of a step, or a list of names, is expected",
+            )
         return tuple(one for one in values if isinstance(one, str))
 
     def text(self, value: Value, path: Path) -> str | None:
@@ -306,36 +354,62 @@ class SpecReader:
         self.report.add("wrong-type", path, f"{path[-1]} is {_shown(value)}, where a list is expected")
         return []
 
-    def unknown_keys(self, values: Mapping[str, Value], path: Path, allowed: tuple[str, ...] | list[str], table: Mapping[str, Argument], what: str) -> None:
+    def unknown_keys(
+        self,
+        values: Mapping[str, Value],
+        path: Path,
+        allowed: Collection[str],
+        table: Mapping[str, Argument],
+        what: str,
+    ) -> None:
         for key in values:
             if key in allowed:
                 continue
             refused = table.get(key)
             if refused is not None and refused.kind == "code":
                 hint = refused.instead or "a spec cannot choose code"
-                self.report.add("code-argument", (*path, key), f'Airflow\'s "{key}" takes a Python object', hint, key=True)
+                self.report.add(
+                    "code-argument", (*path, key), f'Airflow\'s "{key}" takes a Python object', hint, key=True
+                )
             else:
-                self.report.add("unknown-key", (*path, key), f'"{key}" is not a key of {what}', did_you_mean(key, allowed, "keys"), key=True)
+                self.report.add(
+                    "unknown-key",
+                    (*path, key),
+                    f'"{key}" is not a key of {what}',
+                    did_you_mean(key, allowed, "keys"),
+                    key=True,
+                )
 
     def stray_dates(self) -> None:
         for path in self.report.document.dates - self.date_paths:
-            text = _at(self.report.document.value, path)
+            text = value_at(self.report.document.value, path)
             message = f"{text} is a date in YAML 1.1 and a text in YAML 1.2"
             self.report.add("implicit-date", path, message, f'quote it: "{text}"')
 
 
-def _allowed_in_step(form: str) -> tuple[tuple[str, ...], Mapping[str, Argument]]:
-    table = GROUP_ARGUMENTS if form == "steps" else TASK_ARGUMENTS
-    keys = {"uses": ("uses", "with", "needs", "expand"), "branch": ("branch", "needs"), "steps": ("steps", "needs")}[form]
-    return (*keys, *(name for name, argument in table.items() if argument.kind != "code")), table
+def _step_form(keys: tuple[str, ...], table: Mapping[str, Argument]) -> tuple[frozenset[str], Mapping[str, Argument]]:
+    return frozenset((*keys, *(name for name, argument in table.items() if argument.kind != "code"))), table
+
+
+_STEP_FORMS = {
+    "uses": _step_form(("uses", "with", "needs", "expand"), TASK_ARGUMENTS),
+    "branch": _step_form(("branch", "needs"), TASK_ARGUMENTS),
+    "steps": _step_form(("steps", "needs"), GROUP_ARGUMENTS),
+}
+"""The keys of each form of a step, and the table that reads those which are Airflow's."""
+_PIPELINE_KEYS = frozenset(
+    (*_SPEC_KEYS, *(name for name, argument in DAG_ARGUMENTS.items() if argument.kind != "code"))
+)
+_DEFAULT_ARGS_KEYS = _STEP_FORMS["uses"][0] - {"uses", "with", "needs", "expand"}
+
+
+def _is_timezone(name: str) -> bool:
+    try:
+        return bool(ZoneInfo(name).key)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False
 
 
 def _shown(value: Value) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}…"
-
-
-def _at(value: Value, path: Path) -> Value:
-    for part in path:
-        value = value[part]  # type: ignore[index,call-overload]  # the path was made by walking this value
-    return value

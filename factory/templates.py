@@ -20,12 +20,13 @@ from factory.document import Value
 from tasks.contract import PermanentError, Run
 from tasks.sql import literal
 
-AIRFLOW_NAMES = frozenset(
-    "dag dag_run data_interval_end data_interval_start ds ds_nodash exception expanded_ti_count inlets inlet_events "
-    "logical_date macros map_index_template outlets outlet_events prev_data_interval_end_success "
-    "prev_data_interval_start_success prev_end_date_success prev_start_date_success run_id start_date task "
-    "task_instance task_instance_key_str ti ts ts_nodash ts_nodash_with_tz triggering_asset_events var".split()
-)
+AIRFLOW_NAMES = frozenset({
+    "dag", "dag_run", "data_interval_end", "data_interval_start", "ds", "ds_nodash", "exception", "expanded_ti_count",
+    "inlet_events", "inlets", "logical_date", "macros", "map_index_template", "outlet_events", "outlets",
+    "prev_data_interval_end_success", "prev_data_interval_start_success", "prev_end_date_success",
+    "prev_start_date_success", "run_id", "start_date", "task", "task_instance", "task_instance_key_str", "ti",
+    "triggering_asset_events", "ts", "ts_nodash", "ts_nodash_with_tz", "var",
+})  # fmt: skip
 """Airflow's own template names that pass through unchecked; `conn` is not among them, since it holds secrets."""
 
 RUN_FIELDS: Mapping[str, Value] = {
@@ -100,7 +101,9 @@ def syntax_tree(text: str) -> nodes.Template:
     try:
         return _parsed(text)
     except TemplateSyntaxError as error:
-        raise TemplateProblem(f"the template cannot be read: {error.message}", "compare it with {{ params.name }}") from None
+        raise TemplateProblem(
+            f"the template cannot be read: {error.message}", "compare it with {{ params.name }}"
+        ) from None
 
 
 def whole_expression(text: str) -> nodes.Expr | None:
@@ -160,7 +163,10 @@ def sql_skeleton(text: str) -> str | None:
                 pieces.append(part.data)
                 continue
             if "".join(pieces).count("'") % 2:
-                raise TemplateProblem("the template stands in quotes, but a value enters SQL as a quoted literal", "remove the quotes around {{ … }}")
+                raise TemplateProblem(
+                    "the template stands in quotes, but a value enters SQL as a quoted literal",
+                    "remove the quotes around {{ … }}",
+                )
             pieces.append("NULL")
     return "".join(pieces)
 
@@ -212,7 +218,10 @@ class _Inference:
             return None
         kinds = {_kind(sample.value) for sample in (*left, *right)}
         if kinds == {"number", "text"} and not isinstance(node, nodes.Mul | nodes.Mod):
-            raise TemplateProblem(f"a text or date and a number cannot be combined with {node.operator}", "compute with numbers, or write it in SQL")
+            raise TemplateProblem(
+                f"a text or date and a number cannot be combined with {node.operator}",
+                "compute with numbers, or write it in SQL",
+            )
         if kinds != {"number"}:
             return None
         whole = all(isinstance(sample.value, int) for sample in (*left, *right)) and not isinstance(node, nodes.Div)

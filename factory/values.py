@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from factory.document import Value
+from factory.document import Value, value_at
 from factory.errors import Path, did_you_mean
 from factory.templates import Sample, Samples, is_template
 from tasks.contract import Bucket, Column, ConnectionId, SqlFile, Table
@@ -67,7 +67,9 @@ def replaced(value: Any, leaves: Mapping[Path, Any], path: Path = ()) -> Any:
     return value
 
 
-def check_values(validate: Callable[[str], object], value: Value, leaves: Mapping[Path, Samples], what: str) -> list[ValueProblem]:
+def check_values(
+    validate: Callable[[str], object], value: Value, leaves: Mapping[Path, Samples], what: str
+) -> list[ValueProblem]:
     """Validate `value` as JSON, each templated leaf standing for every type it may have.
 
     A leaf of which nothing is known is not judged.
@@ -86,7 +88,9 @@ def _sample(samples: Samples, turn: int) -> Sample:
     return samples[turn % len(samples)] if samples else Sample("text")
 
 
-def _problems(validate: Callable[[str], object], value: Value, chosen: Mapping[Path, Sample], what: str) -> Iterator[ValueProblem]:
+def _problems(
+    validate: Callable[[str], object], value: Value, chosen: Mapping[Path, Sample], what: str
+) -> Iterator[ValueProblem]:
     try:
         validate(json.dumps(value))
     except ValidationError as error:
@@ -111,10 +115,22 @@ def _template_problem(error: Any, path: Path, sample: Sample) -> ValueProblem:
 def _problem(error: Any, path: Path, what: str) -> ValueProblem:
     kind, location = error["type"], error["loc"]
     if kind == "missing":
-        return ValueProblem("missing-argument", path, f'"{location[-1]}" is missing, which {what} needs', f"add {location[-1]}: to it", key=True)
+        return ValueProblem(
+            "missing-argument",
+            path,
+            f'"{location[-1]}" is missing, which {what} needs',
+            f"add {location[-1]}: to it",
+            key=True,
+        )
     if kind == "extra_forbidden":
         allowed = error.get("ctx", {}).get("allowed", ())
-        return ValueProblem("unknown-argument", path, f'"{path[-1]}" is not an argument of {what}', did_you_mean(str(path[-1]), allowed, "arguments") if allowed else None, key=True)
+        return ValueProblem(
+            "unknown-argument",
+            path,
+            f'"{path[-1]}" is not an argument of {what}',
+            did_you_mean(str(path[-1]), allowed, "arguments") if allowed else None,
+            key=True,
+        )
     return ValueProblem("bad-argument", path, f"{_dotted(path)} is {_shown(error['input'])}; it {_expected(error)}")
 
 
@@ -127,18 +143,14 @@ def _expected(error: Any) -> str:
 
 def _written(location: tuple[str | int, ...], value: Value) -> Path:
     """Return the path that pydantic's location has in `value`: union members and tags are not in it."""
-    path: list[str | int] = []
-    for index, part in enumerate(location):
-        if isinstance(value, dict) and isinstance(part, str) and part in value:
-            value = value[part]
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-            value = value[part]
-        elif index == len(location) - 1 and part == "[key]":
+    path: Path = ()
+    for part in location:
+        try:
+            value_at(value, (*path, part))
+        except LookupError:
             continue
-        else:
-            continue
-        path.append(part)
-    return tuple(path)
+        path = (*path, part)
+    return path
 
 
 def _dotted(path: Path) -> str:
@@ -153,5 +165,12 @@ def _shown(value: object) -> str:
 def _noun(value: Value) -> str:
     if isinstance(value, bool):
         return "a boolean"
-    nouns = {int: "a whole number", float: "a number", str: "a text", list: "a list", dict: "a mapping", type(None): "null"}
+    nouns = {
+        int: "a whole number",
+        float: "a number",
+        str: "a text",
+        list: "a list",
+        dict: "a mapping",
+        type(None): "null",
+    }
     return nouns[type(value)]

@@ -1,0 +1,153 @@
+"""What a template names, what it may give, and how a worker renders it."""
+
+import datetime as dt
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.definitions._internal.templater import SandboxedEnvironment
+from jinja2 import StrictUndefined
+
+from factory.templates import (
+    Sample,
+    Template,
+    TemplateProblem,
+    chains,
+    samples_of,
+    sql_skeleton,
+    unknown_names,
+    whole_expression,
+)
+from tasks.contract import PermanentError
+
+OUTPUTS = {"train": {"auc": 0.81, "files": ["a", "b"]}, "skip": None}
+
+
+def context(**params: Any) -> dict[str, Any]:
+    ti = SimpleNamespace(
+        dag_id="d", run_id="r", task_id="t", try_number=2, map_index=-1, xcom_pull=lambda task_ids: OUTPUTS[task_ids]
+    )
+    dag_run = SimpleNamespace(
+        logical_date=dt.datetime(2026, 1, 31, 23, tzinfo=dt.UTC),
+        run_after=None,
+        data_interval_start=None,
+        data_interval_end=None,
+    )
+    dag = SimpleNamespace(timezone=dt.timezone(dt.timedelta(hours=2)), dag_id="d")
+    task = SimpleNamespace(get_template_env=lambda: SandboxedEnvironment(undefined=StrictUndefined))
+    return {
+        "ti": ti,
+        "dag_run": dag_run,
+        "dag": dag,
+        "task": task,
+        "params": params,
+        "ds": "2026-01-31",
+        "conn": object(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("{{ params.days }}", 5),
+        ("{{ params.days + 1 }}", 6),
+        ("{{ params.days > 3 and not params.dry }}", True),
+        ("{{ run.date }}", dt.date(2026, 2, 1)),
+        ("{{ run.try_number }}", 2),
+        ("{{ steps.train.auc }}", 0.81),
+        ("{{ steps.train.files }}", ["a", "b"]),
+        ("auc {{ steps.train.auc }} on {{ ds }}", "auc 0.81 on 2026-01-31"),
+        ("{{ params.days }} days", "5 days"),
+        (" {{ params.days }}", " 5"),
+    ],
+)
+def test_rendered_value_keeps_type(text: str, value: object) -> None:
+    """One whole expression keeps its type, anything else is text; the date is that of the DAG's time zone."""
+    template = Template(text, tasks=((("train",), "train"),))
+
+    assert template.resolve(context(days=5, dry=False)) == value
+
+
+def test_sql_values_enter_quoted() -> None:
+    """A value in SQL is a literal, whatever it holds."""
+    template = Template("site = {{ params.site }} AND day > {{ run.date }} - {{ params.days }}", sql=True)
+
+    assert (
+        template.resolve(context(site="x'; DROP TABLE t; --", days=5))
+        == "site = 'x''; DROP TABLE t; --' AND day > DATE '2026-02-01' - 5"
+    )
+
+
+def test_skipped_step_has_no_output() -> None:
+    """A field of a step that did not run is a clear error."""
+    template = Template("{{ steps.skip.rows }}", tasks=((("skip",), "skip"),))
+
+    with pytest.raises(
+        PermanentError, match='step "skip" has no output "rows" in this run: it was skipped or has not run'
+    ):
+        template.resolve(context())
+
+
+def test_connections_are_out_of_reach() -> None:
+    """A template cannot read a secret, even when lint was not asked."""
+    with pytest.raises(Exception, match="'conn' is undefined"):
+        Template("{{ conn.crypto_postgres.password }} x").resolve(context())
+
+
+def test_sandbox_refuses_internals() -> None:
+    """Airflow's sandbox stands between a template and Python."""
+    with pytest.raises(Exception, match="unsafe"):
+        Template("{{ ''.__class__.__mro__ }}").resolve(context())
+
+
+def test_chains_are_found() -> None:
+    """Dotted names are found wherever they stand, by attribute or by key."""
+    text = "{{ steps.a.b + params['c'] }} {% if run.date %}{{ x(steps.d.e) }}{% endif %}"
+
+    assert list(chains(text)) == [("steps", "a", "b"), ("params", "c"), ("run", "date"), ("steps", "d", "e")]
+
+
+def test_own_variables_are_known() -> None:
+    """A loop's variable is no unknown name."""
+    assert unknown_names("{% for x in y %}{{ x }}{% endfor %}{{ ds }}{{ params.z }}") == ["y"]
+
+
+@pytest.mark.parametrize(
+    ("text", "types"),
+    [
+        ("{{ params.n }}", {int}),
+        ("{{ params.n / 2 }}", {float}),
+        ("{{ params.n > 1 }}", {bool}),
+        ("{{ params.n | string }}", {str}),
+        ("{{ 'a' if params.n > 1 else 2 }}", {str, int}),
+        ("{{ params.n }} rows", {str}),
+    ],
+)
+def test_types_are_inferred(text: str, types: set[type]) -> None:
+    """The types of an expression follow from those of its names."""
+    samples = samples_of(text, lambda _: (Sample(1),))
+
+    assert samples is not None
+    assert {type(one.value) for one in samples} == types
+
+
+def test_unknown_call_is_not_judged() -> None:
+    """Nothing is claimed about what a macro returns."""
+    assert samples_of("{{ macros.random() }}", lambda _: None) is None
+
+
+def test_date_minus_number_is_refused() -> None:
+    """Python cannot subtract a number from a date, so lint says so."""
+    with pytest.raises(TemplateProblem, match="cannot be combined"):
+        samples_of("{{ run.date - 5 }}", lambda _: (Sample("2026-01-31"),))
+
+
+def test_sql_skeleton_has_nulls() -> None:
+    """SQL is checked with NULL for each value."""
+    assert sql_skeleton("a > {{ x }} - {{ y }}") == "a > NULL - NULL"
+
+
+def test_text_is_not_whole() -> None:
+    """Two expressions, or text around one, are not one whole expression."""
+    assert whole_expression("{{ a }}{{ b }}") is None
+    assert whole_expression("{{ a }} ") is None
