@@ -64,7 +64,8 @@ class AirflowApi:
     address: str
     username: str
     password: str
-    _client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30), repr=False)
+    _client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30, trust_env=False), repr=False)
+    """Asks no proxy: the address is on this machine."""
 
     def request(self, method: str, path: str, body: JsonValue = None, **query: str | int) -> Any:
         """Send a request below `/api/v2` and return the JSON answer; raises ApiError. Logs in when asked to."""

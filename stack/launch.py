@@ -47,7 +47,7 @@ class Plan:
         return launch_command(path)
 
 
-def launch_command(plan: Path) -> tuple[str, ...]:
+def launch_command(plan: Path | str) -> tuple[str, ...]:
     """Return the command that carries out the plan in a file."""
     return (sys.executable, "-P", "-m", "stack.launch", str(plan))
 

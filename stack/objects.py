@@ -90,7 +90,7 @@ class ObjectStore:
             region_name=REGION,
             aws_access_key_id=self.keys.access,
             aws_secret_access_key=self.keys.secret,
-            config=Config(connect_timeout=2, read_timeout=5, retries={"max_attempts": 1}),
+            config=Config(connect_timeout=2, read_timeout=5, retries={"max_attempts": 1}, proxies={}),
         )
 
     def service(self) -> Service:

@@ -115,7 +115,7 @@ class Airflow:
         import httpx
 
         try:
-            answer = httpx.get(f"{self.address}/api/v2/monitor/health", timeout=5)
+            answer = httpx.get(f"{self.address}/api/v2/monitor/health", timeout=5, trust_env=False)
             answer.raise_for_status()
             return dict(answer.json())
         except (httpx.HTTPError, ValueError) as error:

@@ -101,7 +101,9 @@ def private_folder(path: Path) -> Path:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write `text` so that only its owner may read it, and nobody ever sees half of it."""
+    """Write `text`, if it is not there already, so that only its owner may read it and nobody ever sees half of it."""
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:

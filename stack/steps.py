@@ -6,8 +6,9 @@ Knows names and functions, not services.
 from __future__ import annotations
 
 import time
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from queue import SimpleQueue
+from threading import Thread
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -52,33 +53,36 @@ def chosen_with_needs(steps: Sequence[Step], names: Iterable[str]) -> list[Step]
 def do_all(steps: Sequence[Step], *, begun: Callable[[Step], None], ended: Callable[[Done], None]) -> list[Done]:
     """Do every step whose needs were met, side by side; return the steps that failed.
 
-    `begun` and `ended` are called from this thread. What needs a failed step is not tried.
+    `begun` and `ended` are called from this thread. What needs a failed step is not tried. Threads that are still at
+    work when this one is interrupted do not keep the program from ending.
     """
     waiting = {step.name: step for step in steps}
     met: set[str] = set()
     failed: list[Done] = []
-    with ThreadPoolExecutor(max_workers=max(1, len(steps))) as pool:
-        running: set[Future[Done]] = set()
-        while True:
-            for step in [step for step in waiting.values() if met.issuperset(step.needs)]:
-                del waiting[step.name]
-                begun(step)
-                running.add(pool.submit(_do, step))
-            if not running:
-                return failed
-            finished, running = wait(running, return_when=FIRST_COMPLETED)
-            for done in (future.result() for future in finished):
-                ended(done)
-                if done.error is None:
-                    met.add(done.step.name)
-                else:
-                    failed.append(done)
+    results: SimpleQueue[Done] = SimpleQueue()
+    running = 0
+    while True:
+        for step in [step for step in waiting.values() if met.issuperset(step.needs)]:
+            del waiting[step.name]
+            begun(step)
+            Thread(target=_do, args=(step, results.put), name=step.name, daemon=True).start()
+            running += 1
+        if running == 0:
+            return failed
+        done = results.get()
+        running -= 1
+        ended(done)
+        if done.error is None:
+            met.add(done.step.name)
+        else:
+            failed.append(done)
 
 
-def _do(step: Step) -> Done:
+def _do(step: Step, tell: Callable[[Done], None]) -> None:
     started = time.monotonic()
+    text, failure = "", None
     try:
         text = step.action()
     except Exception as error:  # noqa: BLE001 - told to whoever asked for the steps
-        return Done(step, time.monotonic() - started, error=error)
-    return Done(step, time.monotonic() - started, text)
+        failure = error
+    tell(Done(step, time.monotonic() - started, text, failure))

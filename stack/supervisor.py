@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from stack.service import Service
 
 NAME = "supervisor"
-RETRIES = 4
-"""A service that dies within `STARTED_AFTER` seconds is started again this often, after 1, 2, 3 and 4 s."""
+RETRIES = 3
+"""A service that dies within `STARTED_AFTER` seconds is started again this often, after 1, 2 and 3 s."""
 STARTED_AFTER = 10
 DOWN = frozenset({"STOPPED", "EXITED", "FATAL", "UNKNOWN"})
 RPC_FACTORY = "supervisor.rpcinterface:make_main_rpcinterface"
@@ -182,7 +182,7 @@ class Supervisor:
         lines = (
             line
             for title, settings in sections
-            for line in (f"[{title}]", *(f"{name}={_escaped(value)}" for name, value in settings.items()), "")
+            for line in (f"[{title}]", *(f"{name}={value}" for name, value in settings.items()), "")
         )
         write_private(self._configuration, "\n".join(lines))
 
@@ -190,9 +190,8 @@ class Supervisor:
         own = {
             "nodaemon": "true",  # it is in a session of its own already
             "silent": "true",
-            "directory": str(self.home.root),
-            "pidfile": str(self.home.plans / "supervisord.process"),
-            "logfile": str(self.home.log(NAME)),
+            "pidfile": self._inside(self.home.plans / "supervisord.process"),
+            "logfile": self._inside(self.home.log(NAME)),
             "logfile_maxbytes": str(LOG_BYTES),
             "logfile_backups": str(LOG_FILES),
             "umask": "077",
@@ -201,13 +200,13 @@ class Supervisor:
             own["user"] = "root"  # said, it does not warn
         return (
             ("supervisord", own),
-            ("unix_http_server", {"file": str(self.socket), "chmod": "0600"}),
+            ("unix_http_server", {"file": self._inside(self.socket), "chmod": "0600"}),
             ("rpcinterface:supervisor", {"supervisor.rpcinterface_factory": RPC_FACTORY}),
         )
 
     def _program(self, service: Service) -> dict[str, str]:
         return {
-            "command": shlex.join(launch_command(self._plan(service.name))),
+            "command": shlex.join(launch_command(self._inside(self._plan(service.name)))).replace("%", "%%"),
             "autostart": "false",
             "autorestart": "true",
             "startsecs": str(STARTED_AFTER),
@@ -217,10 +216,14 @@ class Supervisor:
             "killasgroup": "true",
             "stopwaitsecs": str(service.stop_seconds),
             "redirect_stderr": "true",
-            "stdout_logfile": str(self.home.log(service.name)),
+            "stdout_logfile": self._inside(self.home.log(service.name)),
             "stdout_logfile_maxbytes": str(LOG_BYTES),
             "stdout_logfile_backups": str(LOG_FILES),
         }
+
+    def _inside(self, path: Path) -> str:
+        """Return `path` relative to the state folder, where it works: a `%` in a path would be read as a variable."""
+        return str(path.relative_to(self.home.root)) if path.is_relative_to(self.home.root) else str(path)
 
     def _death(self, name: str) -> str | None:
         process = self.process(name)
@@ -244,11 +247,6 @@ class Supervisor:
 
 def _process(info: dict[str, Any]) -> Process:
     return Process(info["name"], info["statename"], info["pid"], float(info["start"]), info["spawnerr"])
-
-
-def _escaped(value: str) -> str:
-    """Return `value` as supervisord reads it back: `%` begins one of its own variables."""
-    return value.replace("%", "%%")
 
 
 def _bare_environment() -> dict[str, str]:

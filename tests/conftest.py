@@ -8,20 +8,27 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import subprocess
+import sys
 import tempfile
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from stack.assembly import WISHES, Stack, existing
 from stack.database import Cluster, Database
 from stack.objects import GRPC_OFFSET, ObjectKeys, ObjectPorts, ObjectStore
+from stack.paths import REPOSITORY, Home
 from stack.ports import next_free
 from stack.service import running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from stack.airflow_api import AirflowApi
 
 FIRST_PORT, LAST_PORT = 20_000, 44_000
 STATE = pytest.StashKey[Path]()
@@ -83,6 +90,62 @@ def object_store(state: Path) -> Iterator[ObjectStore]:
     with running(store.service(), state), pytest.MonkeyPatch.context() as environment:
         environment.setenv("AIRFLOW_CONN_OBJECT_STORE", store.airflow_connection)
         yield store
+
+
+@dataclass(frozen=True, slots=True)
+class RunningStack:
+    """The whole stack, up, on a copy of the repository's specs."""
+
+    services: Stack
+    environment: dict[str, str]
+    """What `python -m stack` needs in its environment to mean this stack."""
+
+    @property
+    def home(self) -> Home:
+        """The state folder."""
+        return self.services.home
+
+    @property
+    def dags_folder(self) -> Path:
+        """The folder of the specs; a test may add some."""
+        return self.services.pipelines
+
+    @property
+    def api(self) -> AirflowApi:
+        """Airflow's API, as the admin."""
+        return self.services.api()
+
+
+@pytest.fixture(scope="session")
+def stack(state: Path) -> Iterator[RunningStack]:
+    """The whole stack, brought up by its own command line in a folder of its own, on a copy of the specs."""
+    workspace = state / "workspace"
+    for folder in ("pipelines", "configs"):
+        shutil.copytree(REPOSITORY / folder, workspace / folder)
+    home, environment = Home(state / "stack"), stack_environment(state / "stack", workspace / "pipelines")
+    command_line(environment, "up")
+    with pytest.MonkeyPatch.context() as variables:
+        variables.setenv("TASKFLOW_PIPELINES", environment["TASKFLOW_PIPELINES"])
+        services = existing(home)
+    yield RunningStack(services, environment)
+    command_line(environment, "destroy")
+
+
+def stack_environment(home: Path, pipelines: Path) -> dict[str, str]:
+    """Return an environment in which `python -m stack` works in `home`, on ports that nobody uses now."""
+    pins = ",".join(f"{wish.name}={_port(twin=wish.twin)}" for wish in WISHES)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    return kept | {"TASKFLOW_HOME": str(home), "TASKFLOW_PIPELINES": str(pipelines), "TASKFLOW_PORTS": pins}
+
+
+def command_line(environment: dict[str, str], *arguments: str, code: int = 0) -> str:
+    """Run `python -m stack`, expect it to exit with `code`, and return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "stack", *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    printed = done.stdout + done.stderr
+    assert done.returncode == code, printed
+    return printed
 
 
 def secret() -> str:

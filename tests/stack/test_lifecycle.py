@@ -1,0 +1,212 @@
+"""The life of a stack, on its quickest service: started, found, killed, stopped, destroyed."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from stack.ports import HOST
+from tests.conftest import command_line, stack_environment
+
+Environment = dict[str, str]
+
+
+@pytest.fixture
+def environment(state: Path, request: pytest.FixtureRequest) -> Iterator[Environment]:
+    """The environment of a stack of its own, which is gone after the test; its folder's name is no plain word."""
+    made = stack_environment(state / f"a 100% {request.node.name}"[:60], state)
+    yield made
+    command_line(made, "destroy")
+
+
+def home(environment: Environment) -> Path:
+    return Path(environment["TASKFLOW_HOME"])
+
+
+def port(environment: Environment) -> int:
+    return int(json.loads((home(environment) / "ports.json").read_text())["postgres"])
+
+
+def pid(environment: Environment, service: str) -> int:
+    return int(json.loads((home(environment) / "run" / f"{service}.pid").read_text())["pid"])
+
+
+def process(environment: Environment, service: str) -> psutil.Process:
+    return psutil.Process(pid(environment, service))
+
+
+def pinned(environment: Environment, **ports: int) -> Environment:
+    return environment | {"TASKFLOW_PORTS": ",".join(f"{name}={port}" for name, port in ports.items())}
+
+
+def await_that(condition: Callable[[], bool], *, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come to hold"
+        time.sleep(0.05)
+
+
+def test_second_up_changes_nothing(environment: Environment) -> None:
+    """Who is up already stays as it is: same process, same passwords, same ports, same files."""
+    command_line(environment, "up", "postgres")
+    before = process(environment, "postgres")
+    files = {path: path.stat().st_mtime_ns for path in home(environment).glob("*.json")}
+    assert "postgres       is up already" in command_line(environment, "up", "postgres")
+    assert process(environment, "postgres") == before
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+
+
+def test_everything_is_private(environment: Environment) -> None:
+    """Nobody but the owner may enter the state folder or read a file that holds a password."""
+    command_line(environment, "up", "postgres")
+    folder = home(environment)
+    secrets = [value.encode() for value in json.loads((folder / "secrets.json").read_text()).values()]
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    for path in filter(Path.is_file, folder.rglob("*")):
+        text = path.read_bytes()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600 or not any(one in text for one in secrets), path
+
+
+def test_taken_port_is_left(environment: Environment) -> None:
+    """A port that somebody else took moves, is told, and stays where it moved to."""
+    command_line(environment, "up", "postgres")
+    command_line(environment, "down")
+    free = pinned(environment)
+    with socket.create_server((HOST, port(environment))):
+        told = command_line(free, "up", "postgres")
+    assert f"of postgres is taken; it moves to {port(environment)}" in told
+    moved = port(environment)
+    command_line(free, "down")
+    assert "moves" not in command_line(free, "up", "postgres")
+    assert port(environment) == moved
+
+
+def test_taken_pin_is_error(environment: Environment) -> None:
+    """A pinned port that is taken starts nothing and says whose port it is."""
+    with socket.create_server((HOST, 0)) as server:
+        taken = server.getsockname()[1]
+        told = command_line(pinned(environment, postgres=taken), "up", "postgres", code=1)
+    assert f"port {taken}, which TASKFLOW_PORTS pins for postgres, is taken" in told
+    assert not (home(environment) / "run").exists()
+
+
+def test_running_service_keeps_port(environment: Environment) -> None:
+    """A pin cannot move a service that is up, and the way out is told."""
+    command_line(environment, "up", "postgres")
+    told = command_line(pinned(environment, postgres=port(environment) + 1), "up", "postgres", code=1)
+    assert "`make down` first" in told
+
+
+def test_killed_postgres_returns(environment: Environment) -> None:
+    """Postgres killed with -9 comes back by itself, with another process and the same data."""
+    command_line(environment, "up", "postgres")
+    before = process(environment, "postgres")
+    before.kill()
+    await_that(lambda: pid(environment, "postgres") != before.pid)
+    assert "is up already" in command_line(environment, "up", "postgres")
+
+
+def test_down_leaves_no_process(environment: Environment) -> None:
+    """After `down` nothing runs that `up` had started, not even a child that left its parent."""
+    command_line(environment, "up", "postgres")
+    supervisor = process(environment, "supervisor")
+    everyone = [supervisor, *supervisor.children(recursive=True)]
+    assert len(everyone) > 5
+    command_line(environment, "down")
+    assert [one for one in everyone if one.is_running()] == []
+    assert "The stack is down." in command_line(environment, "down")
+
+
+def test_killed_supervisor_is_survived(environment: Environment) -> None:
+    """When the supervisor is killed its services end too, and the next `up` finds the data."""
+    command_line(environment, "up", "postgres")
+    supervisor, postgres = process(environment, "supervisor"), process(environment, "postgres")
+    supervisor.kill()
+    await_that(lambda: not postgres.is_running())
+    told = command_line(environment, "up", "postgres")
+    assert "ready   postgres" in told
+    assert "moves" not in told
+
+
+def test_failed_start_is_explained(environment: Environment) -> None:
+    """A service that does not start is named, with what was awaited and the last lines of its log."""
+    command_line(environment, "up", "postgres")
+    command_line(environment, "down")
+    with (home(environment) / "postgres" / "data" / "postgresql.conf").open("a") as settings:
+        settings.write("no_such_setting = 1\n")
+    told = command_line(environment, "up", "postgres", code=1)
+    assert "postgres did not start: waited" in told
+    assert f'for "SELECT 1" as postgres at {HOST}:{port(environment)}' in told
+    assert 'unrecognized configuration parameter "no_such_setting"' in told
+    assert "failed" in command_line(environment, "status", code=3)
+
+
+def test_stopped_stack_has_status(environment: Environment) -> None:
+    """`status` tells what is up and what is not, and so does its exit code."""
+    command_line(environment, "up", "postgres")
+    told = command_line(environment, "status", code=3)
+    assert [line.split()[:2] for line in told.splitlines()[1:3]] == [["postgres", "ready"], ["objects", "stopped"]]
+
+
+def test_logs_are_shown(environment: Environment) -> None:
+    """`logs` prints what a service said last."""
+    command_line(environment, "up", "postgres")
+    assert "database system is ready to accept connections" in command_line(environment, "logs", "postgres")
+
+
+def test_unknown_service_is_refused(environment: Environment) -> None:
+    """A misspelt service is named, with those that there are."""
+    told = command_line(environment, "up", "postgre", code=2)
+    assert "'postgre' is no service of the stack" in " ".join(told.replace("│", "").split())
+
+
+def test_destroy_spares_strangers(environment: Environment) -> None:
+    """`destroy` removes what the stack made, and nothing else that lies in its folder."""
+    command_line(environment, "up", "postgres")
+    stranger = home(environment) / "notes.txt"
+    stranger.write_text("mine")
+    command_line(environment, "destroy")
+    assert list(home(environment).iterdir()) == [stranger]
+
+
+def test_commands_take_turns(environment: Environment) -> None:
+    """Two `up` at once start one stack."""
+    command = [sys.executable, "-m", "stack", "up", "postgres"]
+    both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [one.communicate(timeout=60)[0] for one in both]
+    assert [one.returncode for one in both] == [0, 0]
+    assert sum("postgres       is up already" in one for one in told) == 1
+
+
+def test_long_path_works(state: Path) -> None:
+    """A state folder whose path is too long for a socket's address works all the same."""
+    environment = stack_environment(state / ("long" * 30), state)
+    command_line(environment, "up", "postgres")
+    command_line(environment, "destroy")
+    assert not home(environment).exists()
+
+
+def test_environment_holds_connections(environment: Environment) -> None:
+    """`env` prints what a shell needs to run a task outside of Airflow."""
+    command_line(environment, "up", "postgres")
+    lines = command_line(environment, "env").splitlines()
+    assert [line.partition("=")[0] for line in lines] == [
+        "export AIRFLOW_CONN_CRYPTO_POSTGRES",
+        "export AIRFLOW_CONN_OBJECT_STORE",
+    ]
+
+
+def test_services_leave_terminal(environment: Environment) -> None:
+    """The services are not of the caller's session: Ctrl-C and a closed terminal leave them be."""
+    command_line(environment, "up", "postgres")
+    assert os.getsid(process(environment, "postgres").pid) != os.getsid(0)

@@ -1,0 +1,225 @@
+"""The whole stack: Airflow on Postgres and the object store, as an operator and a stranger find it."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from pydantic import JsonValue
+
+from stack.airflow_api import AirflowApi, ApiError, RunTimeout
+from tests.conftest import RunningStack, command_line
+
+pytestmark = pytest.mark.stack
+
+DAG = '''
+    """A dag of two tasks, the first of which waits for a file."""
+    import pathlib
+    import time
+    from airflow.sdk import dag, task
+
+    @dag(dag_id="{dag_id}", schedule=None, params={{"gate": "", "greeting": "hello"}})
+    def made():
+        @task(retries=2, retry_delay=1)
+        def wait(params=None):
+            while params["gate"] and not pathlib.Path(params["gate"]).exists():
+                time.sleep(0.1)
+            return params["greeting"]
+
+        @task
+        def tell(greeting):
+            print("it said", greeting)
+
+        tell(wait())
+
+    made()
+'''
+
+
+@pytest.fixture(scope="module")
+def dag_id(stack: RunningStack) -> str:
+    """A DAG that waits until a file exists."""
+    (stack.dags_folder / "waits.py").write_text(textwrap.dedent(DAG).format(dag_id="waits"))
+    stack.api.await_dag("waits", seconds=60)
+    stack.api.unpause("waits")
+    return "waits"
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Path]:
+    """A file that does not exist yet; afterwards it does, so that no task waits for ever."""
+    path = tmp_path / "gate"
+    yield path
+    path.touch()
+
+
+def pid(stack: RunningStack, service: str) -> int:
+    return int(json.loads(stack.home.pid_file(service).read_text())["pid"])
+
+
+def everyone(stack: RunningStack) -> list[psutil.Process]:
+    supervisor = psutil.Process(pid(stack, "supervisor"))
+    return [supervisor, *supervisor.children(recursive=True)]
+
+
+def await_that(condition: Callable[[], bool], *, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come to hold"
+        time.sleep(0.1)
+
+
+def listening(processes: list[psutil.Process]) -> set[tuple[str, int]]:
+    """Return the addresses on which these processes listen, as the kernel has them in /proc."""
+    sockets = {
+        link.removeprefix("socket:[").removesuffix("]")
+        for process in processes
+        for link in (str(path.readlink()) for path in Path(f"/proc/{process.pid}/fd").iterdir() if path.is_symlink())
+        if link.startswith("socket:[")
+    }
+    found: set[tuple[str, int]] = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, *rest = line.split()
+            if state == "0A" and rest[5] in sockets:  # 0A is LISTEN, the field is the inode
+                address, _, port = local.partition(":")
+                found.add((address, int(port, 16)))
+    return found
+
+
+def test_every_service_ready(stack: RunningStack) -> None:
+    """`status` finds all services ready."""
+    told = command_line(stack.environment, "status")
+    assert [line.split()[1] for line in told.splitlines()[1:7]] == ["ready"] * 6
+
+
+def test_listens_on_loopback_only(stack: RunningStack) -> None:
+    """No process of the stack can be reached from another machine."""
+    found = listening(everyone(stack))
+    assert set(stack.services.ports.values()) <= {port for _, port in found}
+    assert {address for address, _ in found} == {"0100007F"}
+
+
+def test_no_secret_in_sight(stack: RunningStack) -> None:
+    """No password stands on a command line or in a log."""
+    secrets = stack.services.credentials.model_dump().values()
+    lines = [" ".join(process.cmdline()) for process in everyone(stack)]
+    logs = [path.read_text(errors="replace") for path in stack.home.logs.iterdir()]
+    assert [text for text in lines + logs if any(one in text for one in secrets)] == []
+
+
+def test_run_succeeds(stack: RunningStack, dag_id: str) -> None:
+    """`dag-run` triggers a run with params, shows its tasks and waits for its end."""
+    told = command_line(stack.environment, "dag-run", dag_id, "--conf", '{"greeting": "good day"}')
+    assert told.splitlines()[-1].startswith("success  http://127.0.0.1:")
+    assert {"success          wait", "success          tell"} <= {line.strip() for line in told.splitlines()}
+
+
+def test_output_and_log_readable(stack: RunningStack, dag_id: str) -> None:
+    """What a task returned and what it logged can be read through the API."""
+    run = stack.api.wait(stack.api.trigger(dag_id, {"greeting": "salut"}), seconds=60)
+    assert run.state == "success"
+    assert stack.api.output(dag_id, run.run_id, "wait") == "salut"
+    assert "it said salut" in stack.api.task_log(dag_id, run.run_id, "tell")
+
+
+def test_unknown_dag_is_named(stack: RunningStack) -> None:
+    """A run of a DAG that does not exist is refused with its name."""
+    with pytest.raises(ApiError, match="Airflow answered 404 to POST /dags/nothing/dagRuns"):
+        stack.api.trigger("nothing")
+
+
+def test_endless_run_is_told(stack: RunningStack, dag_id: str, gate: Path) -> None:
+    """Who waits too long for a run hears how far it came."""
+    run = stack.api.trigger(dag_id, {"gate": str(gate)})
+    await_that(lambda: stack.api.task_states(dag_id, run.run_id).get("wait") == "running")
+    with pytest.raises(RunTimeout, match=r"is running after 0 s \(tell: waiting, wait: running\)"):
+        stack.api.wait(run, seconds=0)
+
+
+def test_viewer_may_not_trigger(stack: RunningStack, dag_id: str) -> None:
+    """The viewer sees runs and starts none."""
+    viewer = stack.services.api("viewer")
+    assert viewer.request("GET", f"/dags/{dag_id}")["dag_id"] == dag_id
+    with pytest.raises(ApiError, match="Airflow answered 403"):
+        viewer.trigger(dag_id)
+
+
+def test_wrong_password_refused(stack: RunningStack, dag_id: str) -> None:
+    """Nobody sees anything without a password."""
+    with pytest.raises(ApiError, match="Airflow answered 401 to POST /auth/token"):
+        AirflowApi(stack.api.address, "admin", "wrong").run(dag_id, "any")
+
+
+def test_configuration_is_hidden(stack: RunningStack) -> None:
+    """Even the admin does not see the configuration, which holds keys."""
+    with pytest.raises(ApiError, match="Airflow answered 403 to GET /config"):
+        stack.api.request("GET", "/config")
+
+
+def test_edited_connection_is_kept(stack: RunningStack) -> None:
+    """A connection whose description a user changed is theirs; the others follow the stack."""
+    edited: JsonValue = {
+        "connection_id": "object_store",
+        "conn_type": "aws",
+        "description": "mine",
+        "login": "somebody",
+    }
+    stack.api.request("PATCH", "/connections/object_store", edited)
+    stack.api.request("DELETE", "/connections/crypto_postgres")
+    assert stack.services.airflow.prepare_metadata()
+    found = {one["connection_id"]: one for one in stack.api.request("GET", "/connections")["connections"]}
+    assert found["object_store"]["login"] == "somebody"
+    assert found["crypto_postgres"]["description"] == "managed by make up"
+    assert not stack.services.airflow.prepare_metadata()
+    stack.api.request("DELETE", "/connections/object_store")
+    assert stack.services.airflow.prepare_metadata()
+
+
+def test_killed_scheduler_returns(stack: RunningStack, dag_id: str, gate: Path) -> None:
+    """A scheduler killed with -9 in the middle of a task leaves no worker behind, and its successor ends the run."""
+    run = stack.api.trigger(dag_id, {"gate": str(gate)})
+    await_that(lambda: stack.api.task_states(dag_id, run.run_id).get("wait") == "running")
+    scheduler = psutil.Process(pid(stack, "scheduler"))
+    below = scheduler.children(recursive=True)
+    scheduler.kill()
+    await_that(lambda: not any(process.is_running() for process in below))
+    gate.touch()
+    assert stack.api.wait(run, seconds=180).state == "success"
+
+
+def test_killed_database_is_survived(stack: RunningStack, dag_id: str, gate: Path) -> None:
+    """A run goes on to its end although Postgres was killed with -9 meanwhile."""
+    run = stack.api.trigger(dag_id, {"gate": str(gate)})
+    await_that(lambda: stack.api.task_states(dag_id, run.run_id).get("wait") == "running")
+    before = pid(stack, "postgres")
+    psutil.Process(before).kill()
+    await_that(lambda: pid(stack, "postgres") != before)
+    await_that(lambda: command_line_succeeds(stack, "status"))
+    gate.touch()
+    assert stack.api.wait(run, seconds=180).state == "success"
+
+
+def command_line_succeeds(stack: RunningStack, command: str) -> bool:
+    try:
+        command_line(stack.environment, command)
+    except AssertionError:
+        return False
+    return True
+
+
+def test_down_ends_running_task(stack: RunningStack, dag_id: str, gate: Path) -> None:
+    """`down` leaves no process although a task, which has a process group of its own, was running."""
+    run = stack.api.trigger(dag_id, {"gate": str(gate)})
+    await_that(lambda: stack.api.task_states(dag_id, run.run_id).get("wait") == "running")
+    before = everyone(stack)
+    command_line(stack.environment, "down")
+    assert [process for process in before if process.is_running()] == []
+    gate.touch()
+    command_line(stack.environment, "up")
+    assert stack.api.wait(run, seconds=180).state == "success"
