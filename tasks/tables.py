@@ -7,6 +7,7 @@ any point and run again.
 from __future__ import annotations
 
 import datetime as dt
+import re
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,11 +31,16 @@ from tasks.sql import fragment, table_identifier
 from tasks.statements import joined, names, only_row, statement
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from psycopg2.extensions import cursor as Cursor  # noqa: N812  psycopg2 spells its class in lower case
     from psycopg2.sql import Composable
 
 Bound = str | int | float | bool | dt.date | None
 """A value that is bound to a `%(name)s` of a SQL file."""
+
+
+_PLACEHOLDER = re.compile(r"%(?P<form>%|\((?P<name>\w+)\)s|)")
 
 
 class Executed(Output):
@@ -69,13 +75,12 @@ def run_sql(connection: ConnectionId, file: SqlFile, values: dict[str, Bound] | 
     each other. Write it so that it may run again (`CREATE TABLE IF NOT EXISTS`).
     """
     text = _text_of(file, run)
+    if values:
+        _check_placeholders(file, text, values)
     started = monotonic()
     with postgres(connection, run=run) as session, session.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('postgres.run_sql'), hashtext(%s))", (file,))
-        try:
-            cursor.execute(text, values or None)
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise PermanentError(f"configs/sql/{file}: {_binding_problem(error, values or {})}") from error
+        cursor.execute(text, values or None)
         rows = max(cursor.rowcount, 0)
     run.log.info("%s: done in %.1f s, %s rows", file, monotonic() - started, f"{rows:,}")
     return Executed(rows=rows)
@@ -93,11 +98,19 @@ def _text_of(file: str, run: Run) -> str:
     return text
 
 
-def _binding_problem(error: Exception, values: dict[str, Bound]) -> str:
-    if isinstance(error, KeyError):
-        given = ", ".join(sorted(values)) or "none"
-        return f"%({error.args[0]})s has no value; `values` of the step has {given}"
-    return f"{error}; with `values` a plain % is written %% and a value %(name)s"
+def _check_placeholders(file: str, text: str, values: Collection[str]) -> None:
+    """Raise PermanentError unless the file's `%(name)s` and the step's values are the same."""
+    used = set()
+    for found in _PLACEHOLDER.finditer(text):
+        place = f"configs/sql/{file}, line {text.count(chr(10), 0, found.start()) + 1}"
+        if not found["form"]:
+            raise PermanentError(f"{place}: with `values` a plain % is written %%, and a value %(name)s")
+        if found["name"] and found["name"] not in values:
+            given = ", ".join(sorted(values))
+            raise PermanentError(f"{place}: %({found['name']})s has no value; `values` of the step has {given}")
+        used.add(found["name"])
+    if unused := sorted(set(values) - used):
+        raise PermanentError(f"configs/sql/{file} has no %({unused[0]})s; remove {unused[0]} from `values`, or use it")
 
 
 @reusable("postgres.rebuild_table", role="transform")
