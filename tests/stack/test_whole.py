@@ -174,7 +174,7 @@ def test_edited_connection_is_kept(stack: RunningStack) -> None:
     stack.api.request("DELETE", "/connections/crypto_postgres")
     assert stack.services.airflow.prepare_metadata()
     found = {one["connection_id"]: one for one in stack.api.request("GET", "/connections")["connections"]}
-    assert found["object_store"]["login"] == "else"
+    assert found["object_store"]["login"] == "somebody"
     assert found["crypto_postgres"]["description"] == "managed by make up"
     assert not stack.services.airflow.prepare_metadata()
     stack.api.request("DELETE", "/connections/object_store")
