@@ -49,8 +49,8 @@ Provider = Literal[
 ]  # fmt: skip
 """Providers of Faker that return one plain value, and the same one on any day."""
 
-POOL = 5_000
-"""Different values that a Faker column draws from: Faker makes some 20,000 values a second, COPY takes 500,000 rows."""
+POOL = 10_000
+"""Different values that a Faker column draws from: Faker makes some 5,000 values a second, COPY takes 500,000 rows."""
 
 BLOCK = 20_000
 """Rows that are held in memory at a time."""
@@ -389,7 +389,7 @@ def _maker(table: str, seed: int, column: str, rule: Rule) -> Maker:
         case TimestampInDay():
             return _timestamp(rule.timestamp_in_day)
         case Fake():
-            return _drawn(_fake_values(_key(seed, table, column), column, rule))
+            return _fake(_key(seed, table, column), column, rule)
 
 
 def _drawn(texts: Sequence[str]) -> Maker:
@@ -458,17 +458,32 @@ def _day_text(form: str, day: dt.date) -> str:
     return re.sub("DD?|MM?|YYYY", lambda found: parts[found[0]], form)
 
 
-def _fake_values(key: int, column: str, rule: Fake) -> list[str]:
+def _fake(key: int, column: str, rule: Fake) -> Maker:
+    """Draw from a pool of what Faker returns; each place has a seed of its own, and is filled when it is drawn."""
+    import numpy as np
     from faker import Faker
     from faker.exceptions import BaseFakerException
 
-    faker = Faker()
-    faker.seed_instance(key)
+    faker, pool = Faker(), np.full(POOL, None, dtype=object)
     provide = getattr(faker, rule.faker)
-    try:
-        return [_copy_text(provide(**rule.arguments)) for _ in range(POOL)]
-    except (TypeError, ValueError, AttributeError, BaseFakerException) as error:
-        raise PermanentError(f"column {column!r}: Faker's {rule.faker} refuses {rule.arguments}: {error}") from error
+
+    def fill(place: int) -> None:
+        faker.seed_instance(key + place)
+        try:
+            pool[place] = _copy_text(provide(**rule.arguments))
+        except (TypeError, ValueError, AttributeError, BaseFakerException) as error:
+            problem = f"Faker's {rule.faker} refuses {rule.arguments}: {error}"
+            raise PermanentError(f"column {column!r}: {problem}") from error
+
+    def make(_day: dt.date, _numbers: Numbers, random: Numbers) -> list[str]:
+        places = random % np.uint64(POOL)
+        for place in np.unique(places).tolist():
+            if pool[place] is None:
+                fill(place)
+        return list(pool[places])
+
+    fill(0)  # now, for an error in the middle of a COPY would reach the person as the server's
+    return make
 
 
 _COPY_ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
