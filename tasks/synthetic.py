@@ -49,7 +49,7 @@ Provider = Literal[
 ]  # fmt: skip
 """Providers of Faker that return one plain value, and the same one on any day."""
 
-POOL = 10_000
+POOL = 5_000
 """Different values that a Faker column draws from: Faker makes some 5,000 values a second, COPY takes 500,000 rows."""
 
 BLOCK = 20_000
@@ -68,9 +68,9 @@ class Choice(Model):
     @model_validator(mode="after")
     def _weighted_alike(self) -> Self:
         if self.weights is not None and len(self.weights) != len(self.choice):
-            raise ValueError(f"`weights` has {len(self.weights)} entries for {len(self.choice)} choices")
+            raise ValueError(f"has {len(self.weights)} `weights` for {len(self.choice)} choices; give each choice one")
         if self.weights is not None and not sum(self.weights):
-            raise ValueError("`weights` are all 0, so that nothing could be chosen")
+            raise ValueError("has `weights` that are all 0, so that nothing could be chosen")
         return self
 
 
@@ -83,7 +83,7 @@ class IntegerRange(Model):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.min > self.max:
-            raise ValueError(f"`min` ({self.min}) is greater than `max` ({self.max})")
+            raise ValueError(f"has a `min` ({self.min}) greater than its `max` ({self.max})")
         return self
 
 
@@ -110,9 +110,9 @@ class DecimalRange(Model):
     def _drawable(self) -> Self:
         low, high = self.scaled
         if low > high:
-            raise ValueError(f"no number with {self.digits} digits lies between {self.min} and {self.max}")
+            raise ValueError(f"has no number with {self.digits} digits between {self.min} and {self.max}")
         if max(-low, high) > _WIDEST:
-            raise ValueError(f"{self.digits} digits are too many for numbers up to {max(-self.min, self.max)}")
+            raise ValueError(f"has too many digits ({self.digits}) for numbers up to {max(-self.min, self.max)}")
         return self
 
 
@@ -149,7 +149,7 @@ class TimeSpan(Model):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if _seconds(self.start) >= _seconds(self.end):
-            raise ValueError(f"`start` ({self.start}) must be before `end` ({self.end})")
+            raise ValueError(f"has a `start` ({self.start}) that is not before its `end` ({self.end})")
         return self
 
 
@@ -184,7 +184,7 @@ Rule = Annotated[
     Discriminator(
         _rule_name,
         custom_error_type="rule",
-        custom_error_message=f"a rule for a column is a mapping with one of {', '.join(_RULES)}",
+        custom_error_message=f"should be a mapping with one of {', '.join(_RULES)}",
     ),
 ]
 """How the values of one column are made."""
