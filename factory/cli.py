@@ -27,8 +27,8 @@ ENVIRONMENT = "TASKFLOW_ENVIRONMENT"
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Airflow pipelines from YAML."
 )
-out = Console(soft_wrap=True, highlight=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+out = Console(soft_wrap=True, highlight=False, emoji=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 Paths = Annotated[list[Path], typer.Argument(help="Specs, or folders of specs.")]
 Pipeline = Annotated[str, typer.Argument(help="A spec's path, or a dag_id in pipelines/.")]

@@ -28,6 +28,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from factory import runtime
 from factory.arguments import AssetSpec
+from factory.links import with_links
 from factory.plan import Node, Plan
 from factory.schedules import AssetSchedule, Schedule, TimetableSchedule
 from factory.settings import find_root
@@ -132,7 +133,14 @@ def _operator(node: Node, plan: Plan, dag: DAG, groups: Mapping[str, TaskGroup])
         return task.branch(**settings)(choose)(exits=[_exit(way) for way in node.exits]).operator
     if node.expand:
         return _mapped(node, settings)
-    return task(**settings)(execute)(uses=node.uses, arguments=node.arguments).operator
+    return _task(node, settings, execute)(uses=node.uses, arguments=node.arguments).operator
+
+
+def _task(node: Node, settings: dict[str, Any], function: Callable[..., Any]) -> Any:
+    decorated: Any = task(**settings)(function)
+    if node.links:
+        decorated.operator_class = with_links(decorated.operator_class, node.links)
+    return decorated
 
 
 def _mapped(node: Node, settings: dict[str, Any]) -> Any:
@@ -143,7 +151,7 @@ def _mapped(node: Node, settings: dict[str, Any]) -> Any:
         else value
         for name, value in node.expand.items()
     }
-    decorated = task(**settings)(execute_mapped)
+    decorated = _task(node, settings, execute_mapped)
     return decorated.partial(uses=node.uses, arguments=node.arguments).expand(**values).operator
 
 

@@ -12,8 +12,8 @@ TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 KEYS = (
     "const", "description", "description_md", "enum", "examples", "exclusiveMaximum", "exclusiveMinimum", "format",
     "items", "maxItems", "maxLength", "maximum", "minItems", "minLength", "minimum", "multipleOf", "pattern",
-    "properties", "additionalProperties", "required", "section", "title", "type", "uniqueItems", "values_display", "anyOf", "oneOf",
-    "allOf",
+    "properties", "additionalProperties", "required", "section", "title", "type", "uniqueItems", "values_display",
+    "anyOf", "oneOf", "allOf",
 )  # fmt: skip
 
 

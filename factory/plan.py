@@ -42,6 +42,8 @@ class Node:
     upstream: tuple[str, ...] = ()
     airflow: Airflow = field(default_factory=dict)
     groups: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    """The fields of its output that Airflow's UI shows as buttons."""
 
     @property
     def is_branch(self) -> bool:

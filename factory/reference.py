@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -279,4 +278,4 @@ def texts() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    write(Path(inspect.getfile(load_registry)).parents[1])
+    write(Path(__file__).parents[1])

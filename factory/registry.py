@@ -72,6 +72,12 @@ class TaskDefinition:
         return self.output.model_json_schema(mode="serialization") if self.output else {}
 
     @cached_property
+    def links(self) -> tuple[str, ...]:
+        """The fields of the output that say where to look at what the task made."""
+        fields = self.output.model_fields if self.output else {}
+        return tuple(name for name in fields if kind_in(self.output, (name,)) == Kind("link"))
+
+    @cached_property
     def suites(self) -> frozenset[str]:
         """The parameters that take a suite by its name."""
         return frozenset(name for name in self.parameters if Suite in _alternatives(self.hints[name]))

@@ -136,14 +136,9 @@ class _Resolver:
         definition = self.definition(step)
         upstream = set(self.waits(place))
         if definition is None:
-            return Node(
-                place.task_id,
-                step.path,
-                step.uses or "",
-                upstream=tuple(sorted(upstream)),
-                airflow=step.airflow,
-                groups=place.scope.groups,
-            )
+            self.unchecked(place, upstream)
+            airflow, groups = step.airflow, place.scope.groups
+            return Node(place.task_id, step.path, upstream=tuple(sorted(upstream)), airflow=airflow, groups=groups)
         values, expand = self.values(place, definition, upstream)
         return Node(
             task_id=place.task_id,
@@ -156,7 +151,13 @@ class _Resolver:
             upstream=tuple(sorted(upstream)),
             airflow=step.airflow,
             groups=place.scope.groups,
+            links=definition.links,
         )
+
+    def unchecked(self, place: Place, upstream: set[str]) -> None:
+        """Read the references of a step whose task is not known, so that one mistake is not told as several."""
+        for path, text in templated(dict(place.step.arguments)):
+            self.template(place, (*place.step.path, "with", *path), text, None, upstream)
 
     def definition(self, step: StepSpec) -> TaskDefinition | None:
         if step.uses is None:
@@ -461,7 +462,7 @@ class _Resolver:
             check_sql_text(self.report, path, text)
 
     def check_sql_file(self, path: Path, name: str) -> None:
-        if not (self.project.configs / "sql" / name).is_file():
+        if ".." not in name and not (self.project.configs / "sql" / name).is_file():
             hint = did_you_mean(name, self.project.sql_files(), "files of configs/sql")
             self.report.add("unknown-sql-file", path, f"there is no file configs/sql/{name}", hint)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from factory.errors import quoted_list
+from factory.errors import errors_of, quoted_list
 from factory.graph import Edges, cycle, stopped
 from factory.plan import Node, Plan
 from factory.report import Report
@@ -13,11 +13,14 @@ Rule = Callable[[Plan, Report], None]
 
 
 def check(plan: Plan, report: Report) -> None:
-    """Judge `plan` by every rule; the rules on order are kept for plans that have one."""
+    """Judge `plan` by every rule: those on order where it has one, those on tidiness where nothing else is wrong."""
     if has_cycle(plan, report):
         return
     for rule in RULES:
         rule(plan, report)
+    if not errors_of(report.diagnostics):
+        for rule in TIDY_RULES:
+            rule(plan, report)
 
 
 def has_cycle(plan: Plan, report: Report) -> bool:
@@ -127,14 +130,8 @@ def unstarted_schedules(plan: Plan, report: Report) -> None:
         )
 
 
-RULES: tuple[Rule, ...] = (
-    ungated_loads,
-    skipped_joins,
-    unused_params,
-    unused_suites,
-    unset_params,
-    unstarted_schedules,
-)
+RULES: tuple[Rule, ...] = (ungated_loads, skipped_joins, unset_params, unstarted_schedules)
+TIDY_RULES: tuple[Rule, ...] = (unused_params, unused_suites)
 
 
 def same_dag_id(plans: Iterable[tuple[Plan, Report]]) -> None:

@@ -41,14 +41,19 @@ class Complain(Protocol):
     def __call__(self, path: Path, message: str, hint: str | None = None) -> None: ...
 
 
-_CRON, _TEXT, _DURATION, _BOOLEAN = Argument("text"), Argument("text"), Argument("duration"), Argument("boolean")
+_TEXT, _DURATION, _BOOLEAN = Argument("text"), Argument("duration"), Argument("boolean")
 TIMETABLES: Mapping[str, Mapping[str, Argument]] = {
-    "CronTriggerTimetable": {"cron": _CRON, "timezone": _TEXT, "interval": _DURATION},
-    "CronDataIntervalTimetable": {"cron": _CRON, "timezone": _TEXT},
+    "CronTriggerTimetable": {
+        "expression": _TEXT,
+        "timezone": _TEXT,
+        "interval": _DURATION,
+        "run_immediately": _BOOLEAN,
+    },
+    "CronDataIntervalTimetable": {"expression": _TEXT, "timezone": _TEXT},
     "DeltaTriggerTimetable": {"delta": _DURATION, "interval": _DURATION},
     "DeltaDataIntervalTimetable": {"delta": _DURATION},
 }
-_REQUIRED = ("cron", "timezone", "delta")
+_REQUIRED = ("expression", "timezone", "delta")
 
 
 def read_schedule(value: Value, complain: Complain) -> Schedule:
@@ -94,7 +99,7 @@ def cron_problem(expression: str) -> str | None:
     try:
         croniter(expression)
     except CroniterError as error:
-        return str(error).strip()
+        return str(error).rpartition("] is not acceptable, ")[2].strip()
     return None
 
 
@@ -155,7 +160,7 @@ def _timetable_argument(fields: Mapping[str, Argument], key: str, value: Value, 
     except ValueError as error:
         complain((key,), f"{key} is {json.dumps(value)}, where {error} is expected")
         return None
-    problem = cron_problem(value) if key == "cron" and isinstance(value, str) else None
+    problem = cron_problem(value) if key == "expression" and isinstance(value, str) else None
     if problem:
         complain((key,), f'"{value}" is no cron: {problem}')
     return read

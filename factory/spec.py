@@ -367,9 +367,9 @@ class SpecReader:
                 continue
             refused = table.get(key)
             if refused is not None and refused.kind == "code":
-                hint = refused.instead or "a spec cannot choose code"
+                hint = refused.instead or "a spec chooses no code"
                 self.report.add(
-                    "code-argument", (*path, key), f'Airflow\'s "{key}" takes a Python object', hint, key=True
+                    "code-argument", (*path, key), f'Airflow\'s "{key}" is not set in a spec', hint, key=True
                 )
             else:
                 self.report.add(

@@ -102,7 +102,7 @@ def syntax_tree(text: str) -> nodes.Template:
         return _parsed(text)
     except TemplateSyntaxError as error:
         raise TemplateProblem(
-            f"the template cannot be read: {error.message}", "compare it with {{ params.name }}"
+            f"the template cannot be read: {(error.message or '').rstrip('.')}", "compare it with {{ params.name }}"
         ) from None
 
 

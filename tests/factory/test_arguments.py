@@ -3,11 +3,13 @@
 import datetime as dt
 import inspect
 
+import airflow.sdk
 import pytest
 from airflow.sdk import DAG, BaseOperator, TriggerRule, WeightRule
 from airflow.utils.types import DagRunType
 
 from factory.arguments import DAG_ARGUMENTS, TASK_ARGUMENTS, read_argument, read_datetime, read_duration
+from factory.schedules import TIMETABLES
 
 
 def test_dag_table_is_complete() -> None:
@@ -52,3 +54,9 @@ def test_boolean_is_no_number() -> None:
     """true is not taken for 1."""
     with pytest.raises(ValueError, match="a whole number of at least 0"):
         read_argument(TASK_ARGUMENTS["retries"], value=True)
+
+
+def test_timetables_are_airflows() -> None:
+    """The arguments of each timetable are those of Airflow's class."""
+    for name, arguments in TIMETABLES.items():
+        assert set(inspect.signature(getattr(airflow.sdk, name)).parameters) == set(arguments)

@@ -1,0 +1,140 @@
+"""The command line, as a person uses it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TASKFLOW = Path(sys.executable).parent / "taskflow"
+GOOD = 'dag_id: good\nparams: {who: {type: string, default: you}}\nsteps:\n  say: {uses: messages.log, with: {message: "hello {{ params.who }}"}}\n'
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "pipelines").mkdir()
+    (tmp_path / "pipelines" / "good.yaml").write_text(GOOD)
+    return tmp_path
+
+
+def taskflow(folder: Path, *arguments: str, code: int = 0) -> str:
+    done = subprocess.run([TASKFLOW, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_lint_of_good_spec(project: Path) -> None:
+    """Nothing wrong is said in one line."""
+    assert taskflow(project, "lint") == "1 spec checked, no errors\n"
+
+
+def test_lint_shows_place(project: Path) -> None:
+    """A mistake is shown with its place, its line and a way out, and the exit code is 1."""
+    (project / "pipelines" / "good.yaml").write_text(GOOD.replace("messages.log", "messages.lag"))
+
+    assert taskflow(project, "lint", code=1) == (
+        'pipelines/good.yaml:4:15: error: there is no task "messages.lag" [unknown-task]\n'
+        '4 |   say: {uses: messages.lag, with: {message: "hello {{ params.who }}"}}\n'
+        "  |               ^^^^^^^^^^^^\n"
+        '  hint: did you mean "messages.log"?\n'
+        "\n"
+        "1 error in 1 spec\n"
+    )
+
+
+def test_lint_as_json(project: Path) -> None:
+    """Programs get the same as a list."""
+    (project / "pipelines" / "good.yaml").write_text(GOOD.replace("messages.log", "messages.lag"))
+
+    assert json.loads(taskflow(project, "lint", "--format", "json", code=1)) == [
+        {
+            "file": "pipelines/good.yaml",
+            "line": 4,
+            "column": 15,
+            "severity": "error",
+            "code": "unknown-task",
+            "message": 'there is no task "messages.lag"',
+            "hint": 'did you mean "messages.log"?',
+        }
+    ]
+
+
+def test_lint_for_github(project: Path) -> None:
+    """GitHub puts each diagnostic at its line of a pull request."""
+    (project / "pipelines" / "good.yaml").write_text(GOOD.replace("messages.log", "messages.lag"))
+
+    assert taskflow(project, "lint", "--format", "github", code=1) == (
+        "::error file=pipelines/good.yaml,line=4,col=15,endColumn=27,title=unknown-task::"
+        'there is no task "messages.lag" (did you mean "messages.log"?)\n'
+    )
+
+
+def test_lint_finds_taken_dag_id(project: Path) -> None:
+    """Two specs with one dag_id would replace each other in Airflow."""
+    (project / "pipelines" / "other.yaml").write_text(GOOD)
+
+    assert 'the dag_id "good" is taken by pipelines/good.yaml [duplicate-dag-id]' in taskflow(project, "lint", code=1)
+
+
+def test_lint_of_missing_path(project: Path) -> None:
+    """A path that is not there is no success."""
+    assert taskflow(project, "lint", "nowhere", code=2) == "error: there is no file or folder nowhere\n"
+
+
+def test_lint_of_unknown_environment(project: Path) -> None:
+    """An environment without a file is named, with those that there are."""
+    (project / "configs" / "environments").mkdir()
+    (project / "configs" / "environments" / "production.yaml").write_text("")
+
+    said = taskflow(project, "lint", "--environment", "prod", code=1)
+
+    assert 'there is no environment "prod" [unknown-environment]\n  hint: environments: production' in said
+
+
+def test_plan_tells_origins(project: Path) -> None:
+    """Each value is shown with the file and line that set it."""
+    (project / "configs" / "defaults.yaml").write_text("default_args:\n  retries: 3\n")
+
+    said = taskflow(project, "plan", "good")
+
+    assert "default_args.retries  3      configs/defaults.yaml:2" in said
+    assert "params.who            you    pipelines/good.yaml:2" in said
+
+
+def test_plan_as_json(project: Path) -> None:
+    """The whole plan is there for programs."""
+    plan = json.loads(taskflow(project, "plan", "pipelines/good.yaml", "--json"))
+
+    assert [(node["task_id"], node["uses"], node["arguments"]) for node in plan["nodes"]] == [
+        ("say", "messages.log", {"message": "hello {{ params.who }}"})
+    ]
+
+
+def test_run_here(project: Path) -> None:
+    """A pipeline runs in this process, with params and a date."""
+    said = taskflow(project, "run", "good", "--date", "2026-02-03", "--param", "who=them")
+
+    assert "hello them" in said
+    assert "good 2026-02-03" in said
+    assert "success" in said
+
+
+def test_run_of_unknown_param(project: Path) -> None:
+    """A misspelt param is refused before anything runs."""
+    assert '"woh" is not a param of good; did you mean "who"?' in taskflow(
+        project, "run", "good", "-p", "woh=x", code=2
+    )
+
+
+def test_unknown_pipeline_is_named(project: Path) -> None:
+    """A pipeline that is neither file nor dag_id gets the nearest name."""
+    assert 'did you mean "good"?' in taskflow(project, "plan", "goood", code=2)
+
+
+def test_tasks_are_listed(project: Path) -> None:
+    """Every task is listed with its role, and one is shown in full."""
+    assert "postgres.merge" in taskflow(project, "tasks")
+    assert "| `message` | string | required |" in taskflow(project, "tasks", "messages.log")
+    assert 'did you mean "messages.log"?' in taskflow(project, "tasks", "messages.lag", code=2)

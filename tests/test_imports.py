@@ -1,0 +1,62 @@
+"""Parsing a spec is cheap: it imports no heavy library, and lint does not even import Airflow."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+HEAVY = (
+    "boto3",
+    "evidently",
+    "faker",
+    "great_expectations",
+    "matplotlib",
+    "mlflow",
+    "numpy",
+    "pandas",
+    "pyspark",
+    "shap",
+)
+
+
+def loaded_after(code: str, names: tuple[str, ...]) -> set[str]:
+    program = (
+        f"import sys; from pathlib import Path\n{code}\nprint('LOADED', *(n for n in {names!r} if n in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.partition("LOADED")[2].split())
+
+
+def test_lint_imports_nothing_heavy() -> None:
+    """Checking every shipped spec needs neither Airflow nor a library that a task uses."""
+    code = "from factory.compiler import compile_file\nfor p in Path('pipelines').glob('*.yaml'): assert compile_file(p).plan"
+
+    assert loaded_after(code, (*HEAVY, "airflow", "psycopg2", "sqlalchemy")) == set()
+
+
+def test_dags_import_nothing_heavy() -> None:
+    """Building every shipped DAG imports nothing that Airflow itself does not."""
+    build = "from factory import load_dag\nfor p in Path('pipelines').glob('*.yaml'): load_dag(p)"
+    airflow_alone = loaded_after("import airflow.sdk; airflow.sdk.DAG; airflow.sdk.task", HEAVY)
+
+    assert loaded_after(build, HEAVY) <= airflow_alone
+
+
+def test_packages_are_ours() -> None:
+    """The names factory, tasks and stack mean this project, whatever else is installed."""
+    import factory
+    import stack
+    import tasks
+
+    assert {Path(str(one.__file__)).parents[1] for one in (factory, stack, tasks)} == {ROOT}
+
+
+def test_layers_hold() -> None:
+    """A stage imports earlier stages only, and the packages keep apart."""
+    done = subprocess.run(
+        [Path(sys.executable).parent / "lint-imports"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stdout
