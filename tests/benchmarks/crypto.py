@@ -1,0 +1,218 @@
+"""The Postgres steps of crypto_events_dag against the bare SQL that each amounts to, in psql, in the same run.
+
+Starts a Postgres of its own. The statements are those of `pipelines/crypto_events.yaml`, on as many rows as asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter
+from rich.console import Console
+from rich.table import Table
+
+from stack.database import Cluster, Database, binaries
+from stack.ports import next_free
+from stack.service import running
+from tasks.contract import Run
+from tasks.merging import Deactivation, Timestamps
+from tasks.synthetic import Rule, fill_table
+from tasks.tables import merge, rebuild_table, run_sql
+
+ROOT = Path(__file__).parents[2]
+CONNECTION = "crypto_postgres"
+DATE, WINDOW_DAYS = dt.date(2026, 1, 5), 5
+
+LOAD = """
+    INSERT INTO prod.bt_crypto_events (site_id, user_id, purchase_date, crypto_type,
+        purchase_price, purchase_units, purchase_value, is_active, created_at, updated_at)
+    SELECT s.*, TRUE, now(), now() FROM staging.bt_crypto_events_candidate s {join}
+    ON CONFLICT (site_id, user_id, purchase_date, crypto_type) DO UPDATE SET
+        purchase_price = EXCLUDED.purchase_price, purchase_units = EXCLUDED.purchase_units,
+        purchase_value = EXCLUDED.purchase_value, is_active = TRUE, updated_at = EXCLUDED.updated_at;
+"""
+UPSERT_ALL = LOAD.format(join="WHERE TRUE")
+UPSERT_CHANGED = LOAD.format(
+    join="""
+    LEFT JOIN prod.bt_crypto_events t USING (site_id, user_id, purchase_date, crypto_type)
+    WHERE t.site_id IS NULL OR NOT t.is_active OR (t.purchase_price, t.purchase_units, t.purchase_value)
+        IS DISTINCT FROM (s.purchase_price, s.purchase_units, s.purchase_value)
+    """
+)
+DEACTIVATE = """
+    UPDATE prod.bt_crypto_events t SET is_active = FALSE, updated_at = now()
+    WHERE is_active AND {window} AND NOT EXISTS (
+        SELECT FROM staging.bt_crypto_events_candidate s WHERE (s.site_id, s.user_id, s.purchase_date, s.crypto_type)
+            = (t.site_id, t.user_id, t.purchase_date, t.crypto_type));
+"""
+SETTLE = "VACUUM (ANALYZE) {table}; CHECKPOINT;"
+CHANGE = """
+    UPDATE staging.bt_crypto_events_candidate SET purchase_price = purchase_price + 1 WHERE user_id % 10 = 0;
+    UPDATE staging.bt_crypto_events_candidate SET user_id = -user_id WHERE user_id % 100 = 1;
+"""
+"""A tenth of the rows has another price; a hundredth is new, and as many are gone."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One step, what makes the state that it starts from, and the bare SQL to hold it against."""
+
+    name: str
+    task: Callable[[], object]
+    bare: str
+    prepare: str = ""
+    seconds: dict[str, list[float]] = field(default_factory=lambda: {"task": [], "bare": []})
+
+    def measure(self, psql: Psql) -> None:
+        """Time both once, each from the same state."""
+        psql(self.prepare)
+        self.seconds["task"].append(_timed(self.task))
+        psql(self.prepare)
+        self.seconds["bare"].append(_timed(lambda: psql(self.bare)))
+
+
+Psql = Callable[[str], None]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure every step and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=2_000_000, help="rows in the window")
+    parser.add_argument("--rounds", type=int, default=2, help="times that each is measured; the best counts")
+    asked = parser.parse_args(argv)
+    with database() as found:
+        os.environ["AIRFLOW_CONN_CRYPTO_POSTGRES"] = found.airflow_connection
+        report(measured(asked.rows, asked.rounds, psql_of(found)), asked.rows)
+
+
+@contextmanager
+def database() -> Iterator[Database]:
+    """A fresh Postgres for the block."""
+    with tempfile.TemporaryDirectory(prefix="tf-") as folder:
+        server = Cluster(Path(folder) / "postgres", next_free(15432), uuid.uuid4().hex)
+        with running(server.service(), Path(folder)):
+            yield server.superuser
+
+
+def psql_of(found: Database) -> Psql:
+    """Return what runs a text in psql."""
+    environment = {"PGPASSWORD": found.password, "PATH": os.defpath}
+    address = ("-h", found.host, "-p", str(found.port), "-U", found.user, "-d", found.dbname)
+
+    def psql(text: str) -> None:
+        command = (str(binaries() / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", *address)
+        done = subprocess.run(command, input=text, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.exit(f"psql failed:\n{text}\n{done.stderr}")
+
+    return psql
+
+
+def measured(rows: int, rounds: int, psql: Psql) -> list[Case]:
+    """Fill the tables, then return every case with its times."""
+    run = Run("crypto_events_dag", "benchmark", "benchmark", DATE, configs=ROOT / "configs")
+    logging.disable(logging.INFO)
+    steps = shipped_steps()
+    run_sql(CONNECTION, "crypto/tables.sql", run=run)
+    found = [filling(rows, run, steps), rebuilding(run, steps), *merging(run, steps)]
+    for case in found:
+        for _ in range(rounds):
+            case.measure(psql)
+    return found
+
+
+def shipped_steps() -> dict[str, dict[str, Any]]:
+    """Return the arguments of the pipeline's steps, with the run's date and window filled in."""
+    text = (ROOT / "pipelines" / "crypto_events.yaml").read_text(encoding="utf-8")
+    text = text.replace("{{ run.date }}", f"DATE '{DATE}'").replace("{{ params.window_days }}", str(WINDOW_DAYS))
+    return {name: step.get("with", {}) for name, step in yaml.safe_load(text)["steps"].items()}
+
+
+def filling(rows: int, run: Run, steps: dict[str, dict[str, Any]]) -> Case:
+    """The history, against psql's COPY of the same rows from a file."""
+    step = steps["generate_fake_history_last_5_days"]
+    rules = TypeAdapter(dict[str, Rule]).validate_python(step["columns"])
+    table, file = step["table"], Path(tempfile.gettempdir()) / f"{uuid.uuid4().hex}.copy"
+
+    def task() -> None:
+        fill_table(CONNECTION, table, step["day_column"], rules, rows // WINDOW_DAYS, WINDOW_DAYS, run=run)
+
+    bare = f"\\copy {table} from '{file}'\n\\! rm '{file}'"
+    keep = f"\\copy {table} to '{file}'\nTRUNCATE {table}; CHECKPOINT;"
+    return Case("fill raw", task, bare, keep)
+
+
+def rebuilding(run: Run, steps: dict[str, dict[str, Any]]) -> Case:
+    """Staging from raw."""
+    step = steps["build_events_candidate"]
+    columns, values = ", ".join(step["columns"]), ", ".join(step["columns"].values())
+    bare = f"""
+        BEGIN;
+        TRUNCATE {step["target"]};
+        INSERT INTO {step["target"]} ({columns}) SELECT {values} FROM {step["source"]} WHERE {step["where"]};
+        ANALYZE {step["target"]};
+        COMMIT;
+    """
+    prepare = SETTLE.format(table=step["source"])
+    return Case("rebuild staging", lambda: rebuild_table(**step, run=run), bare, prepare)
+
+
+def merging(run: Run, steps: dict[str, dict[str, Any]]) -> Iterator[Case]:
+    """The merge into an empty table, of rows that changed a little, and of rows that did not."""
+    step = steps["merge_to_prod"]
+    deactivate, stamps = Deactivation(**step["deactivate"]), Timestamps(**step["timestamps"])
+    settle = "".join(SETTLE.format(table=step[table]) for table in ("source", "target"))
+    reload = f"TRUNCATE {step['target']}; {UPSERT_ALL}"
+    bare = f"BEGIN; {UPSERT_CHANGED} {DEACTIVATE.format(window=deactivate.window)} COMMIT;"
+
+    def task() -> None:
+        merge(**step | {"deactivate": deactivate, "timestamps": stamps}, run=run)
+
+    yield Case("merge, first", task, bare, f"TRUNCATE {step['target']}; {settle}")
+    yield Case("merge, unchanged", task, bare, f"{reload} {settle}")
+    yield Case("merge, unchanged, against upserting every row", task, UPSERT_ALL, f"{reload} {settle}")
+    yield Case("merge, 10 % changed, 1 % new, 1 % gone", task, bare, f"{undone()} {reload} {CHANGE} {settle}")
+
+
+def undone() -> str:
+    """Return what takes CHANGE back, where it was made before."""
+    return """
+        UPDATE staging.bt_crypto_events_candidate SET user_id = -user_id WHERE user_id < 0;
+        UPDATE staging.bt_crypto_events_candidate SET purchase_price = purchase_value / purchase_units
+            WHERE purchase_price * purchase_units <> purchase_value;
+    """
+
+
+def report(cases: list[Case], rows: int) -> None:
+    """Print the best time of each."""
+    table = Table(title=f"Postgres steps of crypto_events_dag, {rows:,} rows")
+    for heading in ("step", "task s", "bare SQL s", "task / bare"):
+        table.add_column(heading, justify="left" if heading == "step" else "right")
+    for case in cases:
+        task, bare = min(case.seconds["task"]), min(case.seconds["bare"])
+        table.add_row(case.name, f"{task:.2f}", f"{bare:.2f}", f"{task / bare:.2f}")
+    Console().print(table)
+
+
+def _timed(action: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()
