@@ -32,6 +32,9 @@ GROUP = "airflow"
 USERS = {"admin": "ADMIN", "viewer": "VIEWER"}
 INHERITED = ("PATH", "LANG", "LC_ALL", "TMPDIR", "JAVA_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 
+STOP_SECONDS = {"scheduler": 20}
+"""How long a process may take to stop: the scheduler lets running tasks end, the others have nothing to lose."""
+
 TUNING = {
     "AIRFLOW__CORE__PARALLELISM": "4",  # each is an idle process; the default is 32
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -140,6 +143,7 @@ class Airflow:
             probe=lambda: self.probe(name),
             group=GROUP,
             needs=("postgres", "metadata"),
+            stop_seconds=STOP_SECONDS.get(name, 10),
         )
 
     def _addresses(self) -> dict[str, str]:

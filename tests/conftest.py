@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from stack.airflow_api import AirflowApi
 
-FIRST_PORT, LAST_PORT = 20_000, 44_000
+FIRST_PORT, LAST_PORT = 10_000, 22_000
+"""With the twins 10,000 above, below the ports that the kernel gives to clients of its own choice."""
 STATE = pytest.StashKey[Path]()
 
 

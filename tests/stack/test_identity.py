@@ -28,7 +28,7 @@ def owner(pid: int) -> int:
 def test_root_runs_postgres(state: Path, identity: Identity, uid: int) -> None:
     """Below a folder that only root may enter, Postgres runs either way, and its data outlives a change of the way."""
     folder = private_folder(state / identity)
-    server = Cluster(folder / "postgres", next_free(41_000), "password", identity=identity)
+    server = Cluster(folder / "postgres", next_free(23_000), "password", identity=identity)
     with running(server.service(), folder) as process:
         assert owner(process.pid) == uid
         server.create(server.account("kept", "password"))
