@@ -1,0 +1,115 @@
+"""One right use of every expectation of the library, on the columns of `NASTY_ROWS`; and those rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "expect_column_distinct_values_to_be_in_set": {"column": "word", "value_set": ["a", "b"]},
+    "expect_column_distinct_values_to_contain_set": {"column": "word", "value_set": ["a"]},
+    "expect_column_distinct_values_to_equal_set": {"column": "word", "value_set": ["a", "b"]},
+    "expect_column_kl_divergence_to_be_less_than": {
+        "column": "word",
+        "partition_object": {"values": ["a", "b"], "weights": [0.5, 0.5]},
+        "threshold": 0.1,
+    },
+    "expect_column_max_to_be_between": {"column": "n", "min_value": 1, "max_value": 5, "strict_max": True},
+    "expect_column_mean_to_be_between": {"column": "n", "min_value": 1, "max_value": 5},
+    "expect_column_median_to_be_between": {"column": "n", "min_value": 1, "max_value": 5},
+    "expect_column_min_to_be_between": {"column": "day", "min_value": "2026-01-01"},
+    "expect_column_most_common_value_to_be_in_set": {"column": "word", "value_set": ["a"], "ties_okay": True},
+    "expect_column_pair_values_a_to_be_greater_than_b": {"column_A": "n", "column_B": "m", "or_equal": True},
+    "expect_column_pair_values_to_be_equal": {"column_A": "word", "column_B": "other"},
+    "expect_column_pair_values_to_be_in_set": {
+        "column_A": "word",
+        "column_B": "n",
+        "value_pairs_set": [["a", 1], ["b", None]],
+    },
+    "expect_column_proportion_of_non_null_values_to_be_between": {"column": "word", "min_value": 0.5},
+    "expect_column_proportion_of_unique_values_to_be_between": {"column": "word", "min_value": 0.1, "max_value": 1},
+    "expect_column_quantile_values_to_be_between": {
+        "column": "n",
+        "quantile_ranges": {"quantiles": [0.1, 0.5], "value_ranges": [[-10, 3], [None, 5]]},
+    },
+    "expect_column_stdev_to_be_between": {"column": "n", "min_value": 0, "max_value": 100},
+    "expect_column_sum_to_be_between": {"column": "n", "min_value": 0, "max_value": 100},
+    "expect_column_to_exist": {"column": "word", "column_index": 1},
+    "expect_column_type_to_be": {"column": "word", "type_": "TEXT"},
+    "expect_column_unique_value_count_to_be_between": {"column": "word", "min_value": 1},
+    "expect_column_value_lengths_to_be_between": {"column": "word", "min_value": 1, "max_value": 3},
+    "expect_column_value_lengths_to_equal": {"column": "word", "value": 1},
+    "expect_column_value_z_scores_to_be_less_than": {"column": "n", "threshold": 1.5, "double_sided": True},
+    "expect_column_values_to_be_between": {"column": "n", "min_value": 1, "max_value": 3, "mostly": 0.9},
+    "expect_column_values_to_be_dateutil_parseable": {"column": "word"},
+    "expect_column_values_to_be_decreasing": {"column": "n", "strictly": True},
+    "expect_column_values_to_be_in_set": {"column": "word", "value_set": ["a", "b", "ñandú"]},
+    "expect_column_values_to_be_in_type_list": {"column": "word", "type_list": ["TEXT", "VARCHAR"]},
+    "expect_column_values_to_be_increasing": {"column": "n"},
+    "expect_column_values_to_be_json_parseable": {"column": "document"},
+    "expect_column_values_to_be_null": {"column": "other"},
+    "expect_column_values_to_be_of_type": {"column": "n", "type_": "INTEGER"},
+    "expect_column_values_to_be_unique": {"column": "word"},
+    "expect_column_values_to_match_json_schema": {"column": "document", "json_schema": {"type": "object"}},
+    "expect_column_values_to_match_like_pattern": {"column": "word", "like_pattern": "a%"},
+    "expect_column_values_to_match_like_pattern_list": {
+        "column": "word",
+        "like_pattern_list": ["a%", "%b"],
+        "match_on": "any",
+    },
+    "expect_column_values_to_match_regex": {"column": "word", "regex": "^[a-c]+$"},
+    "expect_column_values_to_match_regex_list": {"column": "word", "regex_list": ["^a", "b$"], "match_on": "all"},
+    "expect_column_values_to_match_strftime_format": {"column": "written_day", "strftime_format": "%d/%m/%Y"},
+    "expect_column_values_to_not_be_in_set": {"column": "word", "value_set": ["", "b"]},
+    "expect_column_values_to_not_be_null": {"column": "word", "mostly": 0.5},
+    "expect_column_values_to_not_be_outliers": {"column": "n", "method": "iqr", "multiplier": 0.5},
+    "expect_column_values_to_not_match_like_pattern": {"column": "word", "like_pattern": "100!%%", "escape": "!"},
+    "expect_column_values_to_not_match_like_pattern_list": {"column": "word", "like_pattern_list": ["a%", "_"]},
+    "expect_column_values_to_not_match_regex": {"column": "word", "regex": "[0-9]"},
+    "expect_column_values_to_not_match_regex_list": {"column": "word", "regex_list": ["[0-9]", "^$"]},
+    "expect_compound_columns_to_be_unique": {"column_list": ["word", "n"]},
+    "expect_multicolumn_sum_to_equal": {"column_list": ["n", "m"], "sum_total": 3},
+    "expect_multicolumn_values_to_be_equal": {"column_list": ["word", "other"]},
+    "expect_query_results_to_match_comparison": {
+        "base_query": "SELECT count(*) FROM {batch}",
+        "comparison_data_source_name": "crypto_postgres",
+        "comparison_query": "SELECT count(*) FROM raw.nasty",
+    },
+    "expect_select_column_values_to_be_unique_within_record": {"column_list": ["word", "other", "written_day"]},
+    "expect_table_column_count_to_be_between": {"min_value": 1, "max_value": 20},
+    "expect_table_column_count_to_equal": {"value": 10},
+    "expect_table_columns_to_match_ordered_list": {"column_list": ["id", "word"]},
+    "expect_table_columns_to_match_set": {"column_set": ["word", "id"], "exact_match": False},
+    "expect_table_row_count_to_be_between": {"min_value": 1},
+    "expect_table_row_count_to_equal": {"value": 20},
+    "expect_table_row_count_to_equal_other_table": {"other_table_name": "other_nasty"},
+    "unexpected_rows_expectation": {"unexpected_rows_query": "SELECT * FROM {batch} WHERE n < 0 OR word = '%'"},
+}
+
+NASTY_TABLE = """
+    CREATE SCHEMA raw;
+    CREATE TABLE raw.nasty (id int, word text, other text, n int, m int, x double precision, price numeric,
+                            day date, written_day text, document text);
+    INSERT INTO raw.nasty VALUES
+        (1, 'a', 'a', 1, 2, 0, 0, '2026-01-01', '1/1/2026', '{}'),
+        (2, 'a', 'b', 1, NULL, 'NaN', 0.1, '2026-01-02', '31/04/2026', '{"a": [1, 2]}'),
+        (3, 'b', NULL, 2, 1, 'Infinity', -0.1, NULL, '29/2/2024', 'null'),
+        (4, NULL, NULL, NULL, NULL, '-Infinity', NULL, NULL, NULL, NULL),
+        (5, NULL, 'a', 3, 0, NULL, 99999999999999999999.99, '1999-12-31', '29/2/2023', 'not json'),
+        (6, '', '', 0, 3, 1e-300, 'NaN', '0001-01-01', '', ''),
+        (7, 'ñandú', 'ñandú', -5, -5, -0.0, 3, 'infinity', '١/١/٢٠٢٦', '"ñ"'),
+        (8, 'ab' || chr(10) || 'c', 'x', 100, -97, 1.5, 3.0, '2026-12-31', '1/1/2026' || chr(10), '[1,]'),
+        (9, '100%', '100', 4, -1, 2.5, 3.00, '2026-06-15', ' 1/1/2026', 'NaN'),
+        (10, 'a_b', 'a%b', 5, -2, 3, 10, '2026-02-28', '01/01/2026', ' [ ] '),
+        (11, E'back\\\\slash', '''', 6, -3, 4, 11, '2026-02-28', '1-1-2026', '{"a":1,"a":2}'),
+        (12, '''; DROP', '"', 7, -4, 5, 12, '2026-03-01', '32/1/2026', '{'),
+        (13, '😀', '😀', 8, -5, 6, 13, '2026-03-02', '1/13/2026', '"😀"'),
+        (14, 'A', 'a', 9, -6, 7, 14, '2026-03-03', '0/1/2026', '1e400'),
+        (15, ' a', 'a ', 10, -7, 8, 15, '2026-03-04', '1/1/0000', 'true'),
+        (16, 'b', 'c', 2, 2, 9, 16, '2026-03-05', '1/1/26', '{"k":"v"}'),
+        (17, 'b', 'c', 2, 1, 9, 16, '2026-03-05', '12/12/12026', '""'),
+        (18, NULL, 'z', 2, 1, 9, 16, '2026-03-05', '31/12/2026', '0'),
+        (19, NULL, 'z', 2, NULL, 9, 16, '2026-03-05', 'x1/1/2026', '-'),
+        (20, 'a', NULL, NULL, 1, 9, 16, '2026-03-05', '1//2026', '{} {}');
+    CREATE TABLE raw.other_nasty AS SELECT * FROM raw.nasty;
+"""
+"""Nulls, empty and odd texts, NaN and the infinities, negative numbers, keys that repeat and keys that hold a null."""
