@@ -86,6 +86,13 @@ def postgres(connection: str, *, run: Run | None = None, autocommit: bool = Fals
             session.close()  # an open transaction is rolled back by the server
 
 
+@contextmanager
+def statement_errors(connection: str) -> Iterator[None]:
+    """Translate what psycopg2 raises in the block, as `postgres` does, for an error that a library caught before."""
+    with _translated(_address(_airflow_connection(connection, "postgres"))):
+        yield
+
+
 def postgres_url(connection: str, *, run: Run | None = None) -> URL:
     """Return the connection as a SQLAlchemy URL on psycopg2, with the same session options as `postgres`."""
     from sqlalchemy import URL

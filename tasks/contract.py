@@ -76,7 +76,11 @@ class PermanentError(Exception):
 
 
 class DataRejected(PermanentError):
-    """The data broke the rules of its suite."""
+    """The data broke its rules. `output` is what the task returns nevertheless: where to look at what was found."""
+
+    def __init__(self, message: str, output: Output | None = None) -> None:
+        super().__init__(message)
+        self.output = output
 
 
 @dataclass
