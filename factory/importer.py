@@ -33,7 +33,7 @@ class YamlImporter(AbstractDagImporter):
 
     def list_dag_files(self, directory: str | os.PathLike[str], safe_mode: bool = True) -> Iterator[str]:  # noqa: ARG002, FBT001, FBT002  # Airflow's signature
         """Yield every spec; tests of pipelines and the files of configs/ are none."""
-        _warm_up()
+        _warm_up_authoring()
         for path in super().list_dag_files(directory, safe_mode=False):
             if is_spec(Path(path)):
                 yield path
@@ -114,11 +114,27 @@ def _warning(shown: str, diagnostic: Diagnostic) -> DagImportWarning:
 
 
 def _warm_up() -> None:
-    """Import what every spec needs once in the dag-processor, before it forks a child for each file."""
-    from factory import dag  # noqa: F401
-    from factory.registry import load_registry
+    """Import what checking a spec needs, so that the children which Airflow forks for each file and task have it.
 
+    Half a second once in each process of Airflow, instead of before every task.
+    """
+    import sqlglot
+
+    from factory.compiler import compile_file
+    from factory.registry import load_registry
+    from tasks.expectations import catalogue
+
+    assert compile_file
     load_registry()
+    catalogue()
+    sqlglot.parse("true", dialect="postgres")
+
+
+def _warm_up_authoring() -> None:
+    """Import Airflow's authoring API too: the dag-processor lists files before it forks, and every child builds DAGs."""
+    from factory import dag
+
+    assert dag
 
 
 def register() -> None:
@@ -128,6 +144,7 @@ def register() -> None:
         return
     importer = YamlImporter()
     registry.register(importer)
+    _warm_up()
     find_python = airflow_files.find_dag_file_paths
 
     def find_dag_file_paths(directory: str | os.PathLike[str], safe_mode: bool) -> list[str]:  # noqa: FBT001  # Airflow's signature
