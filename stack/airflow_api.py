@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,21 @@ class ApiError(Exception):
 
     def __str__(self) -> str:
         return f"Airflow answered {self.status} to {self.method} {self.path}: {self.detail}"
+
+
+class AirflowInTrouble(ApiError):
+    """Airflow could not do what was asked, and it is not the asker's fault: its database is away, say."""
+
+
+@dataclass
+class AirflowAway(Exception):
+    """Airflow does not answer."""
+
+    address: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"Airflow does not answer at {self.address}: {self.reason}; `make status` tells how it is"
 
 
 @dataclass
@@ -69,10 +85,10 @@ class AirflowApi:
 
     def request(self, method: str, path: str, body: JsonValue = None, **query: str | int) -> Any:
         """Send a request below `/api/v2` and return the JSON answer; raises ApiError. Logs in when asked to."""
-        answer = self._send(method, path, body, query)
+        answer = self._send(method, f"/api/v2{path}", body, query)
         if answer.status_code == httpx.codes.UNAUTHORIZED:
             self._log_in()
-            answer = self._send(method, path, body, query)
+            answer = self._send(method, f"/api/v2{path}", body, query)
         _check(answer, method, path)
         return answer.json() if answer.content else None
 
@@ -140,17 +156,22 @@ class AirflowApi:
     def wait(
         self, run: DagRun, *, seconds: float = 600, told: Callable[[dict[str, str]], None] | None = None
     ) -> DagRun:
-        """Wait until a run ends and return it; `told` hears the states of the tasks whenever they change."""
+        """Wait until a run ends and return it; `told` hears the states of the tasks whenever they change.
+
+        An Airflow that is away or in trouble for a while is waited for too.
+        """
         deadline = time.monotonic() + seconds
         states: dict[str, str] = {}
+        seen = run
         while True:
-            seen = self.run(run.dag_id, run.run_id)
-            fresh = self.task_states(run.dag_id, run.run_id)
-            if told and fresh != states:
-                told(fresh)
-            states = fresh
-            if seen.is_finished:
-                return seen
+            with contextlib.suppress(AirflowAway, AirflowInTrouble):
+                seen = self.run(run.dag_id, run.run_id)
+                fresh = self.task_states(run.dag_id, run.run_id)
+                if told and fresh != states:
+                    told(fresh)
+                states = fresh
+                if seen.is_finished:
+                    return seen
             if time.monotonic() > deadline:
                 raise RunTimeout(seen, seconds, states)
             time.sleep(0.5)
@@ -165,18 +186,21 @@ class AirflowApi:
         return True
 
     def _send(self, method: str, path: str, body: JsonValue, query: Mapping[str, str | int]) -> httpx.Response:
-        return self._client.request(method, f"{self.address}/api/v2{path}", json=body, params=dict(query))
+        try:
+            return self._client.request(method, f"{self.address}{path}", json=body, params=dict(query))
+        except httpx.TransportError as error:
+            raise AirflowAway(self.address, f"{type(error).__name__}: {error}") from error
 
     def _log_in(self) -> None:
-        login = {"username": self.username, "password": self.password}
-        answer = self._client.post(f"{self.address}/auth/token", json=login)
+        answer = self._send("POST", "/auth/token", {"username": self.username, "password": self.password}, {})
         _check(answer, "POST", "/auth/token")
         self._client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
 
 
 def _check(answer: httpx.Response, method: str, path: str) -> None:
     if answer.is_error:
-        raise ApiError(method, path, answer.status_code, _detail(answer))
+        kind = AirflowInTrouble if answer.is_server_error else ApiError
+        raise kind(method, path, answer.status_code, _detail(answer))
 
 
 def _detail(answer: httpx.Response) -> str:

@@ -10,7 +10,7 @@ from stack.airflow_api import AirflowApi
 from stack.database import Cluster, Database
 from stack.objects import GRPC_OFFSET, ObjectPorts, ObjectStore, is_blocked
 from stack.orchestrator import Airflow
-from stack.paths import pipelines, private_folder
+from stack.paths import pipelines
 from stack.steps import Step
 from stack.supervisor import Supervisor
 
@@ -130,7 +130,7 @@ class Stack:
             ),
             Address("objects", self.store.endpoint, self.store.keys.access, "objects_secret"),
             Address("objects", self.store.admin_address, "admin", "objects_admin"),
-            Address("api-server", self.airflow.address, "admin", "airflow_admin"),
+            Address("airflow", self.airflow.address, "admin", "airflow_admin"),
         ]
 
     def stop_order(self) -> list[list[Service]]:
@@ -164,7 +164,7 @@ def plan(home: Home) -> tuple[Stack, list[ports.Move]]:
 
     Raises PortTaken and ValueError for pins that cannot be kept.
     """
-    private_folder(home.root)
+    home.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     up = {name for name, process in Supervisor(home).processes().items() if process.is_up}
     kept = ports.recall(home.ports)
     pins = ports.pinned(wish.name for wish in WISHES)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import shlex
 import shutil
@@ -12,9 +11,11 @@ import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import JsonValue, TypeAdapter, ValidationError
 from rich.markup import escape
 
 from stack import assembly, paths
+from stack.airflow_api import AirflowAway, ApiError, RunTimeout
 from stack.assembly import NotMade, Stack
 from stack.ports import PortTaken
 from stack.screen import CONSOLE, Board, addresses_table, services_table
@@ -123,9 +124,7 @@ def dag_run(
 ) -> None:
     """Trigger a run through Airflow's API and wait until it ends; exit with 1 unless it succeeds."""
     api = assembly.existing(paths.home()).api()
-    params = json.loads(conf)
-    if not isinstance(params, dict):
-        raise typer.BadParameter(f"--conf holds {conf!r}; a JSON object is expected, such as '{{\"window_days\": 3}}'")
+    params = _params(conf)
     api.await_dag(dag)
     api.unpause(dag)
     run = api.trigger(dag, params, logical_date=date)
@@ -149,7 +148,7 @@ def main() -> None:
     os.umask(0o077)
     try:
         app()
-    except (NotMade, PortTaken, StartFailed, ValueError, OSError) as error:
+    except (NotMade, PortTaken, StartFailed, ApiError, AirflowAway, RunTimeout, ValueError, OSError) as error:
         CONSOLE.print(f"[red]error[/]   {escape(str(error))}")
         raise SystemExit(1) from None
 
@@ -158,7 +157,7 @@ def main() -> None:
 def _alone() -> Iterator[None]:
     """Hold the lock of the state folder, so that two commands do not start or stop the same services."""
     home = paths.home()
-    paths.private_folder(home.root)
+    home.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     with home.lock.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -177,6 +176,15 @@ def _chosen(stack: Stack, names: list[str] | None) -> list[str]:
         if name not in known:
             raise typer.BadParameter(f"{name!r} is no service of the stack; there are {', '.join(sorted(known))}")
     return [service for name in names or groups for service in known[name]]
+
+
+def _params(conf: str) -> dict[str, JsonValue]:
+    try:
+        return TypeAdapter(dict[str, JsonValue]).validate_json(conf)
+    except ValidationError:
+        raise typer.BadParameter(
+            f'--conf holds {conf!r}; a JSON object is expected, such as {{"window_days": 3}}'
+        ) from None
 
 
 def _stop_all(home: paths.Home) -> None:

@@ -80,12 +80,11 @@ def end_group(pid_file: Path) -> list[int]:
         return []
     noted = json.loads(pid_file.read_text(encoding="utf-8"))
     pid, started = int(noted["pid"]), float(noted["started"])
-    if pid == os.getpid() or (psutil.pid_exists(pid) and abs(psutil.Process(pid).create_time() - started) > 1):
-        return []
     members = [process for process in psutil.process_iter(["create_time"]) if _group(process.pid) == pid]
-    if any(process.info["create_time"] < started - 1 for process in members):
-        return []
-    return kill_trees(members)
+    leaders = [process for process in members if process.pid == pid]
+    strangers = [process for process in leaders if abs(process.info["create_time"] - started) > 1]
+    older = [process for process in members if process.info["create_time"] < started - 1]
+    return [] if strangers or older else kill_trees(members)
 
 
 def kill_trees(roots: list[psutil.Process]) -> list[int]:

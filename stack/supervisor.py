@@ -23,7 +23,7 @@ from stack.paths import private_folder, write_private
 from stack.service import StartFailed, await_ready
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from stack.paths import Home
@@ -33,7 +33,8 @@ NAME = "supervisor"
 RETRIES = 3
 """A service that dies within `STARTED_AFTER` seconds is started again this often, after 1, 2 and 3 s."""
 STARTED_AFTER = 10
-DOWN = frozenset({"STOPPED", "EXITED", "FATAL", "UNKNOWN"})
+DOWN = frozenset({"STOPPED", "FATAL", "UNKNOWN"})
+"""Not EXITED: what ended without being told to is about to be started again."""
 RPC_FACTORY = "supervisor.rpcinterface:make_main_rpcinterface"
 LOG_BYTES, LOG_FILES = 10_000_000, 3
 
@@ -80,10 +81,9 @@ class Supervisor:
         if self.is_running():
             self._learn(services)
             return
+        self.end_leftovers()
         for folder in (self.home.logs, self.home.plans, self.home.sockets):
             private_folder(folder)
-        for name in (NAME, *(service.name for service in services)):
-            end_group(self.home.pid_file(name))  # left by a supervisor that was killed
         self._write_configuration(services)
         command = (sys.executable, "-P", "-m", "supervisor.supervisord", "-c", str(self._configuration))
         environment = _bare_environment()
@@ -113,17 +113,17 @@ class Supervisor:
         service.settle()
         return waited if fresh else None
 
-    def stop(self, services: Iterable[Service]) -> None:
+    def stop(self, services: Sequence[Service]) -> None:
         """Stop services together, and wait until each has ended."""
-        pending = {service.name: service for service in services if self.process(service.name).is_up}
-        with self._control() as control:
-            for name in pending:
-                with contextlib.suppress(xmlrpc.client.Fault):  # it ended just now by itself
-                    control.stopProcess(name, False)
-        seconds = 5 + max((service.stop_seconds for service in pending.values()), default=0)
-        if not _await(lambda: not any(self.process(name).is_up for name in pending), seconds=seconds):
-            raise TimeoutError(f"of {', '.join(pending)}, some still run after {seconds} s; see {self.home.log(NAME)}")
-        for service in pending.values():
+        seconds = 5 + max(service.stop_seconds for service in services)
+
+        def all_stopped() -> bool:
+            return False not in [self._is_stopped(service.name) for service in services]  # each is told, at once
+
+        if not _await(all_stopped, seconds=seconds):
+            names = ", ".join(service.name for service in services)
+            raise TimeoutError(f"of {names}, some still run after {seconds} s; see {self.home.log(NAME)}")
+        for service in services:
             service.tidy()
 
     def shut_down(self) -> list[int]:
@@ -133,14 +133,26 @@ class Supervisor:
         with self._control() as control, contextlib.suppress(OSError, xmlrpc.client.Error):
             control.shutdown()
         own.wait(timeout=30)
-        shutil.rmtree(self.home.plans)
-        shutil.rmtree(self.home.sockets, ignore_errors=True)
+        self._forget()
         return strays
 
     def end_leftovers(self) -> list[int]:
         """Kill what a supervisor that was itself killed left running; return the pids."""
-        pid_files = self.home.plans.glob("*.pid") if self.home.plans.exists() else ()
-        return sorted(pid for pid_file in pid_files for pid in end_group(pid_file))
+        pids = sorted(pid for pid_file in self.home.plans.glob("*.pid") for pid in end_group(pid_file))
+        self._forget()
+        return pids
+
+    def _forget(self) -> None:
+        for folder in (self.home.plans, self.home.sockets):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _is_stopped(self, name: str) -> bool:
+        """Return whether the service has stopped; tell it to, where it was not told yet."""
+        state = self.process(name).state
+        if state not in DOWN | {"STOPPING"}:
+            with self._control() as control, contextlib.suppress(xmlrpc.client.Fault):  # it ended by itself just now
+                control.stopProcess(name, False)
+        return state in DOWN
 
     def _start_service(self, service: Service) -> None:
         pid_file = self.home.pid_file(service.name)
@@ -158,10 +170,11 @@ class Supervisor:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
-        answers = _await(lambda: self.is_running() or process.poll() is not None, seconds=20)
-        if not answers or process.poll() is not None:
-            reason = f"its process ended with code {process.poll()}" if answers else "it does not answer"
-            raise StartFailed(NAME, f"an answer at {self.socket}", 20, reason, log)
+        started = time.monotonic()
+        _await(lambda: self.is_running() or process.poll() is not None, seconds=20)
+        if not self.is_running():
+            reason = "it does not answer" if process.poll() is None else f"its process ended with code {process.poll()}"
+            raise StartFailed(NAME, f"an answer at {self.socket}", time.monotonic() - started, reason, log)
 
     def _learn(self, services: Sequence[Service]) -> None:
         unknown = {service.name for service in services} - set(self.processes())
@@ -257,5 +270,5 @@ def _await(condition: Callable[[], bool], *, seconds: float) -> bool:
     """Return whether `condition` came to hold within `seconds`."""
     deadline = time.monotonic() + seconds
     while not (holds := condition()) and time.monotonic() < deadline:
-        time.sleep(0.02)
+        time.sleep(0.05)
     return holds

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,11 +22,11 @@ from stack.assembly import WISHES, Stack, existing
 from stack.database import Cluster, Database
 from stack.objects import GRPC_OFFSET, ObjectKeys, ObjectPorts, ObjectStore
 from stack.paths import REPOSITORY, Home
-from stack.ports import next_free
+from stack.ports import Wish, choose
 from stack.service import running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from stack.airflow_api import AirflowApi
 
@@ -58,7 +58,7 @@ def state(pytestconfig: pytest.Config) -> Path:
 @pytest.fixture(scope="session")
 def cluster(state: Path) -> Iterator[Cluster]:
     """A running Postgres server, with the superuser's rights: for tests that make roles and databases."""
-    server = Cluster(state / "postgres", _port(), secret())
+    server = Cluster(state / "postgres", free_ports([Wish("postgres", 0)])["postgres"], secret())
     with running(server.service(), state):
         yield server
 
@@ -86,7 +86,7 @@ def database(cluster: Cluster, postgres: Database, monkeypatch: pytest.MonkeyPat
 @pytest.fixture(scope="session")
 def object_store(state: Path) -> Iterator[ObjectStore]:
     """A running object store with the bucket `ge-artifacts`, as the connection `object_store` for the session."""
-    ports = ObjectPorts(*(_port(twin=GRPC_OFFSET) for _ in range(5)))
+    ports = ObjectPorts(**free_ports([Wish(part.name, 0, GRPC_OFFSET) for part in fields(ObjectPorts)]))
     store = ObjectStore(state / "objects", state, ports, ObjectKeys(*(secret() for _ in range(7))))
     with running(store.service(), state), pytest.MonkeyPatch.context() as environment:
         environment.setenv("AIRFLOW_CONN_OBJECT_STORE", store.airflow_connection)
@@ -134,7 +134,7 @@ def stack(state: Path) -> Iterator[RunningStack]:
 
 def stack_environment(home: Path, pipelines: Path) -> dict[str, str]:
     """Return an environment in which `python -m stack` works in `home`, on ports that nobody uses now."""
-    pins = ",".join(f"{wish.name}={_port(twin=wish.twin)}" for wish in WISHES)
+    pins = ",".join(f"{name}={port}" for name, port in free_ports(WISHES).items())
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     return kept | {"TASKFLOW_HOME": str(home), "TASKFLOW_PIPELINES": str(pipelines), "TASKFLOW_PORTS": pins}
 
@@ -154,6 +154,7 @@ def secret() -> str:
     return uuid.uuid4().hex
 
 
-def _port(*, twin: int = 0) -> int:
-    """Return a free port; sessions that run side by side start looking at different places."""
-    return next_free(random.randrange(FIRST_PORT, LAST_PORT), twin=twin)
+def free_ports(wishes: Iterable[Wish]) -> dict[str, int]:
+    """Return a free port for each wish; sessions that run side by side start looking at different places."""
+    anywhere = [replace(wish, usual=random.randrange(FIRST_PORT, LAST_PORT)) for wish in wishes]
+    return choose(anywhere, pins={}, kept={})[0]

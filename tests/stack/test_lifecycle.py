@@ -71,7 +71,8 @@ def test_everything_is_private(environment: Environment) -> None:
     command_line(environment, "up", "postgres")
     folder = home(environment)
     secrets = [value.encode() for value in json.loads((folder / "secrets.json").read_text()).values()]
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    folders = [path for path in folder.iterdir() if path.is_dir()]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folders} == {0o700}
     for path in filter(Path.is_file, folder.rglob("*")):
         text = path.read_bytes()
         assert stat.S_IMODE(path.stat().st_mode) == 0o600 or not any(one in text for one in secrets), path
@@ -168,6 +169,11 @@ def test_unknown_service_is_refused(environment: Environment) -> None:
     """A misspelt service is named, with those that there are."""
     told = command_line(environment, "up", "postgre", code=2)
     assert "'postgre' is no service of the stack" in " ".join(told.replace("│", "").split())
+
+
+def test_absent_stack_is_told(environment: Environment) -> None:
+    """Who asks for a stack that was never made hears how one is made."""
+    assert "`make up` makes one" in command_line(environment, "status", code=1)
 
 
 def test_destroy_spares_strangers(environment: Environment) -> None:
