@@ -12,7 +12,7 @@ from rich.text import Text
 
 from factory.compiler import Compiled
 from factory.document import Value, value_at
-from factory.errors import Path, Span
+from factory.errors import Path
 from factory.graph import order
 from factory.plan import Node, Plan, as_json
 from factory.settings import Layer, load_project
@@ -25,7 +25,7 @@ def explain(compiled: Compiled, environment: str | None) -> Iterator[RenderableT
     origins = Origins(compiled, load_project(plan.root, environment).layers)
     yield Text.assemble((plan.dag_id, "bold"), f"  {plan.file}")
     yield _settings(plan, origins)
-    yield _steps(plan, origins)
+    yield from _steps(plan, origins)
 
 
 class Origins:
@@ -37,7 +37,7 @@ class Origins:
 
     def spec(self, path: Path) -> str | None:
         """Return the place of a value in the spec."""
-        return _place(self.document.span(path, key=True)) if _has(self.document.value, path) else None
+        return f"line {self.document.span(path, key=True).line}" if _has(self.document.value, path) else None
 
     def of(self, spec_path: Path, layer_path: Path) -> str:
         """Return the place of a value: the spec's, else the last layer's that has it."""
@@ -45,7 +45,8 @@ class Origins:
             return own
         for layer in reversed(self.layers):
             if _has(layer.document.value, layer_path):
-                return _place(layer.document.span(layer_path, key=True))
+                span = layer.document.span(layer_path, key=True)
+                return f"{span.file}:{span.line}"
         return "Airflow's default"
 
 
@@ -57,47 +58,49 @@ def _has(value: Value, path: Path) -> bool:
     return True
 
 
-def _place(span: Span) -> str:
-    return f"{span.file}:{span.line}"
+def _grid() -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_column(style="dim")
+    return grid
 
 
 def _settings(plan: Plan, origins: Origins) -> Table:
-    table = Table("setting", "value", "from", box=None, header_style="dim", pad_edge=False)
-    shown = as_json(plan)
-    table.add_row("schedule", _text(shown["schedule"]), origins.of(("schedule",), ()) if plan.schedule else "")
+    grid, shown = _grid(), as_json(plan)
+    grid.add_row("schedule", _text(shown["schedule"]), origins.of(("schedule",), ()) if plan.schedule else "")
     for name, value in shown["airflow"].items():
-        table.add_row(name, _text(value), origins.of((name,), ("dag", name)))
+        grid.add_row(name, _text(value), origins.of((name,), ("dag", name)))
     for name, value in shown["default_args"].items():
-        table.add_row(f"default_args.{name}", _text(value), origins.of(("default_args", name), ("default_args", name)))
+        grid.add_row(f"default_args.{name}", _text(value), origins.of(("default_args", name), ("default_args", name)))
     for param in plan.params:
-        table.add_row(f"params.{param.name}", _text(param.default), origins.of(("params", param.name), ()))
-    return table
+        grid.add_row(f"params.{param.name}", _text(param.default), origins.of(("params", param.name), ()))
+    return grid
 
 
-def _steps(plan: Plan, origins: Origins) -> Table:
-    table = Table("step", "uses", "waits for", "value", "from", header_style="dim")
+def _steps(plan: Plan, origins: Origins) -> Iterator[RenderableType]:
     nodes = {node.task_id: node for node in plan.nodes}
     for task_id in order({node.task_id: node.upstream for node in plan.nodes}):
         node = nodes[task_id]
-        values = list(_values(node, origins))
-        table.add_row(
-            Text(task_id, "bold"),
-            node.uses or "branch",
-            "\n".join(node.upstream),
-            "\n".join(value for value, _ in values),
-            "\n".join(place for _, place in values),
-        )
-        table.add_section()
-    return table
+        after = f"  after {', '.join(node.upstream)}" if node.upstream else ""
+        yield Text.assemble("\n", (task_id, "bold"), f"  {node.uses or 'branch'}", (after, "dim"))
+        grid = _grid()
+        for name, value, place in _values(node, origins):
+            grid.add_row(f"  {name}", value, place)
+        if grid.row_count:
+            yield grid
 
 
-def _values(node: Node, origins: Origins) -> Iterator[tuple[str, str]]:
-    for way in node.exits:
-        yield f"{way.when.text if way.when else 'else'} -> {', '.join(way.then)}", ""
+def _values(node: Node, origins: Origins) -> Iterator[tuple[str, str, str]]:
+    for index, way in enumerate(node.exits):
+        condition = f"if {way.when.text}" if way.when else "else"
+        yield condition, f"then {', '.join(way.then)}", origins.of((*node.path, "branch", index), ())
     for name, value in node.arguments.items():
-        yield f"{name}: {_text(_plain(value))}", origins.of((*node.path, "with", name), ("with", node.uses, name))
+        yield name, _text(_plain(value)), origins.of((*node.path, "with", name), ("with", node.uses, name))
+    for name, value in node.expand.items():
+        yield f"expand {name}", _text(_plain(value)), origins.of((*node.path, "expand", name), ())
     for name, value in node.airflow.items():
-        yield f"{name}: {_text(_plain(value))}", origins.of((*node.path, name), ("default_args", name))
+        yield name, _text(_plain(value)), origins.of((*node.path, name), ("default_args", name))
 
 
 def _plain(value: Any) -> Any:

@@ -35,8 +35,6 @@ CREATE TABLE IF NOT EXISTS prod.bt_crypto_events (
     user_id         bigint NOT NULL,
     purchase_date   date NOT NULL,
     crypto_type     text NOT NULL,
-    purchase_price  numeric(18, 2) NOT NULL,
-    purchase_units  numeric(18, 8) NOT NULL,
     purchase_value  numeric(36, 10) NOT NULL,
     is_active       boolean NOT NULL DEFAULT true,
     created_at      timestamptz NOT NULL DEFAULT now(),
