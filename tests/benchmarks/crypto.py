@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stack.database import Cluster, Database, binaries
-from stack.ports import next_free
+from stack.ports import Wish, choose
 from stack.service import running
 from tasks.contract import Run
 from tasks.merging import Deactivation, Timestamps
@@ -103,7 +103,8 @@ def main(argv: list[str] | None = None) -> None:
 def database() -> Iterator[Database]:
     """A fresh Postgres for the block."""
     with tempfile.TemporaryDirectory(prefix="tf-") as folder:
-        server = Cluster(Path(folder) / "postgres", next_free(15432), uuid.uuid4().hex)
+        ports, _ = choose([Wish("postgres", 15432)], pins={}, kept={})
+        server = Cluster(Path(folder) / "postgres", ports["postgres"], uuid.uuid4().hex)
         with running(server.service(), Path(folder)):
             yield server.superuser
 
