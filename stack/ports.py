@@ -113,6 +113,11 @@ def is_free(port: int) -> bool:
     return True
 
 
+def next_free(first: int) -> int:
+    """Return the first port from `first` on that is free."""
+    return _search(Wish("a service", first), first, set(), is_free)
+
+
 def recall(path: Path) -> dict[str, int]:
     """Return the ports that an earlier start noted in `path`."""
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}

@@ -22,7 +22,7 @@ from stack.assembly import WISHES, Stack, existing
 from stack.database import Cluster, Database
 from stack.objects import GRPC_OFFSET, ObjectKeys, ObjectPorts, ObjectStore
 from stack.paths import REPOSITORY, Home
-from stack.ports import Wish, choose
+from stack.ports import Wish, choose, next_free
 from stack.service import running
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def state(pytestconfig: pytest.Config) -> Path:
 @pytest.fixture(scope="session")
 def cluster(state: Path) -> Iterator[Cluster]:
     """A running Postgres server, with the superuser's rights: for tests that make roles and databases."""
-    server = Cluster(state / "postgres", free_ports([Wish("postgres", 0)])["postgres"], secret())
+    server = Cluster(state / "postgres", next_free(random.randrange(FIRST_PORT, LAST_PORT)), secret())
     with running(server.service(), state):
         yield server
 

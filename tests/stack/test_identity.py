@@ -13,9 +13,8 @@ import pytest
 from stack.database import Cluster
 from stack.identity import Identity
 from stack.paths import private_folder
-from stack.ports import Wish
+from stack.ports import next_free
 from stack.service import running
-from tests.conftest import free_ports
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
 
@@ -29,7 +28,7 @@ def owner(pid: int) -> int:
 def test_root_runs_postgres(state: Path, identity: Identity, uid: int) -> None:
     """Below a folder that only root may enter, Postgres runs either way, and its data outlives a change of the way."""
     folder = private_folder(state / identity)
-    server = Cluster(folder / "postgres", free_ports([Wish("postgres", 0)])["postgres"], "password", identity=identity)
+    server = Cluster(folder / "postgres", next_free(22_500), "password", identity=identity)
     with running(server.service(), folder) as process:
         assert owner(process.pid) == uid
         server.create(server.account("kept", "password"))
