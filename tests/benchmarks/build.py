@@ -102,7 +102,9 @@ def main(contender: str, root: Path) -> None:
     tasks = sum(len(dag.tasks) for dag in dags)
     edges = sum(len(task.downstream_task_ids) for dag in dags for task in dag.tasks)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print("RESULT", json.dumps({"dags": len(dags), "tasks": tasks, "edges": edges, "seconds": seconds, "peak_mb": peak}))
+    print(
+        "RESULT", json.dumps({"dags": len(dags), "tasks": tasks, "edges": edges, "seconds": seconds, "peak_mb": peak})
+    )
 
 
 if __name__ == "__main__":

@@ -22,9 +22,21 @@ CONSOLE = Console()
 LOADERS = {
     "ours": None,
     "hand_written": None,
-    "dag_factory": "import os\nfrom dagfactory import load_yaml_dags  # airflow dag\nload_yaml_dags(globals_dict=globals(), "
-    "dags_folder=os.path.dirname(__file__), defaults_config_path=os.path.dirname(__file__))\n",
-    "blueprint": "from blueprint import build_all_airflow_dags  # airflow dag\nbuild_all_airflow_dags()\n",
+    "dag_factory": """\
+# an airflow dag file
+import os
+
+from dagfactory import load_yaml_dags
+
+folder = os.path.dirname(__file__)
+load_yaml_dags(globals_dict=globals(), dags_folder=folder, defaults_config_path=folder)
+""",
+    "blueprint": """\
+# an airflow dag file
+from blueprint import build_all_airflow_dags
+
+build_all_airflow_dags()
+""",
 }
 
 
@@ -49,8 +61,12 @@ def measured(module: str, arguments: list[str]) -> dict[str, Any]:
 
 def build_table(root: Path, count: int, runs: int) -> Table:
     """Return what each contender takes for all pipelines of `root`, in turn, the first round not counted."""
-    rounds = [{name: measured("tests.benchmarks.build", [name, str(root)]) for name in CONTENDERS} for _ in range(runs + 1)][1:]
-    table = Table("", "ms a DAG", "of hand-written", "min", "max", "peak MB", title=f"{count} pipelines of 8 tasks to DAGs")
+    rounds = [
+        {name: measured("tests.benchmarks.build", [name, str(root)]) for name in CONTENDERS} for _ in range(runs + 1)
+    ][1:]
+    table = Table(
+        "", "ms a DAG", "of hand-written", "min", "max", "peak MB", title=f"{count} pipelines of 8 tasks to DAGs"
+    )
     for name in CONTENDERS:
         found = [one[name] for one in rounds]
         assert {(one["dags"], one["tasks"]) for one in found} == {(count, count * 8)}, (name, found[0])

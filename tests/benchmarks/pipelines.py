@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from textwrap import dedent
 
-HAND_WRITTEN = '''\
+HAND_WRITTEN = """\
 from datetime import datetime
 
 from airflow.sdk import dag, task
@@ -61,7 +61,7 @@ def pipeline():
 
 
 pipeline()
-'''
+"""
 
 OURS = """\
 dag_id: bench_{i:04d}
@@ -115,12 +115,16 @@ steps:
   choose: {{blueprint: choose, level: info, depends_on: [validate]}}
   full_load: {{blueprint: say, message: wh.table_{i}, depends_on: [choose]}}
   incremental_load: {{blueprint: say, message: wh.table_{i}, depends_on: [choose]}}
-  join: {{blueprint: say, message: any, depends_on: [full_load, incremental_load], trigger_rule: none_failed_min_one_success}}
+  join:
+    blueprint: say
+    message: any
+    depends_on: [full_load, incremental_load]
+    trigger_rule: none_failed_min_one_success
   publish: {{blueprint: say, message: topic_{i}, depends_on: [join]}}
   notify: {{blueprint: say, message: "#team_{t}", depends_on: [publish]}}
 """
 
-BLUEPRINTS = '''\
+BLUEPRINTS = """\
 from datetime import datetime
 
 import bench_tasks
@@ -161,16 +165,16 @@ class ChooseConfig(BaseModel):
 class Choose(Blueprint[ChooseConfig]):
     def render(self, config):
         return task.branch(task_id=self.step_id)(bench_tasks.choose)(level=config.level).operator
-'''
+"""
 
-CALLABLES = '''\
+CALLABLES = """\
 def say(message: str, level: str = "info"):
     return message
 
 
 def choose(level: str):
     return "full_load"
-'''
+"""
 
 _DAG_FACTORY_TASKS = (
     ("extract", "say", "s3://raw/table_{i}", (), "      retries: 3\n"),
@@ -186,7 +190,9 @@ _DAG_FACTORY_TASKS = (
 
 def write_all(root: Path, count: int) -> None:
     """Write `count` pipelines for each contender below `root`."""
-    folders = {name: root / name for name in ("hand_written", "ours/pipelines", "ours/configs", "dag_factory", "blueprint")}
+    folders = {
+        name: root / name for name in ("hand_written", "ours/pipelines", "ours/configs", "dag_factory", "blueprint")
+    }
     for folder in folders.values():
         folder.mkdir(parents=True)
     (root / "bench_tasks.py").write_text(CALLABLES)
@@ -203,7 +209,9 @@ def _dag_factory(values: dict[str, int]) -> str:
     return DAG_FACTORY_HEAD.format(**values) + "".join(_dag_factory_task(*one, values) for one in _DAG_FACTORY_TASKS)
 
 
-def _dag_factory_task(name: str, callable_: str, value: str, needs: tuple[str, ...], more: str, values: dict[str, int]) -> str:
+def _dag_factory_task(
+    name: str, callable_: str, value: str, needs: tuple[str, ...], more: str, values: dict[str, int]
+) -> str:
     branch = callable_ == "choose"
     decorator = "airflow.providers.standard.decorators.branch_python.branch_task" if branch else "airflow.sdk.task"
     text = f"""\
