@@ -38,19 +38,18 @@ CONNECTION = "crypto_postgres"
 DATE, WINDOW_DAYS = dt.date(2026, 1, 5), 5
 
 LOAD = """
-    INSERT INTO prod.bt_crypto_events (site_id, user_id, purchase_date, crypto_type,
-        purchase_price, purchase_units, purchase_value, is_active, created_at, updated_at)
-    SELECT s.*, TRUE, now(), now() FROM staging.bt_crypto_events_candidate s {join}
+    INSERT INTO prod.bt_crypto_events
+        (site_id, user_id, purchase_date, crypto_type, purchase_value, is_active, created_at, updated_at)
+    SELECT s.site_id, s.user_id, s.purchase_date, s.crypto_type, s.purchase_value, TRUE, now(), now()
+    FROM staging.bt_crypto_events_candidate s {join}
     ON CONFLICT (site_id, user_id, purchase_date, crypto_type) DO UPDATE SET
-        purchase_price = EXCLUDED.purchase_price, purchase_units = EXCLUDED.purchase_units,
         purchase_value = EXCLUDED.purchase_value, is_active = TRUE, updated_at = EXCLUDED.updated_at;
 """
 UPSERT_ALL = LOAD.format(join="WHERE TRUE")
 UPSERT_CHANGED = LOAD.format(
     join="""
     LEFT JOIN prod.bt_crypto_events t USING (site_id, user_id, purchase_date, crypto_type)
-    WHERE t.site_id IS NULL OR NOT t.is_active OR (t.purchase_price, t.purchase_units, t.purchase_value)
-        IS DISTINCT FROM (s.purchase_price, s.purchase_units, s.purchase_value)
+    WHERE t.site_id IS NULL OR NOT t.is_active OR t.purchase_value IS DISTINCT FROM s.purchase_value
     """
 )
 DEACTIVATE = """
@@ -61,10 +60,10 @@ DEACTIVATE = """
 """
 SETTLE = "VACUUM (ANALYZE) {table}; CHECKPOINT;"
 CHANGE = """
-    UPDATE staging.bt_crypto_events_candidate SET purchase_price = purchase_price + 1 WHERE user_id % 10 = 0;
+    UPDATE staging.bt_crypto_events_candidate SET purchase_value = purchase_value + 1 WHERE user_id % 10 = 0;
     UPDATE staging.bt_crypto_events_candidate SET user_id = -user_id WHERE user_id % 100 = 1;
 """
-"""A tenth of the rows has another price; a hundredth is new, and as many are gone."""
+"""A tenth of the rows has another value; a hundredth is new, and as many are gone."""
 
 
 @dataclass(frozen=True)
@@ -193,8 +192,8 @@ def undone() -> str:
     """Return what takes CHANGE back, where it was made before."""
     return """
         UPDATE staging.bt_crypto_events_candidate SET user_id = -user_id WHERE user_id < 0;
-        UPDATE staging.bt_crypto_events_candidate SET purchase_price = purchase_value / purchase_units
-            WHERE purchase_price * purchase_units <> purchase_value;
+        UPDATE staging.bt_crypto_events_candidate SET purchase_value = purchase_price * purchase_units
+            WHERE purchase_value <> purchase_price * purchase_units;
     """
 
 

@@ -92,7 +92,7 @@ def test_unusable_file_says_why(scripts: Run, database: Database, file: str, pro
 def test_crypto_tables_run_twice(run: Run, sql: Sql) -> None:
     """The tables of the crypto pipeline can be made again, over what is there."""
     run_sql(CONNECTION, "crypto/tables.sql", run=run)
-    sql("INSERT INTO prod.bt_crypto_events VALUES ('BRASIL', 1, '2026-01-05', 'BTC', 1, 1, 1)")
+    sql("INSERT INTO prod.bt_crypto_events VALUES ('BRASIL', 1, '2026-01-05', 'BTC', 1)")
     run_sql(CONNECTION, "crypto/tables.sql", run=run)
     tables = "SELECT schemaname || '.' || relname FROM pg_stat_user_tables ORDER BY 1"
     assert [name for (name,) in sql(tables)] == [
