@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import typer
-from psycopg2 import sql
 from rich.markup import escape
 from rich.table import Table
 
@@ -87,7 +86,10 @@ def _run(api: AirflowApi, title: str, conf: Mapping[str, JsonValue], days_ago: i
 
 
 def _show_counts(api: AirflowApi, run: DagRun) -> None:
-    history, staged = _output(api, run, "generate_fake_history_last_5_days"), _output(api, run, "build_events_candidate")
+    history, staged = (
+        _output(api, run, "generate_fake_history_last_5_days"),
+        _output(api, run, "build_events_candidate"),
+    )
     merged, gate = _output(api, run, "merge_to_prod"), _output(api, run, "ge_validate_candidate")
     table = Table(title="rows", title_justify="left", title_style="bold")
     numbers = {
@@ -114,6 +116,8 @@ def _output(api: AirflowApi, run: DagRun, task: str) -> dict[str, Any]:
 
 
 def _show_rejects(stack: Stack, run: DagRun) -> None:
+    from psycopg2 import sql
+
     table = Table("reason", title="rejected", title_justify="left", title_style="bold")
     table.add_column("rows", justify="right")
     query = sql.SQL("SELECT reason, count(*) FROM {} WHERE dag_id = %s AND run_id = %s GROUP BY reason ORDER BY reason")
@@ -126,6 +130,8 @@ def _show_rejects(stack: Stack, run: DagRun) -> None:
 
 def tally(stack: Stack, table: tuple[str, str]) -> Tally:
     """Return the rows, the active rows and a fingerprint of every value of `table`."""
+    from psycopg2 import sql
+
     query = sql.SQL(
         "SELECT count(*), count(*) FILTER (WHERE is_active), "
         "coalesce(sum(hashtextextended(t::text, 0))::text, '') FROM {} AS t"
@@ -148,7 +154,9 @@ def _show_addresses(stack: Stack, api: AirflowApi, runs: tuple[DagRun, DagRun]) 
     for run in runs:
         colour = _COLOURS[run.state]
         CONSOLE.print(f"  [{colour}]{run.state:8}[/] {api.run_page(run)}")
-    CONSOLE.print("\n`make status` tells how the services are, `make down` stops them, `make destroy` removes their data.")
+    CONSOLE.print(
+        "\n`make status` tells how the services are, `make down` stops them, `make destroy` removes their data."
+    )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,11 @@ def literal(value: SqlValue | Iterable[SqlValue]) -> str:
     if isinstance(value, int | float | Decimal):
         return f"({value})" if value < 0 else str(value)
     if isinstance(value, dt.datetime):
-        return f"TIMESTAMP '{value.isoformat(sep=' ')}'" if value.tzinfo is None else f"TIMESTAMPTZ '{value.isoformat(sep=' ')}'"
+        return (
+            f"TIMESTAMP '{value.isoformat(sep=' ')}'"
+            if value.tzinfo is None
+            else f"TIMESTAMPTZ '{value.isoformat(sep=' ')}'"
+        )
     if isinstance(value, dt.date):
         return f"DATE '{value.isoformat()}'"
     if isinstance(value, str):
@@ -71,7 +75,18 @@ def check_expression(expression: str) -> None:
         raise ValueError(f"is not a SQL expression: {_first_problem(error)}") from None
     if len(parsed) != 1:
         raise ValueError(f"holds {len(parsed)} SQL statements where one expression is expected")
-    refused = (exp.Query, exp.Subquery, exp.DML, exp.DDL, exp.Drop, exp.Command, exp.Alter, exp.TruncateTable, exp.Set, exp.Alias)
+    refused = (
+        exp.Query,
+        exp.Subquery,
+        exp.DML,
+        exp.DDL,
+        exp.Drop,
+        exp.Command,
+        exp.Alter,
+        exp.TruncateTable,
+        exp.Set,
+        exp.Alias,
+    )
     if found := parsed[0].find(*refused):
         raise ValueError(f"holds {found.key.upper()}, where only an expression over the row's columns is allowed")
 

@@ -34,7 +34,7 @@ class Expectation(Model):
     """
 
     type: str
-    arguments: dict[str, JsonValue] = {}
+    arguments: dict[str, JsonValue] = Field(default_factory=dict)
     reason: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9_]*$")
 
 

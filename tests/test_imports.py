@@ -20,7 +20,8 @@ HEAVY = (
 
 
 def loaded_after(code: str, names: tuple[str, ...]) -> set[str]:
-    program = (
+    told = f"print('LOADED', *(n for n in {names!r} if n in sys.modules))"
+    program = f"import sys; from pathlib import Path\n{code}\n{told}"
         f"import sys; from pathlib import Path\n{code}\nprint('LOADED', *(n for n in {names!r} if n in sys.modules))"
     )
     done = subprocess.run(

@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 TASKFLOW = Path(sys.executable).parent / "taskflow"
-GOOD = 'dag_id: good\nparams: {who: {type: string, default: you}}\nsteps:\n  say: {uses: messages.log, with: {message: "hello {{ params.who }}"}}\n'
+GOOD = """\
+dag_id: good
+params: {who: {type: string, default: you}}
+steps:
+  say: {uses: messages.log, with: {message: "hello {{ params.who }}"}}
+"""
 
 
 @pytest.fixture

@@ -120,7 +120,13 @@ tags: [a, b]
 owner_links: {me: "https://example.com"}
 default_args: {retries: 2, retry_delay: 1m 30s}
 steps:
-  say: {uses: messages.log, with: {message: hello}, retries: 5, pool: small, execution_timeout: 10m, outlets: [{name: a, uri: "s3://b/c"}]}
+  say:
+    uses: messages.log
+    with: {message: hello}
+    retries: 5
+    pool: small
+    execution_timeout: 10m
+    outlets: [{name: a, uri: "s3://b/c"}]
 """,
     )
     say = dag.get_task("say")
@@ -192,7 +198,8 @@ def test_serialized_bytes_are_stable(tmp_path: Path) -> None:
     spec = Path(__file__).parents[1] / "cases" / "good.yaml"
     code = (
         "import json, sys; from airflow.serialization.serialized_objects import DagSerialization;"
-        "from factory import load_dag; print('DAG', json.dumps(DagSerialization.to_dict(load_dag(sys.argv[1])), sort_keys=True))"
+        "from factory import load_dag; dag = DagSerialization.to_dict(load_dag(sys.argv[1]));"
+        "print('DAG', json.dumps(dag, sort_keys=True))"
     )
     runs = [
         subprocess.run(

@@ -118,5 +118,5 @@ def test_duplicate_names_both_places() -> None:
     def second() -> None:
         """Act."""
 
-    with pytest.raises(RegistryError, match='two tasks are named "area.act"'):
+    with pytest.raises(RegistryError, match=r'two tasks are named "area\.act"'):
         registry_of([module_of(first=first, second=second)])
