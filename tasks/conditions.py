@@ -231,7 +231,7 @@ def _is_repeated(arguments: Arguments) -> RowCondition:
 def _is_far_from_mean(arguments: Arguments) -> RowCondition:
     column, threshold = _column(arguments), float(_number(arguments["threshold"]))
     only = _only(_filter(arguments))
-    statistics = _statistics(f"avg(1.0 * {column}){only}", f"stddev_samp({column}){only}")
+    statistics = _statistics(_defined(f"avg(1.0 * {column}){only}"), _defined(f"stddev_samp({column}){only}"))
     mean, deviation = statistics
     score = f"({column} - {mean}) / CAST(NULLIF({deviation}, 0) AS double precision)"
     if arguments["double_sided"]:
@@ -266,9 +266,14 @@ def _is_beyond_deviations(column: str, multiplier: str, only: str) -> tuple[str,
     return near, statistics
 
 
+def _defined(number: str) -> str:
+    """Return the SQL of a double, or of null where it is no number."""
+    return f"NULLIF(CAST({number} AS double precision), 'NaN')"
+
+
 def _finite(number: str) -> str:
     """Return the SQL of a double, or of null where it is none that a window can be built from."""
-    return f"NULLIF(NULLIF(NULLIF(CAST({number} AS double precision), 'NaN'), 'Infinity'), '-Infinity')"
+    return f"NULLIF(NULLIF({_defined(number)}, 'Infinity'), '-Infinity')"
 
 
 def _statistics(*numbers: str) -> dict[str, str]:

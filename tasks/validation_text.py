@@ -29,7 +29,7 @@ def report(verdict: Verdict, suite: Suite, rejected: Mapping[str, int]) -> str:
     for outcome in verdict.outcomes:
         mark = "ok    " if outcome.passed else "FAILED"
         lines.append(f"  {mark}  {outcome.expectation.type:{width}}  {_told(outcome)}")
-    lines += [f"  set aside  {reason}: {count:,} rows" for reason, count in rejected.items()]
+    lines += [f"  set aside  {reason}: {_rows(count)}" for reason, count in rejected.items()]
     lines += [f"  not set aside  {text}" for text in _without_condition(verdict, suite)]
     return "\n".join(lines)
 
@@ -47,7 +47,7 @@ def rejection(
     for outcome in verdict.failed:
         expectation = outcome.expectation
         reason = f" [{expectation.reason}]" if expectation.reason else ""
-        lines.append(f"  {expectation.type}: {_told(outcome)}{reason}")
+        lines.append(f"  {expectation.type} {_told(outcome)}{reason}")
     if rejected and suite.quarantine:
         counts = ", ".join(f"{reason} {count:,}" for reason, count in rejected.items())
         keys = f"suite = '{suite.name}' and dag_id = '{run.dag_id}' and run_id = '{run.run_id}'"
@@ -77,22 +77,26 @@ def account(verdict: Verdict, suite: Suite, rejected: Mapping[str, int]) -> dict
 
 
 def plain(value: Any) -> Any:
-    """Return a value without what JSON in Postgres has no place for: NaN, the infinities and the character NUL."""
+    """Return a value as JSON that Postgres takes: without NaN, the infinities and the character NUL."""
     if isinstance(value, dict):
         return {str(name): plain(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
         return [plain(part) for part in value]
+    if hasattr(value, "item"):  # a number of numpy
+        return plain(value.item())
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value.replace("\0", "") if isinstance(value, str) else value
 
 
 def _headline(verdict: Verdict, suite: Suite) -> str:
-    kept = "passed" if not verdict.failed else f"rejected: {len(verdict.failed)} failed"
-    return (
-        f"suite {suite.name} on {suite.batch.table}, {verdict.rows:,} rows: "
-        f"{kept} of {len(verdict.outcomes)} expectations"
-    )
+    count, failed = len(verdict.outcomes), len(verdict.failed)
+    kept = f"rejected, {failed} of {count} expectations failed" if failed else f"passed all of {count} expectations"
+    return f"suite {suite.name} on {suite.batch.table}, {_rows(verdict.rows)}: {kept}"
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"
 
 
 def _told(outcome: Outcome) -> str:

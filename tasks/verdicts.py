@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -41,14 +42,6 @@ class Outcome:
     expectation: Expectation
     passed: bool
     found: Mapping[str, Any]
-
-    @property
-    def unexpected(self) -> int | None:
-        """How many rows, or values, broke the rule, where the library counts them."""
-        count = self.found.get("unexpected_count")
-        if count is None and self.expectation.type == "unexpected_rows_expectation":
-            count = self.found.get("observed_value")
-        return count
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,14 +182,16 @@ class _Library:
         results = self._answers(places, result_format)
         unanswered = [place for place, answer in zip(places, results.results, strict=True) if _exception(answer)]
         if unanswered:
-            self._raise_for(unanswered)
+            self._raise_for(unanswered, result_format)
         return results
 
     def _answers(self, places: Sequence[int], result_format: Any) -> ExpectationSuiteValidationResult:
         from great_expectations.core import ExpectationSuite
 
-        asked = ExpectationSuite(self.suite.name, expectations=[self._expectation(place) for place in places])
-        results: Any = self.batch.validate(asked, result_format=result_format)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # one for each text in a row_condition, many times over
+            asked = ExpectationSuite(self.suite.name, expectations=[self._expectation(place) for place in places])
+            results: Any = self.batch.validate(asked, result_format=result_format)
         results.results.sort(key=lambda answer: answer.expectation_config.meta["place"])
         return cast("ExpectationSuiteValidationResult", results)
 
@@ -208,13 +203,13 @@ class _Library:
         implementation: Any = get_expectation_impl(written.type)
         return implementation(**written.arguments, meta={"place": place})
 
-    def _raise_for(self, places: Sequence[int]) -> NoReturn:
+    def _raise_for(self, places: Sequence[int], result_format: Any) -> NoReturn:
         """Raise for the expectation to blame: asked together, one that fails takes others with it."""
         for place in places:
             with self.session.cursor() as cursor:
                 cursor.execute("ROLLBACK TO SAVEPOINT asked")
             self.errors.clear()
-            (answer,) = self._answers([place], "BOOLEAN_ONLY").results
+            (answer,) = self._answers([place], result_format).results
             if problem := _exception(answer):
                 self._raise(self.suite.expectations[place], problem)
         named = ", ".join(self.suite.expectations[place].type for place in places)

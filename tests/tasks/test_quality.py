@@ -1,0 +1,442 @@
+"""quality.validate on the real Postgres and the real object store."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tasks.connections import TransientError
+from tasks.contract import DataRejected, MissingResource, PermanentError, Run
+from tasks.data_docs import run_key
+from tasks.quality import Artifacts, Validation, validate
+from tasks.suites import Batch, Expectation, Quarantine, Suite
+from tasks.verdicts import UnansweredError
+from tests.tasks.expectation_examples import EXAMPLES, NASTY_TABLE
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+    from stack.database import Database
+    from stack.objects import ObjectStore
+    from tests.tasks.conftest import Gate, Sql
+
+ROOT = Path(__file__).parents[2]
+DQ_RUNS = "dqm.dq_runs"
+STORED = Artifacts(connection="object_store", bucket="ge-artifacts")
+
+EVENTS = """
+    CREATE SCHEMA events;
+    CREATE TABLE events.raw (id int, site text, price numeric(10, 2), day text);
+    INSERT INTO events.raw SELECT number, 'ARGENTINA', number, '1/1/2026' FROM generate_series(1, 10) AS number;
+    CREATE TABLE events.rejects (suite text, dag_id text, run_id text, reason text, id text, site text);
+"""
+
+
+def rule(name: str, reason: str | None = None, /, **arguments: Any) -> Expectation:
+    return Expectation(type=name, reason=reason, arguments=arguments)
+
+
+SITE = rule("expect_column_values_to_be_in_set", "invalid_site", column="site", value_set=["ARGENTINA", "BRASIL"])
+PRICE = rule("expect_column_values_to_be_between", "negative_price", column="price", min_value=0)
+DAY = rule("expect_column_values_to_match_strftime_format", "invalid_day", column="day", strftime_format="%d/%m/%Y")
+COLUMNS = rule("expect_table_columns_to_match_set", column_set=["id", "site", "price", "day"])
+ROWS = rule("expect_table_row_count_to_be_between", "too_few", min_value=1)
+KEY = rule("expect_compound_columns_to_be_unique", "duplicate", column_list=["id", "site"])
+
+
+@pytest.fixture
+def suite(sql: Sql) -> Suite:
+    """A suite that its ten rows keep."""
+    sql(EVENTS)
+    tables = (ROOT / "configs/sql/crypto/tables.sql").read_text()
+    sql("CREATE SCHEMA dqm;" + tables[tables.index("CREATE TABLE IF NOT EXISTS dqm.dq_runs") :])
+    return Suite(
+        name="suite_raw",
+        connection="crypto_postgres",
+        batch=Batch(table="events.raw"),
+        quarantine=Quarantine(table="events.rejects", columns={"id": "id::text", "site": "site"}),
+        expectations=[COLUMNS, ROWS, SITE, PRICE, DAY, KEY],
+    )
+
+
+@pytest.fixture
+def spoilt(suite: Suite, sql: Sql) -> Suite:
+    """The same suite, with three rows that break four of its rules."""
+    sql("UPDATE events.raw SET site = 'CHILE', price = -1 WHERE id = 1")
+    sql("UPDATE events.raw SET day = '31/2/2026' WHERE id = 2")
+    sql("INSERT INTO events.raw SELECT * FROM events.raw WHERE id = 3")
+    return suite
+
+
+def rejected(suite: Suite, run: Run, **arguments: Any) -> DataRejected:
+    with pytest.raises(DataRejected) as caught:
+        validate(suite, **arguments, run=run)
+    return caught.value
+
+
+def found(suite: Suite, run: Run, **arguments: Any) -> Validation:
+    """Return what a rejected validation has for those who look at it."""
+    output = rejected(suite, run, **arguments).output
+    assert isinstance(output, Validation)
+    return output
+
+
+# --- The verdict ------------------------------------------------------------------------------------------------------
+
+
+def test_kept_suite_passes(suite: Suite, run: Run, sql: Sql) -> None:
+    """A batch that keeps its rules leaves a record, and nothing set aside."""
+    assert validate(suite, record_in=DQ_RUNS, run=run) == Validation(
+        suite="suite_raw", passed=True, expectations=6, failed=0, rows=10, rejected=0, data_docs=None, result=None
+    )
+    assert sql(
+        "SELECT suite, dag_id, run_id, task_id, run_date, passed, expectations, failed, rejected FROM dqm.dq_runs"
+    ) == [("suite_raw", "crypto_events_dag", "manual__1", "some_task", run.date, True, 6, 0, 0)]
+
+
+REJECTION = """\
+suite suite_raw on events.raw, 11 rows: rejected, 4 of 6 expectations failed
+  expect_column_values_to_be_in_set (column="site", value_set=["ARGENTINA", "BRASIL"]): 1 of 11 (9.09 %), \
+for example "CHILE" [invalid_site]
+  expect_column_values_to_be_between (column="price", min_value=0): 1 of 11 (9.09 %), \
+for example -1.0 [negative_price]
+  expect_column_values_to_match_strftime_format (column="day", strftime_format="%d/%m/%Y"): 1 of 11 (9.09 %), \
+for example "31/2/2026" [invalid_day]
+  expect_compound_columns_to_be_unique (column_list=["id", "site"]): 2 of 11 (18.2 %), \
+for example {"id": 3, "site": "ARGENTINA"} [duplicate]
+rejected rows: invalid_site 1, negative_price 1, invalid_day 1, duplicate 2; in events.rejects \
+where suite = 'suite_raw' and dag_id = 'crypto_events_dag' and run_id = 'manual__1'"""
+
+
+def test_broken_suite_stops(spoilt: Suite, run: Run, sql: Sql) -> None:
+    """Broken rules stop the run without a retry, told with their counts; their rows are set aside by reason."""
+    error = rejected(spoilt, run, record_in=DQ_RUNS)
+    assert isinstance(error, PermanentError)
+    assert str(error) == REJECTION
+    assert error.output == Validation(
+        suite="suite_raw", passed=False, expectations=6, failed=4, rows=11, rejected=5, data_docs=None, result=None
+    )
+    assert sql("SELECT reason, id FROM events.rejects ORDER BY reason, id") == [
+        ("duplicate", "3"),
+        ("duplicate", "3"),
+        ("invalid_day", "2"),
+        ("invalid_site", "1"),
+        ("negative_price", "1"),
+    ]
+
+
+def test_details_are_recorded(spoilt: Suite, run: Run, sql: Sql) -> None:
+    """The record holds each rule with its arguments, and counts and examples of those that failed."""
+    rejected(spoilt, run, record_in=DQ_RUNS)
+    ((passed, failed, count, details),) = sql("SELECT passed, failed, rejected, details FROM dqm.dq_runs")
+    assert (passed, failed, count) == (False, 4, 5)
+    assert details["rejected"] == {"invalid_site": 1, "negative_price": 1, "invalid_day": 1, "duplicate": 2}
+    assert (details["rows"], details["batch"]) == (11, {"table": "events.raw", "where": None})
+    assert details["expectations"][1] == {
+        "type": "expect_table_row_count_to_be_between",
+        "arguments": {"min_value": 1},
+        "reason": "too_few",
+        "passed": True,
+    }
+    site = details["expectations"][2]
+    assert {name: site[name] for name in ("reason", "passed", "unexpected_count", "partial_unexpected_list")} == {
+        "reason": "invalid_site",
+        "passed": False,
+        "unexpected_count": 1,
+        "partial_unexpected_list": ["CHILE"],
+    }
+
+
+def test_mostly_is_threshold(spoilt: Suite, run: Run) -> None:
+    """`mostly` is the share that must keep the rule: 10 of 11 prices do."""
+    lenient = PRICE.model_copy(update={"arguments": {**PRICE.arguments, "mostly": 0.9}})
+    strict = PRICE.model_copy(update={"arguments": {**PRICE.arguments, "mostly": 0.95}})
+    assert validate(spoilt.model_copy(update={"expectations": [lenient]}), run=run).passed
+    assert found(spoilt.model_copy(update={"expectations": [strict]}), run).failed == 1
+
+
+def test_where_bounds_batch(spoilt: Suite, run: Run) -> None:
+    """Rows outside `where` are not judged."""
+    batch = Batch(table="events.raw", where="id > 3 AND site <> '%'")
+    validation = validate(spoilt.model_copy(update={"batch": batch}), run=run)
+    assert (validation.passed, validation.rows) == (True, 7)
+
+
+def test_empty_batch_is_told(suite: Suite, run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """Rules about rows hold of an empty batch, which the log points out; only a rule about their number fails."""
+    empty = suite.model_copy(update={"batch": Batch(table="events.raw", where="false")})
+    with caplog.at_level(logging.INFO, "tasks"):
+        assert found(empty, run).failed == 1
+    assert "  the batch is empty: a rule about each row holds of it\n" in caplog.text
+
+
+def test_log_lists_rules(spoilt: Suite, run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """The log has one block with a line for each rule, and one for each reason."""
+    with caplog.at_level(logging.INFO):
+        rejected(spoilt, run)
+    (block,) = [record.getMessage() for record in caplog.records if record.name == "tasks"]
+    marks = [line.split()[:2] for line in block.splitlines()[1:7]]
+    assert marks == [
+        ["ok", "expect_table_columns_to_match_set"],
+        ["ok", "expect_table_row_count_to_be_between"],
+        ["FAILED", "expect_column_values_to_be_in_set"],
+        ["FAILED", "expect_column_values_to_be_between"],
+        ["FAILED", "expect_column_values_to_match_strftime_format"],
+        ["FAILED", "expect_compound_columns_to_be_unique"],
+    ]
+    assert block.splitlines()[7:] == [
+        "  set aside  invalid_site: 1 row",
+        "  set aside  negative_price: 1 row",
+        "  set aside  invalid_day: 1 row",
+        "  set aside  duplicate: 2 rows",
+    ]
+
+
+def test_every_expectation_runs(sql: Sql, run: Run, bucket: S3Client) -> None:
+    """Each expectation of the library that knows SQL is answered, and shown on the page: kept or broken, no error."""
+    sql(NASTY_TABLE)
+    rules = [rule(name, **example) for name, example in EXAMPLES.items()]
+    in_sql = [one for one in rules if one.type not in NOT_IN_SQL]
+    suite = Suite(name="all", connection="crypto_postgres", batch=Batch(table="raw.nasty"), expectations=in_sql)
+    output = found(suite, run, artifacts=STORED)
+    assert (output.expectations, output.failed) == (55, 35)
+    page = text_of(bucket, output.data_docs)
+    assert page.count('class="fas fa-check-circle') == 20
+    assert page.count('class="fas fa-times') == 35 + 1  # and of the suite itself
+
+
+NOT_IN_SQL = {
+    "expect_column_values_to_be_dateutil_parseable",
+    "expect_column_values_to_be_decreasing",
+    "expect_column_values_to_be_increasing",
+    "expect_column_values_to_match_json_schema",
+}
+
+
+# --- What cannot be answered ------------------------------------------------------------------------------------------
+
+
+def with_rule(suite: Suite, name: str, /, **arguments: Any) -> Suite:
+    return suite.model_copy(update={"expectations": [SITE, PRICE, rule(name, **arguments), KEY]})
+
+
+def test_missing_column_named(suite: Suite, run: Run, sql: Sql) -> None:
+    """A rule about a column that is not there is a mistake in the suite, not bad data."""
+    wrong = with_rule(suite, "expect_column_values_to_not_be_null", column="sitte")
+    with pytest.raises(MissingResource) as caught:
+        validate(wrong, record_in=DQ_RUNS, run=run)
+    assert str(caught.value) == (
+        "column 'sitte' does not exist in table events.raw; did you mean \"site\"? It has id, site, price, day"
+    )
+    assert sql("SELECT count(*) FROM dqm.dq_runs") == [(0,)]
+
+
+def test_absent_column_may_be_rule(suite: Suite, run: Run) -> None:
+    """A rule that a column exists is answered where it does not."""
+    assert found(with_rule(suite, "expect_column_to_exist", column="sitte"), run).failed == 1
+
+
+def test_missing_table_named(suite: Suite, run: Run) -> None:
+    """A batch that is not there is named."""
+    absent = suite.model_copy(update={"batch": Batch(table="events.rawr")})
+    with pytest.raises(MissingResource, match=r"table 'events\.rawr' does not exist in Postgres at"):
+        validate(absent, run=run)
+
+
+UNANSWERABLE = [
+    (
+        rule("expect_column_values_to_be_between", column="site", min_value=1),
+        UnansweredError,
+        r"^suite 'suite_raw', expect_column_values_to_be_between: .*cannot be computed on column of type TEXT",
+    ),
+    (
+        rule("expect_column_values_to_match_regex", column="price", regex="^[0-9]+$"),
+        UnansweredError,
+        r"^suite 'suite_raw', expect_column_values_to_match_regex: Postgres at .*operator does not exist: numeric ~",
+    ),
+    (
+        rule("expect_column_values_to_match_regex", column="site", regex="a{2,1}"),
+        PermanentError,
+        r"^suite 'suite_raw', expect_column_values_to_match_regex: regex is no regular expression of Postgres",
+    ),
+    (
+        rule("unexpected_rows_expectation", unexpected_rows_query="SELECT * FROM {batch} WHERE sitte = 'A'"),
+        MissingResource,
+        r"^column 'sitte' does not exist in Postgres at .*, where suite 'suite_raw', unexpected_rows_expectation",
+    ),
+    (
+        rule("unexpected_rows_expectation", unexpected_rows_query="SELECT * FROM {batch} WHERE 1 / (id - 1) > 5"),
+        UnansweredError,
+        r"^suite 'suite_raw', unexpected_rows_expectation: Postgres at .*division by zero",
+    ),
+    (
+        rule("expect_column_values_to_be_in_sett", column="site"),
+        PermanentError,
+        r"^suite 'suite_raw', expect_column_values_to_be_in_sett: Great Expectations has no expectation",
+    ),
+]
+
+
+@pytest.mark.parametrize(("wrong", "kind", "message"), UNANSWERABLE)
+def test_unanswerable_rule_named(
+    wrong: Expectation, kind: type[Exception], message: str, spoilt: Suite, run: Run, sql: Sql
+) -> None:
+    """A rule that the database cannot answer stops the run under its own name, though others broke with it."""
+    asked = spoilt.model_copy(update={"expectations": [SITE, PRICE, wrong, KEY]})
+    with pytest.raises(kind, match=message) as caught:
+        validate(asked, record_in=DQ_RUNS, run=run)
+    assert not isinstance(caught.value, DataRejected)
+    assert sql("SELECT (SELECT count(*) FROM dqm.dq_runs), (SELECT count(*) FROM events.rejects)") == [(0, 0)]
+
+
+def test_lost_session_is_retried(suite: Suite, run: Run, gate: Gate, database: Database, sql: Sql) -> None:
+    """A connection that breaks in the middle leaves nothing behind, and a retry may help."""
+    sql("UPDATE events.raw SET price = -1 WHERE id = 1")
+    gate.hold("events.rejects", "true")
+    with gate.closed(database):
+        attempt = gate.start(validate, suite, record_in=DQ_RUNS, run=run)
+        (session,) = gate.waiting()
+        gate.terminate(session)
+        with pytest.raises(TransientError):
+            attempt.result(30)
+    assert sql("SELECT (SELECT count(*) FROM dqm.dq_runs), (SELECT count(*) FROM events.rejects)") == [(0, 0)]
+    assert found(suite, run, record_in=DQ_RUNS).rejected == 1
+
+
+def test_retry_waits_for_attempt(suite: Suite, run: Run, gate: Gate, database: Database, sql: Sql) -> None:
+    """A retry that starts while the attempt before it is still alive writes nothing twice."""
+    sql("UPDATE events.raw SET price = -1 WHERE id = 1")
+    gate.hold("events.rejects", "true")
+    with gate.closed(database):
+        first = gate.start(validate, suite, record_in=DQ_RUNS, run=run)
+        gate.waiting()
+        second = gate.start(validate, suite, record_in=DQ_RUNS, run=run)
+        gate.waiting(2)
+    for attempt in (first, second):
+        assert isinstance(attempt.exception(60), DataRejected)
+    assert sql("SELECT (SELECT count(*) FROM dqm.dq_runs), (SELECT count(*) FROM events.rejects)") == [(1, 1)]
+
+
+def test_retry_leaves_same_state(spoilt: Suite, run: Run, sql: Sql) -> None:
+    """However often it is retried, a validation leaves one record and each rejected row once."""
+    rejected(spoilt, run, record_in=DQ_RUNS)
+    before = sql("SELECT * FROM events.rejects ORDER BY 4, 5"), sql("SELECT details FROM dqm.dq_runs")
+    rejected(spoilt, replace(run, try_number=2), record_in=DQ_RUNS)
+    assert (sql("SELECT * FROM events.rejects ORDER BY 4, 5"), sql("SELECT details FROM dqm.dq_runs")) == before
+
+
+# --- What people look at ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bucket(object_store: ObjectStore) -> S3Client:
+    """The object store, as a client."""
+    return object_store.client()
+
+
+def text_of(bucket: S3Client, link: str | None) -> str:
+    assert link is not None
+    return bucket.get_object(Bucket="ge-artifacts", Key=link.removeprefix("s3://ge-artifacts/"))["Body"].read().decode()
+
+
+def test_artifacts_are_uploaded(spoilt: Suite, run: Run, bucket: S3Client) -> None:
+    """Results and Data Docs lie under keys made of suite and run, with content types that a browser shows."""
+    output = found(spoilt, run, artifacts=STORED)
+    place = "suite_raw/crypto_events_dag__manual__1-" + run_key(run)[-8:]
+    assert output.result == f"s3://ge-artifacts/validations/{place}.json"
+    assert output.data_docs == f"s3://ge-artifacts/data_docs/{place}/index.html"
+    listed = bucket.list_objects_v2(Bucket="ge-artifacts")["Contents"]
+    types = {one["Key"]: bucket.head_object(Bucket="ge-artifacts", Key=one["Key"])["ContentType"] for one in listed}
+    assert {key: kind for key, kind in types.items() if place in key} == {
+        f"validations/{place}.json": "application/json",
+        f"data_docs/{place}/index.html": "text/html; charset=utf-8",
+        f"data_docs/{place}/expectations.html": "text/html; charset=utf-8",
+    }
+    result = json.loads(text_of(bucket, output.result))
+    assert (result["success"], result["statistics"]["unsuccessful_expectations"], len(result["results"])) == (
+        False,
+        4,
+        6,
+    )
+
+
+def test_pages_are_whole(spoilt: Suite, run: Run, bucket: S3Client) -> None:
+    """A page links to the other, says what broke, and asks nothing of the internet."""
+    output = found(spoilt, run, artifacts=STORED)
+    page = text_of(bucket, output.data_docs)
+    assert "CHILE" in page
+    assert set(re.findall(r'(?:href|src)="([^"#][^"]*)"', page)) == {
+        "data:,",
+        "index.html",
+        "expectations.html",
+    }
+    asked = text_of(bucket, str(output.data_docs).replace("index.html", "expectations.html"))
+    assert "values must belong to this set" in asked
+
+
+def test_missing_bucket_keeps_verdict(suite: Suite, run: Run, sql: Sql, object_store: ObjectStore) -> None:
+    """A bucket that is not there is named; the verdict stays recorded."""
+    nowhere = Artifacts(connection="object_store", bucket="nowhere")
+    with pytest.raises(MissingResource, match="bucket 'nowhere' does not exist in object store at http"):
+        validate(suite, record_in=DQ_RUNS, artifacts=nowhere, run=run)
+    assert sql("SELECT passed FROM dqm.dq_runs") == [(True,)]
+
+
+def test_rejection_precedes_bucket(spoilt: Suite, run: Run, sql: Sql, object_store: ObjectStore) -> None:
+    """Bad data is told first, the missing bucket beside it; rejects and record are there."""
+    nowhere = Artifacts(connection="object_store", bucket="nowhere")
+    error = rejected(spoilt, run, record_in=DQ_RUNS, artifacts=nowhere)
+    assert str(error).splitlines()[-1].startswith("no Data Docs: bucket 'nowhere' does not exist in object store at")
+    assert sql("SELECT (SELECT count(*) FROM dqm.dq_runs), (SELECT count(*) FROM events.rejects)") == [(1, 5)]
+
+
+def test_run_keys_differ() -> None:
+    """Runs that are written alike keep keys of their own."""
+    from datetime import date
+
+    keys = {run_key(Run("d", run_id, "t", date(2026, 1, 5))) for run_id in ("a b", "a/b", "a:b", "../a", "a" * 300)}
+    assert len(keys) == 5
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]{1,180}", key) for key in keys)
+
+
+# --- Memory -----------------------------------------------------------------------------------------------------------
+
+MEASURE = """
+import datetime as dt, json, resource, sys
+from tasks.contract import DataRejected, Run
+from tasks.quality import validate
+from tasks.suites import Suite
+
+run = Run("d", "r", "t", dt.date(2026, 1, 5))
+suite = Suite.model_validate_json(sys.argv[1])
+peaks = []
+for where in ("id <= 1000", "true"):
+    batch = suite.batch.model_copy(update={"where": where})
+    try:
+        validate(suite.model_copy(update={"batch": batch}), record_in="dqm.dq_runs", run=run)
+    except DataRejected as error:
+        peaks.append((error.output.rejected, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024))
+print(json.dumps(peaks))
+"""
+
+
+def test_million_bad_rows_stay_outside(suite: Suite, sql: Sql) -> None:
+    """A million rows that break three rules raise the worker's memory by less than 100 MB."""
+    sql("TRUNCATE events.raw")
+    sql("INSERT INTO events.raw SELECT n, repeat('CHILE ', 20), -1, 'x' FROM generate_series(1, 1000000) AS n")
+    query = rule("unexpected_rows_expectation", "wrong", unexpected_rows_query="SELECT * FROM {batch} WHERE price < 0")
+    broken = suite.model_copy(update={"expectations": [SITE, PRICE, query]})
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, broken.model_dump_json()], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    (few, before), (many, after) = json.loads(done.stdout.splitlines()[-1])
+    assert (few, many) == (3000, 3_000_000)
+    assert after - before < 100
