@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -19,9 +19,14 @@ from factory.registry import Registry, TaskDefinition, load_registry
 from factory.schedules import TIMETABLES
 from tasks.suites import Batch, Quarantine
 
+if TYPE_CHECKING:
+    from tasks.expectations import ExpectationSchema
+
 FILES = ("docs/tasks.md", "docs/diagnostics.md", "configs/pipeline.schema.json")
 """The generated files, below the root of the project."""
 
+_LONG = 1000
+"""Characters from which a part of the schema is written once and referred to."""
 _TEMPLATE = {"type": "string", "pattern": r"\{\{"}
 _JSON_TYPES: Mapping[str, Any] = {
     "boolean": {"type": "boolean"},
@@ -201,16 +206,29 @@ def _suite_schema(definitions: dict[str, Any]) -> dict[str, Any]:
         "properties": {
             "connection": {"type": "string"},
             **parts,
-            "expectations": {"type": "array", "minItems": 1, "items": _expectation_schema()},
+            "expectations": {"type": "array", "minItems": 1, "items": _expectation_schema(definitions)},
         },
     }
 
 
-def _expectation_schema() -> dict[str, Any]:
+def _expectation_schema(definitions: dict[str, Any]) -> dict[str, Any]:
     from tasks.expectations import catalogue
 
-    known = {name: {**one.schema, "description": one.description} for name, one in sorted(catalogue().items())}
+    known = {name: _known_expectation(one, definitions) for name, one in sorted(catalogue().items())}
     return {"type": "object", "properties": {**known, "reason": {"type": "string"}}, "additionalProperties": False}
+
+
+def _known_expectation(known: ExpectationSchema, definitions: dict[str, Any]) -> dict[str, Any]:
+    arguments = {name: _shared(name, one, definitions) for name, one in known.schema["properties"].items()}
+    return {**known.schema, "properties": arguments, "description": known.description}
+
+
+def _shared(name: str, schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return `schema`, or a reference to it where it is long and so worth writing once."""
+    if len(json.dumps(schema)) < _LONG:
+        return _or_template(schema)
+    definitions[name] = schema
+    return _or_template({"$ref": f"#/$defs/{name}"})
 
 
 def _arguments(definition: TaskDefinition) -> str:
