@@ -249,7 +249,8 @@ def _place(error: psycopg2.Error) -> str:
     if diag.schema_name and diag.table_name:
         named["table"] = f"{diag.schema_name}.{diag.table_name}"
     places = [f"{kind} {name}" for kind, name in named.items() if name]
-    places += [text for text in (diag.message_detail, _near(error)) if text]
+    copied = diag.context if (diag.context or "").startswith("COPY") else None  # the line and column of the input
+    places += [text for text in (diag.message_detail, copied, _near(error)) if text]
     return f" ({'; '.join(places)})" if places else ""
 
 

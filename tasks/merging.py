@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.contract import Column, DataRejected, Model, Output, Sql
+from tasks.contract import Column, DataRejected, Model, Output, PermanentError, Sql
 from tasks.relations import columns_of, require_columns, require_unique_key
 from tasks.sql import fragment, table_identifier
 from tasks.statements import joined, name, names, only_row, statement, value
@@ -83,7 +83,7 @@ def merge_tables(cursor: Cursor, terms: Terms) -> Merged:
     rows = merge.count_source(cursor)
     cursor.execute("SAVEPOINT before_writing")
     try:
-        counts = merge.write_differences(cursor, rows) if merge.target_has_rows(cursor) else merge.fill(cursor)
+        counts = merge.write_differences(cursor, rows) if merge.target_has_rows(cursor) else merge.fill(cursor, rows)
     except CardinalityViolation:  # one INSERT met a key twice
         cursor.execute("ROLLBACK TO SAVEPOINT before_writing")
         merge.refuse_duplicates(cursor)
@@ -132,10 +132,10 @@ class _Merge:
         cursor.execute(statement("SELECT EXISTS (SELECT FROM {target})", target=self.target))
         return bool(only_row(cursor)[0])
 
-    def fill(self, cursor: Cursor) -> dict[str, int]:
+    def fill(self, cursor: Cursor, rows: int) -> dict[str, int]:
         """Write the whole source to a target that is empty."""
-        cursor.execute(self.upsert(self.typed_source))
-        return {"inserted": cursor.rowcount}
+        self.write(cursor, self.typed_source, rows)
+        return {"inserted": rows}
 
     def write_differences(self, cursor: Cursor, rows: int) -> dict[str, int]:
         """Find what differs, make sure that keys are unique, and write it; return the rows of each kind."""
@@ -146,11 +146,19 @@ class _Merge:
             self.refuse_duplicates(cursor)
         if self.terms.deactivate and counts.get("inserted"):
             counts = self.look_outside_window(cursor, counts)
-        if any(counts.get(kind) for kind in _WRITTEN):
-            cursor.execute(self.upsert(self.differences_to_write))
+        if to_write := sum(counts.get(kind, 0) for kind in _WRITTEN):
+            self.write(cursor, self.differences_to_write, to_write)
         if counts.get("deactivated"):
             cursor.execute(self.switch_off)
         return counts
+
+    def write(self, cursor: Cursor, rows: Composable, expected: int) -> None:
+        """Upsert `rows`, and make sure that each of them was written."""
+        cursor.execute(self.upsert(rows))
+        if (taken := cursor.rowcount) != expected:
+            self.refuse_duplicates(cursor)
+            problem = f"took {taken:,} of {expected:,} rows: a trigger or a rule of it holds rows back"
+            raise PermanentError(f"{self.terms.target} {problem}, so that the merge cannot say what it did")
 
     def count_differences(self, cursor: Cursor) -> dict[str, int]:
         """Return the rows of each kind of difference."""

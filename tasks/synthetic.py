@@ -221,7 +221,7 @@ def fill_table(
     transaction; runs on the same table wait for each other. `columns` has a rule for each column to fill: `choice`
     (with `weights`), `integer`, `decimal`, `sequence` (unique within the day), `day` (as text), `timestamp_in_day`
     or `faker`. Of the new rows of a day, the share `bad_share`, rounded up, gets one value of `bad_values` in place of
-    the good one. Rows are numbered from the day's count, so delete whole days or none.
+    the good one. Another `seed` gives other rows. Rows are numbered from the day's count: delete whole days or none.
     """
     days = [run.date - dt.timedelta(days=back) for back in reversed(range(window_days))]
     _require_day_rule(day_column, columns.get(day_column))

@@ -168,11 +168,12 @@ def merge(
 ) -> Merged:
     """Bring `target` up to `source`: insert, update, bring back and switch off rows, in one transaction.
 
-    Only rows that are new, changed or returning are written, nulls compared as equal; so `timestamps.updated` moves
-    on those alone. `keys` must be the columns of a unique constraint of `target`, and no two rows of `source` may
-    share them. `columns` are the values to carry, by default all columns that both tables have. With `deactivate`,
-    active rows of `target` inside its `window` that are not in `source` get their flag set to false, and rows that
-    come back get it set to true. Other writers of `target` wait meanwhile; readers do not.
+    Only rows that are new, changed or returning are written, nulls compared as equal: of the `timestamps`, `created`
+    is set on new rows and `updated` moves on those that were written or switched off. `keys` must be the columns of a
+    unique constraint of `target`, and no two rows of `source` may share them. `columns` are the values to carry, by
+    default all columns that both tables have. With `deactivate`, active rows of `target` inside its `window` that are
+    not in `source` get their flag set to false, and rows that come back get it set to true. Other writers of `target`
+    wait meanwhile; readers do not.
     """
     terms = Terms(source, target, keys, columns, deactivate, timestamps or Timestamps())
     started = monotonic()

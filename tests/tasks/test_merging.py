@@ -197,6 +197,66 @@ def test_keys_alone_can_merge(tables: None, run: Run, sql: Sql) -> None:
     assert sql("SELECT site FROM s.seen ORDER BY site") == [("a",), ("b",)]
 
 
+@pytest.mark.parametrize("there", ["", "INSERT INTO s.seen VALUES ('c')"], ids=["first", "later"])
+def test_duplicate_lone_keys(tables: None, run: Run, sql: Sql, there: str) -> None:
+    """Keys that come twice are refused too where there is nothing beside them to carry."""
+    sql(f"CREATE TABLE s.seen (site text PRIMARY KEY); {there}")
+    given(sql, "source", ("a", TUE, 1, "x"), ("a", WED, 1, "x"))
+    with pytest.raises(DataRejected, match=r"among them \(a\) 2 times"):
+        merged(run, target="s.seen", keys=["site"], deactivate=None, timestamps=None)
+
+
+def test_withheld_rows_are_noticed(tables: None, run: Run, sql: Sql) -> None:
+    """A trigger that swallows rows does not pass for a merge that was done."""
+    sql("""
+        CREATE FUNCTION s.swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+        CREATE TRIGGER swallow BEFORE INSERT ON s.target FOR EACH ROW WHEN (NEW.site = 'b')
+            EXECUTE FUNCTION s.swallow();
+    """)
+    given(sql, "source", ("a", TUE, 1, "x"), ("b", TUE, 1, "x"))
+    with pytest.raises(PermanentError) as raised:
+        merged(run)
+    assert str(raised.value) == (
+        "s.target took 1 of 2 rows: a trigger or a rule of it holds rows back, so that the merge cannot say what it did"
+    )
+    assert sql(ALL) == []
+
+
+def test_generated_columns_are_left(tables: None, run: Run, sql: Sql) -> None:
+    """A column that the target computes is not carried, though the source has one of that name."""
+    sql("ALTER TABLE s.target ADD double numeric GENERATED ALWAYS AS (price * 2) STORED")
+    sql("ALTER TABLE s.source ADD double integer")
+    given(sql, "source", ("a", TUE, 1, "x", 7))
+    assert merged(run) == counts(inserted=1)
+    assert sql("SELECT double FROM s.target") == [(2,)]
+
+
+@pytest.mark.parametrize(
+    ("key", "accepted"),
+    [
+        ("PRIMARY KEY (a, b)", True),
+        ("UNIQUE (b, a)", True),
+        ("UNIQUE (a, b) INCLUDE (c)", True),
+        ("UNIQUE (a)", False),
+        ("UNIQUE (a, b, c)", False),
+        ("UNIQUE (a, nullable)", False),
+        ("UNIQUE (a, b) DEFERRABLE", False),
+        ("EXCLUDE (a WITH =, b WITH =)", False),
+    ],
+)
+def test_key_must_be_unique(tables: None, run: Run, sql: Sql, key: str, accepted: bool) -> None:  # noqa: FBT001
+    """A merge takes exactly the constraints that an ON CONFLICT can rely on for every row."""
+    columns = "a integer NOT NULL, b integer NOT NULL, c integer NOT NULL, nullable integer"
+    keys = ["a", "nullable"] if "nullable" in key else ["a", "b"]
+    sql(f"CREATE TABLE s.t ({columns}, {key}); CREATE TABLE s.u AS SELECT 1 AS a, 2 AS b, 3 AS c, 4 AS nullable")
+    asked = {"source": "s.u", "target": "s.t", "keys": keys, "deactivate": None, "timestamps": None}
+    if accepted:
+        assert merged(run, **asked) == counts(inserted=1)
+        return
+    with pytest.raises(PermanentError, match=r"^s.t has no unique constraint on exactly \(a, "):
+        merged(run, **asked)
+
+
 def test_odd_names_are_quoted(run: Run, sql: Sql) -> None:
     """Names are taken as they are spelt, capitals and reserved words included."""
     sql("""

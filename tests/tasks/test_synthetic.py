@@ -240,7 +240,7 @@ def test_whole_share_is_bad(table: None, run: Run, database: Database) -> None:
         (
             {"bad_share": 0.1, "bad_values": {"person": ["x"]}},
             PermanentError,
-            r'invalid input syntax for type bigint: "x"',
+            r'invalid input syntax for type bigint: "x" \(COPY t, line 1, column person: "x"\)$',
         ),
         (
             {"columns": RULES | {"note": {"faker": "pyint", "arguments": {"lowest": 1}}}},
