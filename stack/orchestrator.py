@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 GROUP = "airflow"
 USERS = {"admin": "ADMIN", "viewer": "VIEWER"}
-INHERITED = ("PATH", "LANG", "LC_ALL", "TMPDIR", "JAVA_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+INHERITED = (
+    *("PATH", "LANG", "LC_ALL", "TMPDIR", "JAVA_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
+    *("TASKFLOW_ENVIRONMENT", "TASKFLOW_ARTIFACT_BUCKETS"),
+)
 
 STOP_SECONDS = {"scheduler": 20}
 """How long a process may take to stop: the scheduler lets running tasks end, the others have nothing to lose."""
