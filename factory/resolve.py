@@ -6,7 +6,7 @@ Knows the registry and `configs/`; it judges steps one by one and leaves the who
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -16,8 +16,10 @@ from factory.errors import Path, did_you_mean
 from factory.plan import Exit, Node, Plan
 from factory.registry import Registry, TaskDefinition, kind_in
 from factory.report import Report
+from factory.samples import param_samples, schema_samples
+from factory.scopes import Place, Scope, places, scope_of
 from factory.settings import Project
-from factory.spec import Airflow, Arm, ExpectationSpec, ParamSpec, PipelineSpec, StepSpec, SuiteSpec
+from factory.spec import Airflow, Arm, ExpectationSpec, PipelineSpec, StepSpec, SuiteSpec
 from factory.templates import (
     AIRFLOW_NAMES,
     RUN_FIELDS,
@@ -33,51 +35,11 @@ from factory.templates import (
     unknown_names,
     whole_expression,
 )
-from factory.values import ValueProblem, check_values, replaced, templated
+from factory.values import ValueProblem, check_values, replaced, templated, texts
+from factory.wiring import linked
 from tasks.contract import Kind
 from tasks.sql import check_expression
 from tasks.suites import Suite
-
-
-@dataclass(frozen=True)
-class Place:
-    """A step where it stands: in which groups, beside which siblings."""
-
-    step: StepSpec
-    scope: Scope
-
-    @property
-    def task_id(self) -> str:
-        """The task_id in Airflow, or the group_id of a group."""
-        return ".".join((*self.scope.groups, self.step.id))
-
-
-@dataclass(frozen=True)
-class Scope:
-    """The steps of one level, and the level around it."""
-
-    groups: tuple[str, ...] = ()
-    outer: Scope | None = None
-    places: dict[str, Place] = field(default_factory=dict)
-    inner: dict[str, Scope] = field(default_factory=dict)
-
-    def find(self, names: Chain) -> Place | None:
-        """Return the step that a dotted name means here: the nearest level that knows its first part decides."""
-        if names and names[0] in self.places:
-            return self.inside(names)
-        return self.outer.find(names) if self.outer else None
-
-    def inside(self, names: Chain) -> Place | None:
-        """Return the step that a dotted name means, beginning at this level."""
-        place = self.places.get(names[0])
-        if place is None or len(names) == 1:
-            return place
-        scope = self.inner.get(names[0])
-        return scope.inside(names[1:]) if scope else None
-
-    def known(self) -> set[str]:
-        """Return the names that may be used here."""
-        return set(self.places) | (self.outer.known() if self.outer else set())
 
 
 def resolve(spec: PipelineSpec, report: Report, registry: Registry, project: Project) -> Plan:
@@ -96,7 +58,7 @@ class _Resolver:
     group_needs: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def plan(self) -> Plan:
-        scope = _scope_of(self.spec.steps)
+        scope = scope_of(self.spec.steps)
         default_args = self.merged("default_args", self.spec.default_args)
         nodes = tuple(self.nodes(scope))
         self.report.extend(self.project.diagnostics)
@@ -109,8 +71,8 @@ class _Resolver:
             timezone=self.spec.timezone,
             schedule=self.spec.schedule,
             params=self.spec.params,
-            nodes=_linked(nodes, self.group_needs),
-            groups={place.task_id: place.step.airflow for place in _places(scope) if place.step.steps is not None},
+            nodes=linked(nodes, self.group_needs),
+            groups={place.task_id: place.step.airflow for place in places(scope) if place.step.steps is not None},
             used_params=frozenset(self.used_params),
             used_suites=frozenset(self.used_suites),
         )
@@ -449,7 +411,7 @@ class _Resolver:
         return "the defaults"
 
     def check_kinds(self, place: Place, definition: TaskDefinition, arguments: dict[str, Any]) -> None:
-        for path, text in _texts(arguments):
+        for path, text in texts(arguments):
             kind = definition.kind_at(path)
             where = self.with_path(place.step, path)
             if kind and kind.name == "sql" and not is_template(text):
@@ -493,7 +455,7 @@ class _Resolver:
             template, samples = self.template(place, path, value, None, upstream)
             self.check_expanded(place, path, samples)
             return template
-        if not isinstance(value, list) or not value or any(is_template(one) for _, one in _texts(value)):
+        if not isinstance(value, list) or not value or any(is_template(one) for _, one in texts(value)):
             self.report.add(
                 "wrong-type",
                 path,
@@ -598,7 +560,7 @@ class _SuiteResolver:
             templates[path], samples[path] = self.resolver.template(
                 self.place, self.where(spec, path), text, kind, self.upstream
             )
-        for path, text in _texts(written):
+        for path, text in texts(written):
             kind = kind_in(Suite, path)
             if kind and kind.name == "sql" and not is_template(text):
                 check_sql_text(self.report, self.where(spec, path), text)
@@ -644,43 +606,6 @@ def _template_name_hint(name: str) -> str:
     return near if near.startswith("did") else "names: params, steps, run, and those of Airflow's templates"
 
 
-def param_samples(param: ParamSpec) -> Samples:
-    """Return values that the trigger form lets `param` have."""
-    schema = param.schema
-    values = [param.default] if param.has_default else []
-    values += [schema[bound] for bound in ("minimum", "maximum") if isinstance(schema.get(bound), int | float)]
-    options = schema.get("enum")
-    values += options if isinstance(options, list) else []
-    exact = [Sample(value, exact=True) for value in values]
-    typical = schema_samples(schema, {}) or ()
-    return (*exact, *(typical if not values else ())) or None
-
-
-def schema_samples(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Samples:
-    """Return a value of each type that a JSON Schema allows, or None where it says nothing."""
-    if "$ref" in schema:
-        return schema_samples(definitions.get(schema["$ref"].rpartition("/")[2], {}), definitions)
-    if "anyOf" in schema:
-        members = [schema_samples(one, definitions) for one in schema["anyOf"]]
-        return None if any(one is None for one in members) else tuple(sample for one in members for sample in one or ())
-    kinds = schema.get("type")
-    names = kinds if isinstance(kinds, list) else [kinds]
-    values = [_schema_value(name, schema, definitions) for name in names]
-    return None if any(value is _UNKNOWN for value in values) else tuple(Sample(value) for value in values)
-
-
-_UNKNOWN: Any = object()
-
-
-def _schema_value(kind: Any, schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Any:
-    if kind == "string":
-        return {"date": "2026-01-31", "date-time": "2026-01-31T00:00:00Z"}.get(schema.get("format", ""), "text")
-    if kind == "array":
-        items = schema_samples(schema.get("items", {}), definitions)
-        return [one.value for one in items[:1]] if items else []
-    return {"integer": 1, "number": 0.5, "boolean": True, "object": {}, "null": None}.get(kind, _UNKNOWN)
-
-
 def _expectation(one: ExpectationSpec) -> Any:
     from tasks.suites import Expectation
 
@@ -689,93 +614,3 @@ def _expectation(one: ExpectationSpec) -> Any:
 
 def _expectation_json(one: ExpectationSpec) -> dict[str, Any]:
     return {"type": one.type, "arguments": dict(one.arguments)} | ({"reason": one.reason} if one.reason else {})
-
-
-def _texts(value: Value, path: Path = ()) -> Iterator[tuple[Path, str]]:
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, dict):
-        for key, one in value.items():
-            yield from _texts(one, (*path, key))
-    elif isinstance(value, list):
-        for index, one in enumerate(value):
-            yield from _texts(one, (*path, index))
-
-
-def _scope_of(steps: tuple[StepSpec, ...], groups: tuple[str, ...] = (), outer: Scope | None = None) -> Scope:
-    scope = Scope(groups, outer)
-    for step in steps:
-        scope.places[step.id] = Place(step, scope)
-        if step.steps is not None:
-            scope.inner[step.id] = _scope_of(step.steps, (*groups, step.id), scope)
-    return scope
-
-
-def _places(scope: Scope) -> Iterator[Place]:
-    for place in scope.places.values():
-        yield place
-        if place.step.id in scope.inner:
-            yield from _places(scope.inner[place.step.id])
-
-
-def _linked(nodes: tuple[Node, ...], group_needs: Mapping[str, tuple[str, ...]]) -> tuple[Node, ...]:
-    """Return `nodes` with edges between tasks only: a group stands for its first or its last tasks."""
-    return _Links(nodes, group_needs).linked()
-
-
-@dataclass(frozen=True)
-class _Links:
-    nodes: tuple[Node, ...]
-    group_needs: Mapping[str, tuple[str, ...]]
-
-    def linked(self) -> tuple[Node, ...]:
-        exits = {
-            node.task_id: tuple(replace(one, then=self.heads(one.then)) for one in node.exits) for node in self.nodes
-        }
-        led_to: dict[str, set[str]] = {}
-        for branch, ways in exits.items():
-            for target in {target for way in ways for target in way.then}:
-                led_to.setdefault(target, set()).add(branch)
-        return tuple(
-            replace(
-                node,
-                exits=exits[node.task_id],
-                upstream=tuple(sorted(self.upstream(node) | led_to.get(node.task_id, set()))),
-            )
-            for node in self.nodes
-        )
-
-    def upstream(self, node: Node) -> set[str]:
-        names = set(node.upstream)
-        for depth in range(1, len(node.groups) + 1):
-            group = ".".join(node.groups[:depth])
-            if node.task_id in self.heads((group,)):
-                names.update(self.group_needs.get(group, ()))
-        return {task for name in names for task in self.tails(name)}
-
-    def members(self, name: str) -> list[Node]:
-        return [node for node in self.nodes if node.task_id == name or node.task_id.startswith(f"{name}.")]
-
-    def heads(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the tasks that begin each of `names`."""
-        return tuple(node.task_id for name in names for node in self.members(name) if not self.waitsinside(node, name))
-
-    def tails(self, name: str) -> set[str]:
-        """Return the tasks that end `name`."""
-        inside = self.members(name)
-        return {node.task_id for node in inside if not any(self.waits_for(other, node) for other in inside)}
-
-    def waitsinside(self, node: Node, group: str) -> bool:
-        return any(self.waits_for(node, other) for other in self.members(group))
-
-    def waits_for(self, node: Node, other: Node) -> bool:
-        groups = (".".join(node.groups[:depth]) for depth in range(1, len(node.groups) + 1))
-        needed = [*node.upstream, *(name for group in groups for name in self.group_needs.get(group, ()))]
-        named = [*needed] + [
-            node.task_id for way in other.exits if any(_covers(name, node.task_id) for name in way.then)
-        ]
-        return any(_covers(name, other.task_id) for name in needed) or node.task_id in named
-
-
-def _covers(name: str, task_id: str) -> bool:
-    return task_id == name or task_id.startswith(f"{name}.")

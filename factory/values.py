@@ -43,17 +43,21 @@ class ValueProblem:
     key: bool = False
 
 
-def templated(value: Value, path: Path = ()) -> Iterator[tuple[Path, str]]:
-    """Yield every text below `value` that is a template, with its path."""
+def texts(value: Value, path: Path = ()) -> Iterator[tuple[Path, str]]:
+    """Yield every text below `value`, with its path."""
     if isinstance(value, str):
-        if is_template(value):
-            yield path, value
+        yield path, value
     elif isinstance(value, dict):
         for key, one in value.items():
-            yield from templated(one, (*path, key))
+            yield from texts(one, (*path, key))
     elif isinstance(value, list):
         for index, one in enumerate(value):
-            yield from templated(one, (*path, index))
+            yield from texts(one, (*path, index))
+
+
+def templated(value: Value) -> Iterator[tuple[Path, str]]:
+    """Yield every text below `value` that is a template, with its path."""
+    return ((path, text) for path, text in texts(value) if is_template(text))
 
 
 def replaced(value: Any, leaves: Mapping[Path, Any], path: Path = ()) -> Any:
