@@ -30,7 +30,7 @@ from tasks.sql import table_identifier
 from tasks.statements import joined, names, statement, value
 from tasks.suites import Suite
 from tasks.validation_text import account, rejection, report
-from tasks.verdicts import Verdict, judge
+from tasks.verdicts import Verdict, check_arguments, judge, load_library
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -72,6 +72,8 @@ def validate(
     and Data Docs. A retry replaces what it wrote before. Raises DataRejected, which no retry repeats, when a rule is
     broken, and MissingResource for a table, column or bucket that is not there.
     """
+    check_arguments(suite)
+    load_library()
     with postgres(suite.connection, run=run, autocommit=True) as session, _one_snapshot(session, suite, run) as cursor:
         verdict = judge(session, suite, run)
         rejected = quarantine(cursor, suite, [outcome.expectation for outcome in verdict.failed], run)

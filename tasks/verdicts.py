@@ -62,13 +62,23 @@ class UnansweredError(PermanentError):
     """An expectation could not be judged: it asks for what is not there, or what its column's type cannot answer."""
 
 
+def load_library() -> None:
+    """Import the library, which takes seconds: before a transaction is open, not in it."""
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)  # before the import, which logs 200 lines
+
+    from tasks.postgres_metrics import install
+
+    install()
+
+
 def judge(session: PostgresSession, suite: Suite, run: Run) -> Verdict:
     """Judge the suite's batch in the transaction that `session` is in.
 
     First every rule with no more than yes or no, then counts and examples for the failed ones. Raises MissingResource
     for a column that is not there, UnansweredError naming the expectation that the database could not answer.
     """
-    check_arguments(suite)
+    load_library()
     with session.cursor() as cursor:
         rows = _open_batch(cursor, suite)
     with ExitStack() as others:
@@ -149,8 +159,6 @@ class _Library:
 
     @classmethod
     def open(cls, suite: Suite, sessions: Mapping[str, PostgresSession]) -> _Library:
-        os.environ["GX_ANALYTICS_ENABLED"] = "false"
-        logging.getLogger("great_expectations").setLevel(logging.WARNING)  # before the import, which logs 200 lines
         import great_expectations
         from great_expectations.data_context.types.base import (
             DataContextConfig,
@@ -158,9 +166,6 @@ class _Library:
             ProgressBarsConfig,
         )
 
-        from tasks.postgres_metrics import install
-
-        install()
         config = DataContextConfig(
             store_backend_defaults=InMemoryStoreBackendDefaults(),
             progress_bars=ProgressBarsConfig(globally=False),

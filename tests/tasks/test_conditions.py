@@ -14,7 +14,7 @@ from tasks.date_formats import matches_format
 from tasks.quality import _one_snapshot
 from tasks.quarantine import _judged, batch_rows
 from tasks.suites import Batch, Expectation, Suite
-from tasks.verdicts import _Library, _open_batch
+from tasks.verdicts import _Library, _open_batch, load_library
 from tests.tasks.expectation_examples import EXAMPLES, NASTY_TABLE
 
 if TYPE_CHECKING:
@@ -162,6 +162,7 @@ def test_conditions_agree_with_library(nasty: Suite, run: Run) -> None:
     suite = nasty.model_copy(update={"expectations": [Expectation(type=name, arguments=one) for name, one in cases]})
     named = [place for place, (_, one) in enumerate(cases) if one.get("column") != "price"]
     with connected("crypto_postgres", autocommit=True) as session, _one_snapshot(session, suite, run) as cursor:
+        load_library()
         _open_batch(cursor, suite)
         library = _Library.open(suite, {"crypto_postgres": session})
         counts = [counted(one.result) for one in library.ask(range(len(cases)), "BASIC").results]
