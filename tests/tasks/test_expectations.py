@@ -290,6 +290,7 @@ def test_wrong_query_refused(query: str) -> None:
             "unexpected_rows_expectation",
             {"unexpected_rows_query": "SELECT * FROM {batch} WHERE day > {{ run.date }} - {{ params.days }}"},
         ),
+        ("unexpected_rows_expectation", {"unexpected_rows_query": "{{ params.query }}"}),
         (
             "expect_column_values_to_be_unique",
             {
