@@ -71,6 +71,7 @@ CODES: Mapping[str, Code] = {
     "cycle": Code("Steps wait for one another."),
     "ungated-load": Code("A load that may run although no gate has passed."),
     "skipped-join": Code("A step that joins the ways of a branch and so is always skipped."),
+    "suite-used-twice": Code("Two steps use one suite, whose record and rejects are kept once for each run."),
     "param-without-default": Code("A scheduled pipeline has a param without a default."),
     "no-start-date": Code("catchup without a start_date."),
     "duplicate-dag-id": Code("Two specs have one dag_id."),

@@ -36,6 +36,7 @@ class Node:
     uses: str = ""
     role: Role | None = None
     summary: str = ""
+    suites: tuple[str, ...] = ()
     arguments: Mapping[str, Any] = field(default_factory=dict)
     expand: Mapping[str, Any] = field(default_factory=dict)
     exits: tuple[Exit, ...] = ()

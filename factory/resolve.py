@@ -108,6 +108,7 @@ class _Resolver:
             uses=definition.name,
             role=definition.role,
             summary=definition.summary,
+            suites=tuple(sorted(str(step.arguments[name]) for name in definition.suites & set(step.arguments))),
             arguments=values,
             expand=expand,
             upstream=tuple(sorted(upstream)),
@@ -539,9 +540,9 @@ class _SuiteResolver:
         from tasks.quarantine import can_quarantine
 
         for problem in found:
-            code = "unknown-expectation" if not problem.path else "bad-expectation"
-            path = (*one.path, one.type, *problem.path) if problem.path else one.path
-            self.report.add(code, path, f'suite "{suite.name}": {problem.message}', problem.hint, key=not problem.path)
+            path = (*one.path, one.type, *problem.path)
+            message = f'suite "{suite.name}": {problem.message}'
+            self.report.add(problem.code, path, message, problem.hint, key=not problem.path)
         if one.reason and not found and not can_quarantine(_expectation(one)):
             message = f'suite "{suite.name}": no row breaks {one.type} by itself, so its reason can quarantine nothing'
             self.report.add(

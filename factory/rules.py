@@ -109,6 +109,20 @@ def unused_suites(plan: Plan, report: Report) -> None:
             )
 
 
+def suites_used_twice(plan: Plan, report: Report) -> None:
+    """Report a suite that two steps of a run would record: the second would replace what the first set aside."""
+    users: dict[str, Node] = {}
+    for node in plan.nodes:
+        for suite in node.suites:
+            first = users.setdefault(suite, node)
+            if first is not node or node.expand:
+                who = "a mapped step" if first is node else f'step "{first.task_id}" too'
+                message = f'the suite "{suite}" is used by {who}: its record and rejects are kept once for each run'
+                report.add(
+                    "suite-used-twice", (*node.path, "with"), message, "give each use a suite of its own", key=True
+                )
+
+
 def unset_params(plan: Plan, report: Report) -> None:
     """Report a param without default: a scheduled run has nobody to fill in its form."""
     for param in plan.params:
@@ -130,7 +144,7 @@ def unstarted_schedules(plan: Plan, report: Report) -> None:
         )
 
 
-RULES: tuple[Rule, ...] = (ungated_loads, skipped_joins, unset_params, unstarted_schedules)
+RULES: tuple[Rule, ...] = (ungated_loads, skipped_joins, suites_used_twice, unset_params, unstarted_schedules)
 TIDY_RULES: tuple[Rule, ...] = (unused_params, unused_suites)
 
 
