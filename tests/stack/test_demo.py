@@ -36,4 +36,4 @@ def test_demo_goes_as_told(state: Path) -> None:
     assert re.search(r"^  failed +ge_validate_raw$", printed, re.MULTILINE), printed
     assert re.search(r"invalid_site_id +│ +\d+ │", printed), printed
     assert "unchanged by the second run" in printed
-    assert re.search(r"api-server +http://127\.0\.0\.1:\d+ +admin +[0-9a-f]{20,}", printed), printed
+    assert re.search(r"airflow +http://127\.0\.0\.1:\d+ +admin +[0-9a-f]{20,}", printed), printed
