@@ -61,6 +61,7 @@ def carry_out(plan: Plan) -> None:
     """Turn this process into the planned one."""
     pid_file = Path(plan.pid_file)
     end_group(pid_file)
+    end_adopted(pid_file, Path(plan.directory))
     write_private(pid_file, json.dumps({"pid": os.getpid(), "started": psutil.Process().create_time()}))
     os.umask(0o077)
     os.chdir(plan.directory)
@@ -85,6 +86,24 @@ def end_group(pid_file: Path) -> list[int]:
     strangers = [process for process in leaders if abs(process.info["create_time"] - started) > 1]
     older = [process for process in members if process.info["create_time"] < started - 1]
     return [] if strangers or older else kill_trees(members)
+
+
+def end_adopted(pid_file: Path, directory: Path) -> list[int]:
+    """Kill the orphans that work in `directory`, adopted by whoever starts this service, and return their pids.
+
+    Postgres puts each session into a process group of its own. One that computes does not notice that the server was
+    killed, and no new server starts beside it. Services are no orphans: each is noted before it enters its directory.
+    """
+    noted = {int(json.loads(path.read_text(encoding="utf-8"))["pid"]) for path in pid_file.parent.glob("*.pid")}
+    children = psutil.Process(os.getppid()).children()
+    return kill_trees([child for child in children if child.pid not in noted and _works_in(child, directory)])
+
+
+def _works_in(process: psutil.Process, directory: Path) -> bool:
+    try:
+        return Path(process.cwd()).is_relative_to(directory.resolve())
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
 
 
 def kill_trees(roots: list[psutil.Process]) -> list[int]:

@@ -10,11 +10,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
+import psycopg2
 import pytest
 
+from stack.assembly import existing
+from stack.database import Database
+from stack.paths import Home
 from stack.ports import HOST
 from tests.conftest import command_line, stack_environment
 
@@ -115,6 +120,24 @@ def test_killed_postgres_returns(environment: Environment) -> None:
     before.kill()
     await_that(lambda: pid(environment, "postgres") != before.pid)
     assert "is up already" in command_line(environment, "up", "postgres")
+
+
+def test_busy_postgres_returns(environment: Environment) -> None:
+    """Postgres killed with -9 comes back although one of its sessions goes on computing and does not notice."""
+    command_line(environment, "up", "postgres")
+    server, login = process(environment, "postgres"), existing(Home(home(environment))).crypto
+    with ThreadPoolExecutor() as threads:
+        busy = threads.submit(compute, login)
+        await_that(lambda: any("DO" in " ".join(child.cmdline()) for child in server.children()))
+        server.kill()
+        assert isinstance(busy.exception(timeout=30), psycopg2.OperationalError)
+    assert "is up already" in command_line(environment, "up", "postgres")
+
+
+def compute(login: Database) -> None:
+    """Keep a session computing for a minute."""
+    with login.connect() as session, session.cursor() as cursor:
+        cursor.execute("DO $$BEGIN WHILE clock_timestamp() < now() + interval '1 minute' LOOP END LOOP; END$$")
 
 
 def test_down_leaves_no_process(environment: Environment) -> None:
