@@ -28,8 +28,8 @@ from factory.templates import (
     Samples,
     Template,
     TemplateProblem,
-    chains,
     is_template,
+    mentions,
     samples_of,
     sql_skeleton,
     unknown_names,
@@ -256,7 +256,7 @@ class _Resolver:
 
         def read() -> Samples:
             self.check_names(path, text)
-            for chain in chains(text):
+            for chain in mentions(text).chains:
                 look_up(chain)
             self.check_sql(path, text, sql=sql)
             return (Sample("text"),) if sql else samples_of(text, look_up)

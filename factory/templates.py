@@ -7,7 +7,7 @@ renders, with `steps` and `run` beside Airflow's context.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import SimpleNamespace
@@ -117,17 +117,34 @@ def whole_expression(text: str) -> nodes.Expr | None:
     return None
 
 
-def chains(text: str) -> Iterator[Chain]:
-    """Yield every dotted name in `text` that begins with `params`, `steps` or `run`."""
-    yield from _chains_in(syntax_tree(text))
+@dataclass(frozen=True, slots=True)
+class Mentions:
+    """What a text names: dotted names that begin with `params`, `steps` or `run`, and every other name."""
+
+    chains: tuple[Chain, ...]
+    names: frozenset[str]
 
 
-def _chains_in(node: nodes.Node) -> Iterator[Chain]:
+@lru_cache(maxsize=16384)
+def mentions(text: str) -> Mentions:
+    """Return what `text` names; a name that the text itself defines is none."""
+    tree = syntax_tree(text)
+    chains: list[Chain] = []
+    names: set[str] = set()
+    _collect(tree, chains, names)
+    if not all(isinstance(node, nodes.Output) for node in tree.body):
+        names = find_undeclared_variables(tree)  # blocks define names of their own; this knows their scopes
+    return Mentions(tuple(chains), frozenset(names - {"params", "steps", "run"}))
+
+
+def _collect(node: nodes.Node, chains: list[Chain], names: set[str]) -> None:
     if chain := chain_of(node):
-        yield chain
+        chains.append(chain)
         return
+    if isinstance(node, nodes.Name):
+        names.add(node.name)
     for child in node.iter_child_nodes():
-        yield from _chains_in(child)
+        _collect(child, chains, names)
 
 
 def chain_of(node: nodes.Node) -> Chain | None:
@@ -149,7 +166,7 @@ def _attribute(node: nodes.Node) -> str | None:
 
 def unknown_names(text: str) -> list[str]:
     """Return the names in `text` that neither the spec nor Airflow defines, sorted."""
-    return sorted(find_undeclared_variables(syntax_tree(text)) - AIRFLOW_NAMES - {"params", "steps", "run"})
+    return sorted(mentions(text).names - AIRFLOW_NAMES)
 
 
 def sql_skeleton(text: str) -> str | None:

@@ -1,6 +1,6 @@
 """One measurement in one fresh process: `python -m tests.benchmarks.build CONTENDER ROOT` prints a JSON line.
 
-Airflow is imported first and not counted; `build` is what reading and building all pipelines takes.
+Airflow is imported first and not counted. The seconds are the processor's, which a busy machine stretches less.
 """
 
 from __future__ import annotations
@@ -96,9 +96,9 @@ def main(contender: str, root: Path) -> None:
     logging.disable(logging.INFO)
     sys.path.insert(0, str(root))
     warm_up(contender)
-    started = time.perf_counter()
+    started = time.process_time()
     dags = [one for one in CONTENDERS[contender](root) if isinstance(one, DAG)]
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     tasks = sum(len(dag.tasks) for dag in dags)
     edges = sum(len(task.downstream_task_ids) for dag in dags for task in dag.tasks)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

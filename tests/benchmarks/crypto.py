@@ -77,12 +77,12 @@ class Case:
     prepare: str = ""
     seconds: dict[str, list[float]] = field(default_factory=lambda: {"task": [], "bare": []})
 
-    def measure(self, psql: Psql) -> None:
-        """Time both once, each from the same state."""
-        psql(self.prepare)
-        self.seconds["task"].append(_timed(self.task))
-        psql(self.prepare)
-        self.seconds["bare"].append(_timed(lambda: psql(self.bare)))
+    def measure(self, psql: Psql, nth: int) -> None:
+        """Time both once, each from the same state; they take turns at being first."""
+        contenders = [("task", self.task), ("bare", lambda: psql(self.bare))]
+        for name, action in contenders[:: 1 if nth % 2 == 0 else -1]:
+            psql(self.prepare)
+            self.seconds[name].append(_timed(action))
 
 
 Psql = Callable[[str], None]
@@ -92,21 +92,21 @@ def main(argv: list[str] | None = None) -> None:
     """Measure every step and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=2_000_000, help="rows in the window")
-    parser.add_argument("--rounds", type=int, default=2, help="times that each is measured; the best counts")
+    parser.add_argument("--rounds", type=int, default=3, help="times that each is measured; the best counts")
     asked = parser.parse_args(argv)
-    with database() as found:
+    with tempfile.TemporaryDirectory(prefix="tf-") as folder, database(Path(folder)) as found:
         os.environ["AIRFLOW_CONN_CRYPTO_POSTGRES"] = found.airflow_connection
-        report(measured(asked.rows, asked.rounds, psql_of(found)), asked.rows)
+        copy = Path(folder) / "history.copy"
+        report(measured(asked.rows, asked.rounds, psql_of(found), copy), asked.rows)
 
 
 @contextmanager
-def database() -> Iterator[Database]:
-    """A fresh Postgres for the block."""
-    with tempfile.TemporaryDirectory(prefix="tf-") as folder:
-        ports, _ = choose([Wish("postgres", 15432)], pins={}, kept={})
-        server = Cluster(Path(folder) / "postgres", ports["postgres"], uuid.uuid4().hex)
-        with running(server.service(), Path(folder)):
-            yield server.superuser
+def database(folder: Path) -> Iterator[Database]:
+    """A fresh Postgres for the block, in `folder`."""
+    ports, _ = choose([Wish("postgres", 15432)], pins={}, kept={})
+    server = Cluster(folder / "postgres", ports["postgres"], uuid.uuid4().hex)
+    with running(server.service(), folder):
+        yield server.superuser
 
 
 def psql_of(found: Database) -> Psql:
@@ -123,17 +123,17 @@ def psql_of(found: Database) -> Psql:
     return psql
 
 
-def measured(rows: int, rounds: int, psql: Psql) -> list[Case]:
+def measured(rows: int, rounds: int, psql: Psql, copy: Path) -> list[Case]:
     """Fill the tables, then return every case with its times."""
     run = Run("crypto_events_dag", "benchmark", "benchmark", DATE, configs=ROOT / "configs")
     logging.disable(logging.INFO)
     check_expression("TRUE")  # imports sqlglot, which a worker has done when it read the spec
     steps = shipped_steps()
     run_sql(CONNECTION, "crypto/tables.sql", run=run)
-    found = [filling(rows, run, steps), rebuilding(run, steps), *merging(run, steps)]
+    found = [filling(rows, run, steps, copy), rebuilding(run, steps), *merging(run, steps)]
     for case in found:
-        for _ in range(rounds):
-            case.measure(psql)
+        for nth in range(rounds):
+            case.measure(psql, nth)
     return found
 
 
@@ -144,18 +144,17 @@ def shipped_steps() -> dict[str, dict[str, Any]]:
     return {name: step.get("with", {}) for name, step in yaml.safe_load(text)["steps"].items()}
 
 
-def filling(rows: int, run: Run, steps: dict[str, dict[str, Any]]) -> Case:
+def filling(rows: int, run: Run, steps: dict[str, dict[str, Any]], copy: Path) -> Case:
     """The history, against psql's COPY of the same rows from a file."""
     step = steps["generate_fake_history_last_5_days"]
     rules = TypeAdapter(dict[str, Rule]).validate_python(step["columns"])
-    table, file = step["table"], Path(tempfile.gettempdir()) / f"{uuid.uuid4().hex}.copy"
+    table = step["table"]
 
     def task() -> None:
         fill_table(CONNECTION, table, step["day_column"], rules, rows // WINDOW_DAYS, WINDOW_DAYS, run=run)
 
-    bare = f"\\copy {table} from '{file}'\n\\! rm '{file}'"
-    keep = f"\\copy {table} to '{file}'\nTRUNCATE {table}; CHECKPOINT;"
-    return Case("fill raw", task, bare, keep)
+    keep = f"\\copy {table} to '{copy}'\nTRUNCATE {table}; CHECKPOINT;"
+    return Case("fill raw", task, f"\\copy {table} from '{copy}'", keep)
 
 
 def rebuilding(run: Run, steps: dict[str, dict[str, Any]]) -> Case:

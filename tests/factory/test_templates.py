@@ -12,7 +12,7 @@ from factory.templates import (
     Sample,
     Template,
     TemplateProblem,
-    chains,
+    mentions,
     samples_of,
     sql_skeleton,
     unknown_names,
@@ -104,7 +104,7 @@ def test_chains_are_found() -> None:
     """Dotted names are found wherever they stand, by attribute or by key."""
     text = "{{ steps.a.b + params['c'] }} {% if run.date %}{{ x(steps.d.e) }}{% endif %}"
 
-    assert list(chains(text)) == [("steps", "a", "b"), ("params", "c"), ("run", "date"), ("steps", "d", "e")]
+    assert mentions(text).chains == (("steps", "a", "b"), ("params", "c"), ("run", "date"), ("steps", "d", "e"))
 
 
 def test_own_variables_are_known() -> None:
