@@ -144,3 +144,16 @@ def test_tasks_are_listed(project: Path) -> None:
     assert "postgres.merge" in taskflow(project, "tasks")
     assert "| `message` | string | required |" in taskflow(project, "tasks", "messages.log")
     assert 'did you mean "messages.log"?' in taskflow(project, "tasks", "messages.lag", code=2)
+
+
+def test_missing_connection_fails_at_once(project: Path) -> None:
+    """What a retry cannot mend is not retried, and the error names what is missing and what to do."""
+    (project / "configs" / "sql").mkdir()
+    (project / "configs" / "sql" / "x.sql").write_text("SELECT 1;")
+    step = "{uses: postgres.run_sql, with: {connection: nowhere, file: x.sql}, retries: 5, retry_delay: 1h}"
+    (project / "pipelines" / "good.yaml").write_text(f"dag_id: good\nsteps:\n  run: {step}\n")
+
+    said = taskflow(project, "run", "good", code=1)
+
+    assert "connection 'nowhere' does not exist" in said
+    assert "failed" in said
