@@ -97,7 +97,7 @@ def cron_problem(expression: str) -> str | None:
     if len(expression.split()) not in (5, 6):
         return f"it has {len(expression.split())} fields, where a cron has 5"
     try:
-        croniter(expression)
+        croniter.expand(expression)
     except CroniterError as error:
         return str(error).rpartition("] is not acceptable, ")[2].strip()
     return None

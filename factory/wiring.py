@@ -48,14 +48,21 @@ class _Links:
 
     def heads(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Return the tasks that begin each of `names`."""
-        return tuple(node.task_id for name in names for node in self.members(name) if not self.waitsinside(node, name))
+        return tuple(task for name in names for task in self.heads_of(name))
+
+    def heads_of(self, name: str) -> list[str]:
+        if name not in self.group_needs:
+            return [name]
+        return [node.task_id for node in self.members(name) if not self.waits_inside(node, name)]
 
     def tails(self, name: str) -> set[str]:
         """Return the tasks that end `name`."""
+        if name not in self.group_needs:
+            return {name}
         inside = self.members(name)
         return {node.task_id for node in inside if not any(self.waits_for(other, node) for other in inside)}
 
-    def waitsinside(self, node: Node, group: str) -> bool:
+    def waits_inside(self, node: Node, group: str) -> bool:
         return any(self.waits_for(node, other) for other in self.members(group))
 
     def waits_for(self, node: Node, other: Node) -> bool:
