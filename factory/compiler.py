@@ -34,9 +34,15 @@ class Compiled:
 
 def compile_file(path: Path, *, environment: str | None = None, registry: Registry | None = None) -> Compiled:
     """Read, resolve and judge the spec at `path`."""
-    root = find_root(path)
-    project = load_project(root, environment)
-    document, found = read(path.read_bytes(), project.shown(path.absolute()))
+    return compile_content(path.read_bytes(), path, environment=environment, registry=registry)
+
+
+def compile_content(
+    content: bytes, path: Path, *, environment: str | None = None, registry: Registry | None = None
+) -> Compiled:
+    """Do the same with what a file at `path` would hold."""
+    project = load_project(find_root(path), environment)
+    document, found = read(content, project.shown(path.absolute()))
     report = Report(document, found)
     if document.root is None:
         return Compiled(None, report)

@@ -7,6 +7,7 @@ by configuration).
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +34,7 @@ class YamlImporter(AbstractDagImporter):
 
     def list_dag_files(self, directory: str | os.PathLike[str], safe_mode: bool = True) -> Iterator[str]:  # noqa: ARG002, FBT001, FBT002  # Airflow's signature
         """Yield every spec; tests of pipelines and the files of configs/ are none."""
-        _warm_up_authoring()
+        _rehearse(Path(directory))
         for path in super().list_dag_files(directory, safe_mode=False):
             if is_spec(Path(path)):
                 yield path
@@ -129,9 +130,32 @@ def _warm_up() -> None:
     sqlglot.parse("true", dialect="postgres")
 
 
-def _warm_up_authoring() -> None:
-    """Import Airflow's authoring API too: the dag-processor lists files before it forks a child for each of them."""
-    import factory.dag  # noqa: F401
+_REHEARSAL = b"""
+dag_id: rehearsal
+schedule: "0 0 * * *"
+start_date: 2026-01-01
+params: {go: {type: boolean, default: true}}
+steps:
+  first: {uses: messages.log, with: {message: "{{ run.date }}"}}
+  choose: {needs: first, branch: [{if: "{{ params.go }}", then: second}, {else: third}]}
+  second: {uses: messages.log, with: {message: second}}
+  third: {uses: messages.log, with: {message: third}}
+"""
+
+
+def _rehearse(directory: Path) -> None:
+    """Build one DAG in the dag-processor, before it forks a child for each file: no child then does it a first time.
+
+    What is there by then is frozen, so that the children's garbage collections copy no page of it.
+    """
+    from factory.compiler import compile_content
+    from factory.dag import build
+
+    plan = compile_content(_REHEARSAL, directory / "rehearsal.yaml").plan
+    assert plan is not None
+    build(plan)
+    gc.collect()
+    gc.freeze()
 
 
 def register() -> None:
