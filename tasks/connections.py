@@ -75,7 +75,7 @@ def postgres(connection: str, *, run: Run | None = None, autocommit: bool = Fals
     import psycopg2
     from psycopg2.extensions import make_dsn
 
-    found = _airflow_connection(connection, "postgres")
+    found = airflow_connection(connection, "postgres")
     with _translated(_address(found)):
         session = psycopg2.connect(make_dsn("", **_libpq_arguments(found, _application_name(run))))
         try:
@@ -89,7 +89,7 @@ def postgres(connection: str, *, run: Run | None = None, autocommit: bool = Fals
 @contextmanager
 def statement_errors(connection: str) -> Iterator[None]:
     """Translate what psycopg2 raises in the block, as `postgres` does, for an error that a library caught before."""
-    with _translated(_address(_airflow_connection(connection, "postgres"))):
+    with _translated(_address(airflow_connection(connection, "postgres"))):
         yield
 
 
@@ -97,7 +97,7 @@ def postgres_url(connection: str, *, run: Run | None = None) -> URL:
     """Return the connection as a SQLAlchemy URL on psycopg2, with the same session options as `postgres`."""
     from sqlalchemy import URL
 
-    found = _airflow_connection(connection, "postgres")
+    found = airflow_connection(connection, "postgres")
     arguments = _libpq_arguments(found, _application_name(run))
     for part in ("host", "port", "user", "password", "dbname"):
         arguments.pop(part)
@@ -120,7 +120,7 @@ def object_store(connection: str) -> S3Client:
     from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
     from botocore.config import Config
 
-    _airflow_connection(connection, "aws")  # the hook would go on with the machine's own credentials
+    airflow_connection(connection, "aws")  # the hook would go on with the machine's own credentials
     config = Config(connect_timeout=5, read_timeout=60, retries={"total_max_attempts": 3, "mode": "standard"})
     client: S3Client = AwsBaseHook(aws_conn_id=connection, client_type="s3", config=config).get_conn()
     return client
@@ -159,11 +159,12 @@ def _raise_for_refusal(refusal: ClientError, connection: str, bucket: str) -> No
 
 
 def _store(connection: str) -> str:
-    endpoint = _airflow_connection(connection, "aws").extra_dejson.get("endpoint_url", "AWS")
+    endpoint = airflow_connection(connection, "aws").extra_dejson.get("endpoint_url", "AWS")
     return f"object store at {endpoint} (connection {connection!r})"
 
 
-def _airflow_connection(connection: str, conn_type: str) -> Connection:
+def airflow_connection(connection: str, conn_type: str) -> Connection:
+    """Return an Airflow connection; raise MissingResource, or PermanentError for one of another type."""
     from airflow.sdk import Connection
     from airflow.sdk.exceptions import AirflowNotFoundException
 
