@@ -15,7 +15,7 @@ from factory.document import Value, value_at
 from factory.errors import Path
 from factory.graph import order
 from factory.plan import Node, Plan, as_json
-from factory.settings import Layer, load_project
+from factory.settings import EVERY_TASK, Layer, load_project
 
 
 def explain(compiled: Compiled, environment: str | None) -> Iterator[RenderableType]:
@@ -39,14 +39,15 @@ class Origins:
         """Return the place of a value in the spec."""
         return f"line {self.document.span(path, key=True).line}" if _has(self.document.value, path) else None
 
-    def of(self, spec_path: Path, layer_path: Path) -> str:
-        """Return the place of a value: the spec's, else the last layer's that has it."""
+    def of(self, spec_path: Path, *layer_paths: Path) -> str:
+        """Return the place of a value: the spec's, else the last layer's that has it under the first of its paths."""
         if own := self.spec(spec_path):
             return own
         for layer in reversed(self.layers):
-            if _has(layer.document.value, layer_path):
-                span = layer.document.span(layer_path, key=True)
-                return f"{span.file}:{span.line}"
+            for path in layer_paths:
+                if _has(layer.document.value, path):
+                    span = layer.document.span(path, key=True)
+                    return f"{span.file}:{span.line}"
         return "Airflow's default"
 
 
@@ -96,7 +97,8 @@ def _values(node: Node, origins: Origins) -> Iterator[tuple[str, str, str]]:
         condition = f"if {way.when.text}" if way.when else "else"
         yield condition, f"then {', '.join(way.then)}", origins.of((*node.path, "branch", index), ())
     for name, value in node.arguments.items():
-        yield name, _text(_plain(value)), origins.of((*node.path, "with", name), ("with", node.uses, name))
+        defaults = [("with", task, name) for task in (node.uses, EVERY_TASK)]
+        yield name, _text(_plain(value)), origins.of((*node.path, "with", name), *defaults)
     for name, value in node.expand.items():
         yield f"expand {name}", _text(_plain(value)), origins.of((*node.path, "expand", name), ())
     for name, value in node.airflow.items():

@@ -18,7 +18,7 @@ from factory.registry import Registry, TaskDefinition, kind_in
 from factory.report import Report
 from factory.samples import param_samples, schema_samples
 from factory.scopes import Place, Scope, places, scope_of
-from factory.settings import Project
+from factory.settings import EVERY_TASK, Project
 from factory.spec import Airflow, Arm, ExpectationSpec, PipelineSpec, StepSpec, SuiteSpec
 from factory.templates import (
     AIRFLOW_NAMES,
@@ -228,6 +228,8 @@ class _Resolver:
     def default_arguments(self, definition: TaskDefinition) -> dict[str, Any]:
         merged: dict[str, Any] = {}
         for layer in self.project.layers:
+            shared = layer.arguments.get(EVERY_TASK, {})
+            merged |= {name: one for name, one in shared.items() if name in definition.parameters}
             merged |= layer.arguments.get(definition.name, {})
         return merged
 
@@ -406,9 +408,10 @@ class _Resolver:
 
     def origin_of_default(self, definition: TaskDefinition, name: str) -> str:
         for layer in reversed(self.project.layers):
-            if name in layer.arguments.get(definition.name, {}):
-                span = layer.document.span(("with", definition.name, name))
-                return f"{span.file}:{span.line}"
+            for task in (definition.name, EVERY_TASK):
+                if name in layer.arguments.get(task, {}):
+                    span = layer.document.span(("with", task, name))
+                    return f"{span.file}:{span.line}"
         return "the defaults"
 
     def check_kinds(self, place: Place, definition: TaskDefinition, arguments: dict[str, Any]) -> None:

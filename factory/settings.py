@@ -17,6 +17,8 @@ from factory.report import Report
 from factory.spec import Airflow, SpecReader, SuiteSpec, parse_suite
 
 _KEYS = ("dag", "default_args", "with")
+EVERY_TASK = "*"
+"""Below `with` of the defaults: the arguments of every task that takes them."""
 
 
 @dataclass(frozen=True, slots=True)

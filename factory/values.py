@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from factory.document import Value, value_at
 from factory.errors import Path, did_you_mean
 from factory.templates import Sample, Samples, is_template
-from tasks.contract import Bucket, Column, ConnectionId, SqlFile, Table
+from tasks.contract import Bucket, Column, ConnectionId, DataFile, SqlFile, Table
 
 _TYPE_ERRORS = ("_type", "_parsing", "literal_error", "enum", "is_instance_of", "_attributes_type")
 
@@ -27,6 +27,7 @@ _FORMS = {
     _pattern(Column): "the name of one column, without quotes",
     _pattern(ConnectionId): "the id of an Airflow connection",
     _pattern(SqlFile): "a file below configs/sql/, such as crypto/tables.sql",
+    _pattern(DataFile): "a path below the place of the pipelines' files, such as churn/features.parquet",
     _pattern(Bucket): "the name of a bucket: lower case letters, digits, - and .",
 }
 """What a text of one of the contract's types looks like, by its pattern."""

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Role = Literal["source", "transform", "gate", "load", "maintenance", "report", "notify", "train", "evaluate", "promote"]
 """What a task does to the world; the factory's rules reason with it."""
 
-KindName = Literal["connection", "table", "column", "sql", "sql_file", "bucket", "link"]
+KindName = Literal["connection", "table", "column", "sql", "sql_file", "file", "bucket", "link"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,10 @@ Sql = Annotated[str, Field(min_length=1), Kind("sql")]
 """One SQL expression; a `{{ … }}` in it enters as a quoted literal (`tasks.sql`)."""
 SqlFile = Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]+(/[A-Za-z0-9_\-]+)*\.sql$"), Kind("sql_file")]
 """A file below `configs/sql/`."""
+_FILE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.=\-]*"
+
+DataFile = Annotated[str, Field(pattern=rf"^{_FILE_NAME}(/{_FILE_NAME})*$"), Kind("file")]
+"""A file, or a folder of files, that steps hand to each other: its path below the place of `tasks.files`."""
 Bucket = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]$"), Kind("bucket")]
 """A bucket of the object store."""
 Link = Annotated[str, Kind("link")]

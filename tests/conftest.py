@@ -32,12 +32,13 @@ if TYPE_CHECKING:
 
 FIRST_PORT, LAST_PORT = 10_000, 22_000
 """With the twins 10,000 above, below the ports that the kernel gives to clients of its own choice."""
-QUICK_RECOVERY = {
+IMPATIENT = {
+    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
     "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
     "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "8",
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "2",
 }
-"""A killed scheduler is given up, and its tasks are taken up, within seconds: tests kill more than one."""
+"""Steps follow each other sooner, and the tasks of a killed scheduler are taken up within seconds: tests kill many."""
 STATE = pytest.StashKey[Path]()
 
 
@@ -130,7 +131,7 @@ def stack(state: Path) -> Iterator[RunningStack]:
     for folder in ("pipelines", "configs"):
         shutil.copytree(REPOSITORY / folder, workspace / folder)
     home, environment = Home(state / "stack"), stack_environment(state / "stack", workspace / "pipelines")
-    environment |= QUICK_RECOVERY
+    environment |= IMPATIENT
     command_line(environment, "up")
     with pytest.MonkeyPatch.context() as variables:
         variables.setenv("TASKFLOW_PIPELINES", environment["TASKFLOW_PIPELINES"])

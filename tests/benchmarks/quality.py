@@ -10,9 +10,11 @@ import argparse
 import datetime as dt
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -75,7 +77,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3, help="times that each is measured; the best counts")
     asked = parser.parse_args(argv)
     logging.disable(logging.INFO)
-    with database() as found:
+    with tempfile.TemporaryDirectory(prefix="tf-") as folder, database(Path(folder)) as found:
         os.environ["AIRFLOW_CONN_CRYPTO_POSTGRES"] = found.airflow_connection
         psql, run = psql_of(found), Run("crypto_events_dag", "benchmark", "gate", DATE, configs=ROOT / "configs")
         run_sql(CONNECTION, "crypto/tables.sql", run=run)

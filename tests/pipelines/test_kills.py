@@ -21,7 +21,7 @@ import yaml
 from stack.airflow_api import DagRun
 from stack.paths import REPOSITORY
 from tests.conftest import RunningStack
-from tests.pipelines.conftest import REJECTS, Pipeline, Tables, content, differences, eventually
+from tests.pipelines.conftest import PROD, REJECTS, Pipeline, Tables, content, differences, eventually
 
 pytestmark = pytest.mark.stack
 
@@ -179,6 +179,8 @@ def test_kill_changes_nothing(stack: RunningStack, kills: Pipeline, undisturbed:
         await_next(kills, run, attempt)
     assert kills.api.wait(run, seconds=120).state == "success"
     assert differences(undisturbed, content(kills, *VOLATILE)) == {}
+    unmoved = f"SELECT count(*) FROM {PROD} WHERE updated_at = '2020-01-01'"
+    assert kills.sql(unmoved) == [(110,)]  # 100 that were as in the history, 10 outside the window
 
 
 def test_killed_quarantine_keeps_rejects(stack: RunningStack, kills: Pipeline) -> None:

@@ -1,0 +1,190 @@
+"""The files that steps hand to each other: read and written whole, in a folder or in a bucket.
+
+Knows where they lie and how one is put in its place at once; knows nothing of what is in them. A reader sees the old
+file or the new one, never a part: a folder gets it by a rename, a bucket by the end of an upload.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from mimetypes import guess_type
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Protocol
+
+from pydantic import Field
+
+from tasks.connections import bucket_errors, object_store
+from tasks.contract import Bucket, ConnectionId, DataFile, MissingResource, Model, PermanentError, Run
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_SCRATCH = ".scratch"
+
+
+class InFolder(Model):
+    """A folder, relative to the project (the folder that holds `configs/`) or absolute."""
+
+    folder: Annotated[str, Field(min_length=1)]
+
+
+class InBucket(Model):
+    """A bucket of an object store; the keys begin with `prefix`."""
+
+    connection: ConnectionId
+    bucket: Bucket
+    prefix: DataFile | None = None
+
+
+Files = InFolder | InBucket
+"""Where the files of the pipelines lie; `configs/defaults.yaml` says it once for every task."""
+
+
+class Place(Protocol):
+    """Where files lie. A path is that of a `DataFile`."""
+
+    def address(self, path: str) -> str:
+        """Return where `path` is for a person: an absolute path, or s3://bucket/key."""
+
+    def exists(self, path: str) -> bool:
+        """Return whether there is such a file."""
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names of the files right below `folder`, sorted; none where there is no such folder."""
+
+    def read(self, path: str) -> AbstractContextManager[Path]:
+        """Give a local file with the content of `path`, for as long as the block lasts; raise MissingResource."""
+
+    def write(self, path: str) -> AbstractContextManager[Path]:
+        """Give the path of a local file to be made, in a private folder of its own for whatever else is needed.
+
+        At the end of the block the file takes its place as `path`, whole; after an exception nothing has changed.
+        """
+
+    def remove(self, path: str) -> None:
+        """Remove `path`, if it is there."""
+
+
+def place_of(files: Files, run: Run) -> Place:
+    """Return the place that a step's `files` names."""
+    if isinstance(files, InBucket):
+        return BucketPlace(files.connection, files.bucket, files.prefix or "", object_store(files.connection))
+    return FolderPlace((run.configs.parent / files.folder).absolute(), run)
+
+
+def missing(path: str, place: Place) -> MissingResource:
+    """Return the error of a file that is not there."""
+    remedy = "run the step or the pipeline that writes it first, or correct the name in the step"
+    return MissingResource("file", path, place.address("").rstrip("/"), remedy)
+
+
+@dataclass(frozen=True, slots=True)
+class FolderPlace:
+    """A folder on a disk that every worker shares."""
+
+    root: Path
+    run: Run
+
+    def address(self, path: str) -> str:
+        return str(self.root / path)
+
+    def exists(self, path: str) -> bool:
+        return (self.root / path).is_file()
+
+    def names(self, folder: str) -> list[str]:
+        below = self.root / folder
+        return sorted(one.name for one in below.iterdir() if one.is_file()) if below.is_dir() else []
+
+    @contextmanager
+    def read(self, path: str) -> Iterator[Path]:
+        if not self.exists(path):
+            raise missing(path, self)
+        yield self.root / path
+
+    @contextmanager
+    def write(self, path: str) -> Iterator[Path]:
+        target = self.root / path
+        scratch = self._scratch(path)
+        try:
+            shutil.rmtree(scratch, ignore_errors=True)  # what an attempt that was killed left behind
+            scratch.mkdir(parents=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield scratch / target.name
+            _sync(scratch / target.name)
+            (scratch / target.name).replace(target)
+        except PermissionError as error:
+            raise PermanentError(f"{error.filename} cannot be written; let the workers' user write there") from error
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def remove(self, path: str) -> None:
+        (self.root / path).unlink(missing_ok=True)
+
+    def _scratch(self, path: str) -> Path:
+        """Return a folder of this task's own: on the same disk, since a rename is whole only there."""
+        owner = (self.run.dag_id, self.run.run_id, self.run.task_id, str(self.run.map_index), path)
+        return self.root / _SCRATCH / hashlib.sha256("\0".join(owner).encode()).hexdigest()[:16]
+
+
+def _sync(file: Path) -> None:
+    """Have the content on the disk before the name leads to it."""
+    with file.open("rb") as written:
+        os.fsync(written.fileno())
+
+
+@dataclass(frozen=True, slots=True)
+class BucketPlace:
+    """A bucket: files are copied to the worker to be read, and uploaded when they are whole."""
+
+    connection: str
+    bucket: str
+    prefix: str
+    client: S3Client
+
+    def address(self, path: str) -> str:
+        return f"s3://{self.bucket}/{self._key(path)}"
+
+    def exists(self, path: str) -> bool:
+        return self._key(path) in self._keys(self._key(path))
+
+    def names(self, folder: str) -> list[str]:
+        below = f"{self._key(folder)}/"
+        names = (key.removeprefix(below) for key in self._keys(below))
+        return sorted(name for name in names if name and "/" not in name)
+
+    @contextmanager
+    def read(self, path: str) -> Iterator[Path]:
+        if not self.exists(path):
+            raise missing(path, self)
+        with tempfile.TemporaryDirectory(prefix="taskflow-") as folder:
+            copy = Path(folder) / Path(path).name
+            with bucket_errors(self.connection, self.bucket):
+                self.client.download_file(self.bucket, self._key(path), str(copy))
+            yield copy
+
+    @contextmanager
+    def write(self, path: str) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix="taskflow-") as folder:
+            made = Path(folder) / Path(path).name
+            yield made
+            kind = guess_type(path)[0] or "application/octet-stream"
+            with bucket_errors(self.connection, self.bucket):
+                self.client.upload_file(str(made), self.bucket, self._key(path), ExtraArgs={"ContentType": kind})
+
+    def remove(self, path: str) -> None:
+        with bucket_errors(self.connection, self.bucket):
+            self.client.delete_object(Bucket=self.bucket, Key=self._key(path))
+
+    def _key(self, path: str) -> str:
+        return "/".join(part for part in (self.prefix, path) if part)
+
+    def _keys(self, start: str) -> set[str]:
+        with bucket_errors(self.connection, self.bucket):
+            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=start)
+            return {one["Key"] for page in pages for one in page.get("Contents", [])}

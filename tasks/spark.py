@@ -1,0 +1,247 @@
+"""A Spark session for a step, and what Spark's errors mean for a retry.
+
+Knows the Airflow connection, the settings that every session shares and Spark's error classes; knows nothing of what
+the rows mean. The same step runs on `local[*]`, on a cluster of this machine and on a remote one: only the connection
+differs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from threading import Event, Timer
+from typing import TYPE_CHECKING, NoReturn
+
+from tasks.connections import TransientError, airflow_connection
+from tasks.contract import PermanentError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow.sdk import Connection
+    from pyspark.sql import SparkSession
+
+    from tasks.contract import Run
+
+_CONNECT_SECONDS = 5
+_RESOURCES_SECONDS = 45
+"""How long a cluster may take to give the first executor."""
+
+_SETTINGS = {
+    "spark.sql.session.timeZone": "UTC",  # a day means the same everywhere
+    "spark.sql.ansi.enabled": "true",  # an overflow or a bad cast is an error, never a silent null
+    "spark.sql.adaptive.enabled": "true",
+    "spark.sql.shuffle.partitions": "32",  # merged where they are small; 200 cost more than they do on a few cores
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.log.level": "ERROR",
+    "spark.driver.memory": "1g",
+    "spark.executor.memory": "1g",
+    "spark.network.timeout": "60s",
+    "spark.rpc.askTimeout": "30s",
+    "spark.task.maxFailures": "2",
+}
+"""What every session has unless the connection's `conf` says otherwise."""
+
+_LOCAL_SETTINGS = {
+    "spark.driver.memory": "2g",  # the driver is the executor too
+    "spark.ui.enabled": "false",
+}
+_LOOPBACK_SETTINGS = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
+
+_REMEDY_JAVA = "Spark needs Java 17 or 21: set JAVA_HOME for the workers (`make up` brings a Java of its own)"
+_PLAN = re.compile(r";?\n(?:'|\+-|== SQL|JVM stacktrace).*", re.DOTALL)
+_LOST = re.compile(
+    r"ExecutorLostFailure|Master removed our application|All masters are unresponsive|SparkContext was shut down"
+    r"|stopped SparkContext|FetchFailed|No space left on device|Connection reset|RpcTimeoutException"
+)
+_FULL = re.compile(r"OutOfMemoryError: .*|UNABLE_TO_ACQUIRE_MEMORY.*")
+
+
+@dataclass(frozen=True, slots=True)
+class Master:
+    """Where a connection's Spark is."""
+
+    url: str
+    """`local[n]`, `spark://host:port`, or another that Spark knows."""
+    connection: str
+
+    def __str__(self) -> str:
+        return f"Spark at {self.url} (connection {self.connection!r})"
+
+    @property
+    def local(self) -> bool:
+        """Whether Spark runs inside the task."""
+        return self.url.startswith("local")
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """The hosts and ports of a standalone cluster's masters; none of another sort of cluster."""
+        found = re.findall(r"([^/,]+):(\d+)", self.url.removeprefix("spark://"))
+        return [(host, int(port)) for host, port in found] if self.url.startswith("spark://") else []
+
+    @property
+    def loopback(self) -> bool:
+        """Whether nobody beyond this machine has to reach the driver."""
+        return self.local or {host for host, _ in self.addresses} <= {"127.0.0.1", "localhost"}
+
+
+@contextmanager
+def spark_session(connection: str, run: Run) -> Iterator[SparkSession]:
+    """Open a Spark session for the block, named `<dag_id>.<task_id>`; it is stopped however the block ends.
+
+    The connection is of type spark: its host is `local[*]`, or `spark://host` with a port; `conf` in its extra holds
+    settings of Spark, which go before those of this module. Errors of Spark in the block are translated as
+    `spark_errors` does. Raises PermanentError where there is no Java, and TransientError, within about a minute, for a
+    master that does not answer or gives no executor.
+    """
+    found = airflow_connection(connection, "spark")
+    master = _master(found)
+    _check_java()
+    _check_reachable(master)
+    with spark_errors(str(master)):
+        session = _started(master, _settings(found, master), f"{run.dag_id}.{run.task_id}")
+        try:
+            if not master.local:
+                _await_executor(session, master)
+            yield session
+        finally:
+            with suppress(Exception):  # a JVM that has died cannot be told to stop, and the error that killed it is out
+                session.stop()
+
+
+@contextmanager
+def spark_errors(what: str) -> Iterator[None]:
+    """Translate what Spark raises in the block: short, without the JVM's stack trace, beginning with `what`.
+
+    A mistake in SQL, a missing column or file and a value that breaks an expression are PermanentErrors; a lost
+    executor or JVM is a TransientError.
+    """
+    from py4j.protocol import Py4JError
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except (PySparkException, Py4JError, ConnectionError) as error:
+        _raise_translated(error, what)
+
+
+def _raise_translated(error: Exception, what: str) -> NoReturn:
+    from py4j.protocol import Py4JNetworkError
+    from pyspark.errors import PySparkException
+
+    text = str(error)
+    if full := _FULL.search(text):
+        remedy = "raise spark.driver.memory or spark.executor.memory in the connection's conf"
+        raise PermanentError(f"{what}: out of memory ({full[0].strip()[:120]}); {remedy}") from error
+    if isinstance(error, Py4JNetworkError | ConnectionError):
+        raise TransientError(what, "the JVM of the driver ended; the log above may say why") from error
+    if lost := _LOST.search(text):
+        raise TransientError(what, f"{_short(text)} ({lost[0]})") from error
+    if isinstance(error, PySparkException):
+        raise PermanentError(f"{what}: {_short(text)}") from error
+    raise PermanentError(f"{what}: {_cause(text)}") from error
+
+
+def _short(text: str) -> str:
+    """Return the message without the plan, the statement and the stack that Spark puts below it."""
+    return " ".join(_PLAN.sub("", text.strip()).split())[:1000]
+
+
+def _cause(text: str) -> str:
+    """Return the innermost cause of a Java stack trace."""
+    causes = re.findall(r"^(?:: |Caused by: )(.*)$", text, re.MULTILINE)
+    return str(causes[-1])[:1000] if causes else _short(text)
+
+
+def _master(found: Connection) -> Master:
+    host = (found.host or "").rstrip("/")
+    if not host:
+        raise PermanentError(f"connection {found.conn_id!r} has no host; write local[*], or spark://host and a port")
+    if not (host.startswith("local") and "." not in host) and "://" not in host and host != "yarn":
+        host = f"spark://{host}"
+    return Master(f"{host}:{found.port}" if found.port else host, found.conn_id)
+
+
+def _settings(found: Connection, master: Master) -> dict[str, str]:
+    conf = found.extra_dejson.get("conf", {})
+    if not isinstance(conf, dict):
+        raise PermanentError(f"connection {found.conn_id!r}: `conf` in its extra must be a mapping of Spark settings")
+    own = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in conf.items()}
+    return (
+        _SETTINGS | (_LOCAL_SETTINGS if master.local else {}) | (_LOOPBACK_SETTINGS if master.loopback else {}) | own
+    )
+
+
+def _check_java() -> None:
+    home = os.environ.get("JAVA_HOME")
+    if home and not os.access(f"{home}/bin/java", os.X_OK):
+        raise PermanentError(f"JAVA_HOME is {home}, where there is no bin/java; {_REMEDY_JAVA}")
+    if not home and not shutil.which("java"):
+        raise PermanentError(f"there is no Java: JAVA_HOME is not set and java is not on PATH; {_REMEDY_JAVA}")
+
+
+def _check_reachable(master: Master) -> None:
+    """Raise TransientError unless a master listens: Spark itself would try for long and say little."""
+    problems = []
+    for address in master.addresses:
+        try:
+            socket.create_connection(address, timeout=_CONNECT_SECONDS).close()
+        except OSError as error:
+            problems.append(f"{error.strerror or error}")
+        else:
+            return
+    if problems:
+        remedy = "is it up (`make status`), and is the connection right?"
+        raise TransientError(str(master), f"the master does not answer ({'; '.join(problems)}); {remedy}")
+
+
+def _started(master: Master, settings: dict[str, str], name: str) -> SparkSession:
+    from pyspark.errors import PySparkRuntimeError
+    from pyspark.sql import SparkSession
+
+    if master.loopback:
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")  # the only place where the JVM's web page looks
+    builder = SparkSession.builder.master(master.url).appName(name)  # type: ignore[attr-defined]  # stub lacks it
+    try:
+        session: SparkSession = builder.config(map=settings).getOrCreate()
+    except PySparkRuntimeError as error:
+        if error.getCondition() != "JAVA_GATEWAY_EXITED":
+            raise
+        raise PermanentError(f"Java did not start Spark ({_java_version()}); {_REMEDY_JAVA}") from error
+    return session
+
+
+def _java_version() -> str:
+    home = os.environ.get("JAVA_HOME")
+    java = f"{home}/bin/java" if home else "java"
+    told = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
+    return f"{java} says: {(told.stderr or told.stdout).strip().splitlines()[:1]}"
+
+
+def _await_executor(session: SparkSession, master: Master) -> None:
+    """Run one small job, so that a cluster without a free executor is told of now; Spark would wait for ever."""
+    gave_up = Event()
+
+    def give_up() -> None:
+        gave_up.set()
+        session.sparkContext.cancelAllJobs()
+
+    timer = Timer(_RESOURCES_SECONDS, give_up)
+    timer.start()
+    try:
+        session.range(1).count()
+    except Exception as error:
+        if not gave_up.is_set():
+            raise
+        wanted = session.conf.get("spark.executor.memory")
+        problem = f"no executor with {wanted} of memory within {_RESOURCES_SECONDS} s"
+        remedy = "are its workers up and free? Its page shows them; spark.executor.memory and spark.cores.max limit what is asked for"
+        raise TransientError(str(master), f"{problem}; {remedy}") from error
+    finally:
+        timer.cancel()
