@@ -7,13 +7,16 @@ differs.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
 import socket
 import subprocess
+import tempfile
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Event, Timer
 from typing import TYPE_CHECKING, NoReturn
 
@@ -21,41 +24,48 @@ from tasks.connections import TransientError, airflow_connection
 from tasks.contract import PermanentError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from airflow.sdk import Connection
+    from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
 
     from tasks.contract import Run
+
+Setting = bool | float | int | str | None
+"""A value that Spark's configuration takes."""
 
 _CONNECT_SECONDS = 5
 _RESOURCES_SECONDS = 45
 """How long a cluster may take to give the first executor."""
 
-_SETTINGS = {
+_LOG = Path(__file__).with_name("spark_log.properties")
+_SETTINGS: dict[str, Setting] = {
     "spark.sql.session.timeZone": "UTC",  # a day means the same everywhere
     "spark.sql.ansi.enabled": "true",  # an overflow or a bad cast is an error, never a silent null
     "spark.sql.adaptive.enabled": "true",
     "spark.sql.shuffle.partitions": "32",  # merged where they are small; 200 cost more than they do on a few cores
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     "spark.ui.showConsoleProgress": "false",
-    "spark.log.level": "ERROR",
     "spark.driver.memory": "1g",
     "spark.executor.memory": "1g",
     "spark.network.timeout": "60s",
     "spark.rpc.askTimeout": "30s",
     "spark.task.maxFailures": "2",
+    "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={_LOG.as_uri()}",
 }
 """What every session has unless the connection's `conf` says otherwise."""
 
-_LOCAL_SETTINGS = {
+_LOCAL_SETTINGS: dict[str, Setting] = {
     "spark.driver.memory": "2g",  # the driver is the executor too
     "spark.ui.enabled": "false",
 }
-_LOOPBACK_SETTINGS = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
+_LOOPBACK_SETTINGS: dict[str, Setting] = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
 
 _REMEDY_JAVA = "Spark needs Java 17 or 21: set JAVA_HOME for the workers (`make up` brings a Java of its own)"
-_PLAN = re.compile(r";?\n(?:'|\+-|== SQL|JVM stacktrace).*", re.DOTALL)
+_PLAN = re.compile(r";?\n(?:'|\+-|== |[A-Z]\w+ |JVM stacktrace).*", re.DOTALL)
+_ADVICE = re.compile(r" (?:Verify the spelling|If necessary set|To tolerate the error).*?(?=SQLSTATE|$)")
+"""What Spark advises that does not fit here: its settings are ours, and a search path says nothing of a view."""
 _LOST = re.compile(
     r"ExecutorLostFailure|Master removed our application|All masters are unresponsive|SparkContext was shut down"
     r"|stopped SparkContext|FetchFailed|No space left on device|Connection reset|RpcTimeoutException"
@@ -104,8 +114,11 @@ def spark_session(connection: str, run: Run) -> Iterator[SparkSession]:
     master = _master(found)
     _check_java()
     _check_reachable(master)
-    with spark_errors(str(master)):
-        session = _started(master, _settings(found, master), f"{run.dag_id}.{run.task_id}")
+    for talkative in ("py4j", "SQLQueryContextLogger"):
+        logging.getLogger(talkative).setLevel(logging.CRITICAL)  # each error is said once, in short, by `spark_errors`
+    with tempfile.TemporaryDirectory(prefix="taskflow-") as scratch, spark_errors(str(master)):
+        settings = {"spark.sql.warehouse.dir": scratch} | _settings(found, master)  # else made in the working folder
+        session = _started(master, settings, f"{run.dag_id}.{run.task_id}")
         try:
             if not master.local:
                 _await_executor(session, master)
@@ -144,13 +157,21 @@ def _raise_translated(error: Exception, what: str) -> NoReturn:
     if lost := _LOST.search(text):
         raise TransientError(what, f"{_short(text)} ({lost[0]})") from error
     if isinstance(error, PySparkException):
-        raise PermanentError(f"{what}: {_short(text)}") from error
+        raise PermanentError(f"{what}: {_short(text)}{_fragment(error)}") from error
     raise PermanentError(f"{what}: {_cause(text)}") from error
 
 
 def _short(text: str) -> str:
     """Return the message without the plan, the statement and the stack that Spark puts below it."""
-    return " ".join(_PLAN.sub("", text.strip()).split())[:1000]
+    return _ADVICE.sub(" ", " ".join(_PLAN.sub("", text.strip()).split()))[:1000]
+
+
+def _fragment(error: PySparkException) -> str:
+    """Return the part of the SQL in which a value broke an expression; a mistake in the text has its line already."""
+    from pyspark.errors import QueryContextType
+
+    contexts = [one for one in error.getQueryContext() if one.contextType() == QueryContextType.SQL]
+    return f" (in {contexts[0].fragment()!r})" if contexts else ""
 
 
 def _cause(text: str) -> str:
@@ -168,13 +189,12 @@ def _master(found: Connection) -> Master:
     return Master(f"{host}:{found.port}" if found.port else host, found.conn_id)
 
 
-def _settings(found: Connection, master: Master) -> dict[str, str]:
+def _settings(found: Connection, master: Master) -> dict[str, Setting]:
     conf = found.extra_dejson.get("conf", {})
     if not isinstance(conf, dict):
         raise PermanentError(f"connection {found.conn_id!r}: `conf` in its extra must be a mapping of Spark settings")
-    own = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in conf.items()}
     return (
-        _SETTINGS | (_LOCAL_SETTINGS if master.local else {}) | (_LOOPBACK_SETTINGS if master.loopback else {}) | own
+        _SETTINGS | (_LOCAL_SETTINGS if master.local else {}) | (_LOOPBACK_SETTINGS if master.loopback else {}) | conf
     )
 
 
@@ -201,15 +221,15 @@ def _check_reachable(master: Master) -> None:
         raise TransientError(str(master), f"the master does not answer ({'; '.join(problems)}); {remedy}")
 
 
-def _started(master: Master, settings: dict[str, str], name: str) -> SparkSession:
+def _started(master: Master, settings: Mapping[str, Setting], name: str) -> SparkSession:
     from pyspark.errors import PySparkRuntimeError
     from pyspark.sql import SparkSession
 
     if master.loopback:
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")  # the only place where the JVM's web page looks
-    builder = SparkSession.builder.master(master.url).appName(name)  # type: ignore[attr-defined]  # stub lacks it
+    builder = SparkSession.builder.master(master.url).appName(name)
     try:
-        session: SparkSession = builder.config(map=settings).getOrCreate()
+        session: SparkSession = builder.config(map=dict(settings)).getOrCreate()
     except PySparkRuntimeError as error:
         if error.getCondition() != "JAVA_GATEWAY_EXITED":
             raise
@@ -241,7 +261,7 @@ def _await_executor(session: SparkSession, master: Master) -> None:
             raise
         wanted = session.conf.get("spark.executor.memory")
         problem = f"no executor with {wanted} of memory within {_RESOURCES_SECONDS} s"
-        remedy = "are its workers up and free? Its page shows them; spark.executor.memory and spark.cores.max limit what is asked for"
+        remedy = "are its workers up and free? `spark.executor.memory` and `spark.cores.max` say what is asked for"
         raise TransientError(str(master), f"{problem}; {remedy}") from error
     finally:
         timer.cancel()
