@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 REGION = "us-east-1"
-BUCKETS = ("ge-artifacts",)
+BUCKETS = ("ge-artifacts", "mlflow-artifacts", "pipeline-files")
 PROBE_BUCKET = "readiness"
 GRPC_OFFSET = 10_000
 """SeaweedFS listens a second time, this far above each of its ports."""

@@ -67,9 +67,34 @@ class Home:
         """AIRFLOW_HOME: task logs and the passwords of the users."""
         return self.root / "airflow"
 
+    @property
+    def java(self) -> Path:
+        """A JAVA_HOME for Spark, where the user's own does not serve."""
+        return self.root / "java"
+
+    @property
+    def spark(self) -> Path:
+        """What the Spark master, its worker and the executors write."""
+        return self.root / "spark"
+
+    @property
+    def scratch(self) -> Path:
+        """What the Spark drivers of tasks spill; empty whenever Airflow is down."""
+        return self.root / "scratch"
+
+    @property
+    def tracking(self) -> Path:
+        """What MLflow keeps on disk: nothing that matters."""
+        return self.root / "mlflow"
+
+    @property
+    def app(self) -> Path:
+        """What the app keeps on disk: nothing that matters."""
+        return self.root / "app"
+
     def everything(self) -> list[Path]:
         """Return all that the stack may have written; nothing else is ever removed."""
-        data = (self.database, self.objects, self.airflow)
+        data = (self.database, self.objects, self.airflow, self.java, self.spark, self.scratch, self.tracking, self.app)
         return [self.plans, self.sockets, self.logs, *data, self.ports, self.secrets, self.lock]
 
     def log(self, service: str) -> Path:

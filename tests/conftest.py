@@ -5,6 +5,7 @@ Their state is a temporary folder; each test that asks for `database` gets an em
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -18,12 +19,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from stack import java as javas
 from stack.assembly import WISHES, Stack, existing
 from stack.database import Cluster, Database
 from stack.objects import GRPC_OFFSET, ObjectKeys, ObjectPorts, ObjectStore
 from stack.paths import REPOSITORY, Home
-from stack.ports import Wish, choose, next_free
+from stack.ports import HOST, Wish, choose, next_free
 from stack.service import running
+from stack.tracking import QUIET, Tracking
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -92,12 +95,55 @@ def database(cluster: Cluster, postgres: Database, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture(scope="session")
 def object_store(state: Path) -> Iterator[ObjectStore]:
-    """A running object store with the bucket `ge-artifacts`, as the connection `object_store` for the session."""
+    """A running object store with the stack's buckets, as the connection `object_store` for the session."""
     ports = ObjectPorts(**free_ports([Wish(part.name, 0, GRPC_OFFSET) for part in fields(ObjectPorts)]))
     store = ObjectStore(state / "objects", state, ports, ObjectKeys(*(secret() for _ in range(7))))
     with running(store.service(), state), pytest.MonkeyPatch.context() as environment:
         environment.setenv("AIRFLOW_CONN_OBJECT_STORE", store.airflow_connection)
         yield store
+
+
+@pytest.fixture(scope="session")
+def java(state: Path) -> Iterator[javas.Java]:
+    """A Java that Spark accepts, as JAVA_HOME for the session; Spark keeps to loopback and to the session's folder."""
+    chosen = javas.choose(state / "java", os.environ.get("JAVA_HOME"))
+    chosen.prepare()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("JAVA_HOME", str(chosen.home))
+        environment.setenv("SPARK_LOCAL_IP", HOST)
+        environment.setenv("SPARK_LOCAL_DIRS", str(state / "scratch"))
+        yield chosen
+
+
+@pytest.fixture(scope="session")
+def spark_connection(java: javas.Java, state: Path) -> Iterator[str]:
+    """The connection `spark_default` for the session: Spark in the test's own process tree, on two threads."""
+    conf = {
+        "spark.driver.host": HOST,
+        "spark.driver.bindAddress": HOST,
+        "spark.driver.memory": "1g",
+        "spark.sql.shuffle.partitions": "2",
+        "spark.sql.warehouse.dir": str(state / "warehouse"),
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+    }
+    with pytest.MonkeyPatch.context() as environment:
+        connection = {"conn_type": "spark", "host": "local[2]", "extra": {"conf": conf}}
+        environment.setenv("AIRFLOW_CONN_SPARK_DEFAULT", json.dumps(connection))
+        yield "spark_default"
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(state: Path, cluster: Cluster, object_store: ObjectStore) -> Iterator[Tracking]:
+    """A running MLflow server on the session's Postgres and object store, as `mlflow_default` for the session."""
+    account = cluster.account("mlflow", secret())
+    cluster.create(account)
+    server = Tracking(state / "mlflow", next_free(random.randrange(FIRST_PORT, LAST_PORT)), account, object_store)
+    with running(server.service(), state, seconds=180), pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", server.airflow_connection)
+        for name, value in QUIET.items():
+            environment.setenv(name, value)
+        yield server
 
 
 @dataclass(frozen=True, slots=True)

