@@ -48,7 +48,7 @@ CODES: Mapping[str, Code] = {
     "expectation-form": Code("An item of a suite does not name exactly one expectation."),
     "unknown-environment": Code("The environment asked for has no file in configs/environments/."),
     # the names
-    "unknown-task": Code("A step uses a task that is not in the registry."),
+    "unknown-task": Code("A step, or a default, names a task that is not in the registry."),
     "unknown-step": Code("A name of a step that this pipeline does not have."),
     "unknown-suite": Code("A name of a suite that neither the spec nor configs/suites/ has."),
     "unknown-param": Code("A name of a param that the pipeline does not declare."),
@@ -58,7 +58,7 @@ CODES: Mapping[str, Code] = {
     "unknown-expectation": Code("An expectation that Great Expectations does not have."),
     # the values
     "missing-argument": Code("A step does not give its task an argument that it needs."),
-    "unknown-argument": Code("A step gives its task an argument that it does not take."),
+    "unknown-argument": Code("A step, or a default, gives a task an argument that it does not take."),
     "bad-argument": Code("An argument has the wrong type or is out of bounds."),
     "bad-expectation": Code("An argument of an expectation is missing, unknown, of the wrong type or out of bounds."),
     "reason-without-row": Code("A reason stands on an expectation from which no condition on a row can be derived."),

@@ -228,10 +228,8 @@ class _Resolver:
     def default_arguments(self, definition: TaskDefinition) -> dict[str, Any]:
         merged: dict[str, Any] = {}
         for layer in self.project.layers:
-            shared = layer.arguments.get(EVERY_TASK, {})
-            merged |= {name: one for name, one in shared.items() if name in definition.parameters}
-            merged |= layer.arguments.get(definition.name, {})
-        return merged
+            merged |= layer.arguments.get(EVERY_TASK, {}) | layer.arguments.get(definition.name, {})
+        return {name: one for name, one in merged.items() if name in definition.parameters}
 
     def with_path(self, step: StepSpec, path: Path) -> Path:
         return (*step.path, "with", *path) if path and path[0] in step.arguments else (*step.path, "uses")

@@ -12,7 +12,8 @@ from pathlib import Path as FilePath
 
 from factory.arguments import DAG_ARGUMENTS
 from factory.document import Document, Value, read
-from factory.errors import Diagnostic
+from factory.errors import Diagnostic, did_you_mean
+from factory.registry import load_registry
 from factory.report import Report
 from factory.spec import Airflow, SpecReader, SuiteSpec, parse_suite
 
@@ -132,8 +133,25 @@ def _read_layer(file: FilePath, shown: str) -> tuple[Layer, list[Diagnostic]]:
             for name, one in reader.mapping(root.get("with", {}), ("with",)).items()
         },
     )
+    _check_arguments(report, layer)
     reader.stray_dates()
     return layer, report.diagnostics
+
+
+def _check_arguments(report: Report, layer: Layer) -> None:
+    """Report defaults of tasks that are not there, and of arguments that no task takes."""
+    registry = load_registry()
+    everywhere = {name for task in registry for name in task.parameters}
+    for task, arguments in layer.arguments.items():
+        if task != EVERY_TASK and task not in registry:
+            hint = did_you_mean(task, (EVERY_TASK, *(one.name for one in registry)), "tasks")
+            report.add("unknown-task", ("with", task), f'there is no task "{task}"', hint, key=True)
+            continue
+        taken, whom = (everywhere, "any task") if task == EVERY_TASK else (registry[task].parameters, f'"{task}"')
+        for name in arguments.keys() - set(taken):
+            hint = did_you_mean(name, taken, "arguments")
+            message = f'"{name}" is not an argument of {whom}'
+            report.add("unknown-argument", ("with", task, name), message, hint, key=True)
 
 
 @lru_cache(maxsize=1024)

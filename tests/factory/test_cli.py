@@ -98,6 +98,48 @@ def test_lint_of_unknown_environment(project: Path) -> None:
     assert 'there is no environment "prod" [unknown-environment]\n  hint: environments: production' in said
 
 
+DEFAULTS = """\
+with:
+  "*": {level: info, levle: info}
+  messages.lg: {level: info}
+  messages.log: {levl: warning}
+"""
+WRONG_DEFAULTS = """\
+configs/defaults.yaml:2:22: error: "levle" is not an argument of any task [unknown-argument]
+2 |   "*": {level: info, levle: info}
+  |                      ^^^^^
+  hint: did you mean "level"?
+
+configs/defaults.yaml:3:3: error: there is no task "messages.lg" [unknown-task]
+3 |   messages.lg: {level: info}
+  |   ^^^^^^^^^^^
+  hint: did you mean "messages.log"?
+
+configs/defaults.yaml:4:18: error: "levl" is not an argument of "messages.log" [unknown-argument]
+4 |   messages.log: {levl: warning}
+  |                  ^^^^
+  hint: did you mean "level"?
+"""
+
+
+def test_wrong_defaults_are_named(project: Path) -> None:
+    """A default for a task or an argument that is not there is an error at its own line."""
+    (project / "configs" / "defaults.yaml").write_text(DEFAULTS)
+
+    assert WRONG_DEFAULTS in taskflow(project, "lint", code=1)
+
+
+def test_default_of_every_task(project: Path) -> None:
+    """What stands below "*" reaches each task that takes it, unless the task has a default of its own."""
+    (project / "configs" / "defaults.yaml").write_text('with:\n  "*":\n    level: warning\n')
+    assert "level warning configs/defaults.yaml:3" in " ".join(taskflow(project, "plan", "good").split())
+
+    (project / "configs" / "environments").mkdir()
+    (project / "configs" / "environments" / "loud.yaml").write_text("with:\n  messages.log: {level: error}\n")
+    said = " ".join(taskflow(project, "plan", "good", "--environment", "loud").split())
+    assert "level error configs/environments/loud.yaml:2" in said
+
+
 def test_plan_tells_origins(project: Path) -> None:
     """Each value is shown with the file and line that set it."""
     (project / "configs" / "defaults.yaml").write_text("default_args:\n  retries: 3\n")

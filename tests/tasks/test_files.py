@@ -1,0 +1,136 @@
+"""Files are put in their place whole, in a folder and in a bucket."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tasks.contract import MissingResource, PermanentError
+from tasks.files import FolderPlace, InBucket, InFolder, Place, place_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from stack.objects import ObjectStore
+    from tasks.contract import Run
+
+BUCKET = "ge-artifacts"
+
+
+@pytest.fixture
+def here(run: Run, tmp_path: Path) -> Run:
+    """A run of a project in an empty folder."""
+    return dataclasses.replace(run, configs=tmp_path / "configs")
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def place(request: pytest.FixtureRequest, here: Run, tmp_path: Path) -> Place:
+    """An empty place of either kind."""
+    if request.param == "folder":
+        return place_of(InFolder(folder="data"), here)
+    request.getfixturevalue("object_store")
+    return place_of(InBucket(connection="object_store", bucket=BUCKET, prefix=f"files/{tmp_path.name}"), here)
+
+
+def put(place: Place, path: str, text: str) -> None:
+    with place.write(path) as file:
+        file.write_text(text)
+
+
+def text_of(place: Place, path: str) -> str:
+    with place.read(path) as file:
+        return file.read_text()
+
+
+def test_file_comes_back(place: Place) -> None:
+    """What was written is read, and replaced by what is written next."""
+    put(place, "churn/a.csv", "one")
+    put(place, "churn/a.csv", "two")
+
+    assert text_of(place, "churn/a.csv") == "two"
+    assert place.exists("churn/a.csv")
+    assert not place.exists("churn/a")
+
+
+def test_failed_write_changes_nothing(place: Place) -> None:
+    """An exception in the middle leaves the file that was there."""
+    put(place, "a.csv", "old")
+
+    with contextlib.suppress(RuntimeError), place.write("a.csv") as file:
+        file.write_text("ne")
+        raise RuntimeError
+
+    assert text_of(place, "a.csv") == "old"
+
+
+def test_names_are_one_level(place: Place) -> None:
+    """A listing has the files of the folder itself, sorted; none where there is no folder."""
+    for path in ("history/b.parquet", "history/a.parquet", "history/old/c.parquet"):
+        put(place, path, "x")
+
+    assert place.names("history") == ["a.parquet", "b.parquet"]
+    assert place.names("nowhere") == []
+
+
+def test_removed_file_is_gone(place: Place) -> None:
+    """Removing is repeatable."""
+    put(place, "a.csv", "x")
+
+    place.remove("a.csv")
+    place.remove("a.csv")
+
+    assert not place.exists("a.csv")
+
+
+def test_missing_file_is_named(place: Place) -> None:
+    """A file that is not there is named with where it was looked for."""
+    with pytest.raises(MissingResource, match=r"^file 'churn/no\.csv' does not exist in .*; run the step or"):
+        text_of(place, "churn/no.csv")
+
+
+def test_missing_bucket_is_named(here: Run, object_store: ObjectStore) -> None:
+    """A bucket that is not there is an error of its own, not a missing file."""
+    place = place_of(InBucket(connection="object_store", bucket="nowhere"), here)
+
+    with pytest.raises(MissingResource, match=r"^bucket 'nowhere' does not exist"):
+        put(place, "a.csv", "x")
+    with pytest.raises(MissingResource, match=r"^bucket 'nowhere' does not exist"):
+        place.exists("a.csv")
+
+
+def test_killed_attempt_is_cleared(here: Run, tmp_path: Path) -> None:
+    """What an attempt that was killed left in its private folder is not there for the next."""
+    place = FolderPlace(tmp_path, here)
+    attempt = place.write("a.csv")
+    half = attempt.__enter__()
+    (half.parent / "parts").mkdir()
+
+    with place.write("a.csv") as file:
+        assert list(file.parent.iterdir()) == []
+        file.write_text("whole")
+
+    assert text_of(place, "a.csv") == "whole"
+
+
+def test_content_type_follows_name(place: Place, request: pytest.FixtureRequest) -> None:
+    """A browser that opens a report from the bucket shows it."""
+    put(place, "report.html", "<p>")
+
+    if (store := getattr(place, "client", None)) is not None:
+        head = store.head_object(Bucket=BUCKET, Key=f"{place.address('report.html').split('/', 3)[3]}")
+        assert head["ContentType"] == "text/html"
+    else:
+        assert place.address("report.html").endswith("/data/report.html")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_unwritable_folder_is_named(here: Run, tmp_path: Path) -> None:
+    """A folder where the worker may not write is an error that names it."""
+    (tmp_path / "locked").mkdir(mode=0o500)
+
+    with pytest.raises(PermanentError, match=r"/locked/.scratch.* cannot be written"):
+        put(FolderPlace(tmp_path / "locked", here), "a.csv", "x")
