@@ -7,7 +7,6 @@ i alone, so that a run that was killed, repeated or delayed leaves the same rows
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import io
 import math
 import re
@@ -23,17 +22,16 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from tasks.connections import postgres
 from tasks.contract import Column, ConnectionId, Model, Output, PermanentError, Run, Table, reusable
+from tasks.draws import draw_key, draws, fractions
 from tasks.relations import ColumnFacts, columns_of, require_columns
 from tasks.sql import table_identifier
 from tasks.statements import name, names, statement, value
 
 if TYPE_CHECKING:
-    import numpy as np
     from _typeshed import WriteableBuffer
-    from numpy.typing import NDArray
     from psycopg2.extensions import cursor as Cursor  # noqa: N812  psycopg2 spells its class in lower case
 
-    Numbers = NDArray[np.uint64]
+    from tasks.draws import Numbers
 
 Scalar = str | int | float | bool | None
 """One value of a column; null is one too."""
@@ -355,22 +353,7 @@ class Rows:
         import numpy as np
 
         numbers = np.arange(first, after, dtype=np.uint64)
-        return self.makers[column](day, numbers, _random(_key(self.seed, self.table, day, column), numbers))
-
-
-def _key(*parts: object) -> int:
-    """Return a 64-bit number that is the same for the same parts on any machine."""
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest())
-
-
-def _random(key: int, numbers: Numbers) -> Numbers:
-    """Return a random 64-bit number for each row: SplitMix64, whose nth number needs none of those before it."""
-    import numpy as np
-
-    mixed = (numbers + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
+        return self.makers[column](day, numbers, draws(draw_key(self.seed, self.table, day, column), numbers))
 
 
 def _maker(table: str, seed: int, column: str, rule: Rule) -> Maker:
@@ -389,7 +372,7 @@ def _maker(table: str, seed: int, column: str, rule: Rule) -> Maker:
         case TimestampInDay():
             return _timestamp(rule.timestamp_in_day)
         case Fake():
-            return _fake(_key(seed, table, column), column, rule)
+            return _fake(draw_key(seed, table, column), column, rule)
 
 
 def _drawn(texts: Sequence[str]) -> Maker:
@@ -408,14 +391,7 @@ def _choice(rule: Choice) -> Maker:
         return _drawn(texts)
     pool = np.array(texts, dtype=object)
     limits = np.array(list(accumulate(rule.weights))) / sum(rule.weights)
-    return lambda _day, _numbers, random: pool[np.searchsorted(limits, _fractions(random), side="right")].tolist()
-
-
-def _fractions(random: Numbers) -> NDArray[np.float64]:
-    """Return numbers from 0 to below 1."""
-    import numpy as np
-
-    return (random >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return lambda _day, _numbers, random: pool[np.searchsorted(limits, fractions(random), side="right")].tolist()
 
 
 def _decimal(low: int, high: int, digits: int) -> Maker:
