@@ -70,6 +70,7 @@ CODES: Mapping[str, Code] = {
     # the whole
     "cycle": Code("Steps wait for one another."),
     "ungated-load": Code("A load that may run although no gate has passed."),
+    "unevaluated-promotion": Code("A promotion that may run although nothing has evaluated what it promotes."),
     "skipped-join": Code("A step that joins the ways of a branch and so is always skipped."),
     "suite-used-twice": Code("Two steps use one suite, whose record and rejects are kept once for each run."),
     "param-without-default": Code("A scheduled pipeline has a param without a default."),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 from factory.errors import errors_of, quoted_list
 from factory.graph import Edges, cycle, stopped
 from factory.plan import Node, Plan
 from factory.report import Report
+from tasks.contract import Role
 
 Rule = Callable[[Plan, Report], None]
 
@@ -39,25 +41,42 @@ def has_cycle(plan: Plan, report: Report) -> bool:
     return True
 
 
-def ungated_loads(plan: Plan, report: Report) -> None:
-    """Report a load that may run although no gate has passed."""
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A role whose steps may only run when a step of another role has passed."""
+
+    guarded: Role
+    guard: Role
+    code: str
+    does: str
+    example: str
+
+
+GUARDS = (
+    Guard("load", "gate", "ungated-load", "loads data that no gate has passed", "quality.validate"),
+    Guard("promote", "evaluate", "unevaluated-promotion", "promotes what nothing has evaluated", "models.evaluate"),
+)
+
+
+def unguarded_steps(plan: Plan, report: Report) -> None:
+    """Report a load that may run although no gate has passed, and a promotion that nothing has evaluated."""
     upstream, rules = _upstream(plan), _trigger_rules(plan)
-    gates = [node.task_id for node in plan.nodes if node.role == "gate"]
-    for load in (node for node in plan.nodes if node.role == "load"):
-        if any(_guards(gate, load.task_id, upstream, rules) for gate in gates):
-            continue
-        message = f'step "{load.task_id}" ({load.uses}) loads data that no gate has passed'
-        report.add("ungated-load", load.path, message, _gate_hint(gates, load), key=True)
+    for rule in GUARDS:
+        guards = [node.task_id for node in plan.nodes if node.role == rule.guard]
+        for node in (node for node in plan.nodes if node.role == rule.guarded):
+            if not any(_guards(guard, node.task_id, upstream, rules) for guard in guards):
+                message = f'step "{node.task_id}" ({node.uses}) {rule.does}'
+                report.add(rule.code, node.path, message, _guard_hint(rule, guards, node), key=True)
 
 
-def _guards(gate: str, load: str, upstream: Edges, rules: Mapping[str, str]) -> bool:
-    return all(load in stopped(upstream, rules, [gate], skipped=skipped) for skipped in (False, True))
+def _guards(guard: str, guarded: str, upstream: Edges, rules: Mapping[str, str]) -> bool:
+    return all(guarded in stopped(upstream, rules, [guard], skipped=skipped) for skipped in (False, True))
 
 
-def _gate_hint(gates: list[str], load: Node) -> str:
-    if not gates:
-        return f'add a step that uses quality.validate, and let "{load.task_id}" need it'
-    which = quoted_list(gates) if len(gates) == 1 else f"one of {quoted_list(gates)}"
+def _guard_hint(rule: Guard, guards: list[str], node: Node) -> str:
+    if not guards:
+        return f'add a step that uses {rule.example}, and let "{node.task_id}" need it'
+    which = quoted_list(guards) if len(guards) == 1 else f"one of {quoted_list(guards)}"
     return f"let it need {which}, with no trigger_rule between that lets it run after a failure or a skip"
 
 
@@ -144,7 +163,7 @@ def unstarted_schedules(plan: Plan, report: Report) -> None:
         )
 
 
-RULES: tuple[Rule, ...] = (ungated_loads, skipped_joins, suites_used_twice, unset_params, unstarted_schedules)
+RULES: tuple[Rule, ...] = (unguarded_steps, skipped_joins, suites_used_twice, unset_params, unstarted_schedules)
 TIDY_RULES: tuple[Rule, ...] = (unused_params, unused_suites)
 
 
