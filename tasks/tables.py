@@ -17,7 +17,6 @@ from tasks.connections import postgres
 from tasks.contract import (
     Column,
     ConnectionId,
-    MissingResource,
     Output,
     PermanentError,
     Run,
@@ -28,6 +27,7 @@ from tasks.contract import (
 )
 from tasks.merging import Deactivation, Merged, Terms, Timestamps, merge_tables
 from tasks.sql import fragment, table_identifier
+from tasks.sql_files import sql_text
 from tasks.statements import joined, names, only_row, statement
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def run_sql(connection: ConnectionId, file: SqlFile, values: dict[str, Bound] | 
     `values` is bound to `%(name)s` in the file, where a plain `%` is then written `%%`. Two runs of one file wait for
     each other. Write it so that it may run again (`CREATE TABLE IF NOT EXISTS`).
     """
-    text = _text_of(file, run)
+    text = sql_text(file, run)
     if values:
         _check_placeholders(file, text, values)
     started = monotonic()
@@ -84,18 +84,6 @@ def run_sql(connection: ConnectionId, file: SqlFile, values: dict[str, Bound] | 
         rows = max(cursor.rowcount, 0)
     run.log.info("%s: done in %.1f s, %s rows", file, monotonic() - started, f"{rows:,}")
     return Executed(rows=rows)
-
-
-def _text_of(file: str, run: Run) -> str:
-    folder = run.configs / "sql"
-    try:
-        text = (folder / file).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        there = ", ".join(sorted(str(one.relative_to(folder)) for one in folder.rglob("*.sql"))) or "no file"
-        raise MissingResource("file", file, str(folder), f"there is {there}; correct `file` in the step") from None
-    if not text.strip():
-        raise PermanentError(f"configs/sql/{file} is empty; write the statements to run")
-    return text
 
 
 def _check_placeholders(file: str, text: str, values: Collection[str]) -> None:
