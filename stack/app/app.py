@@ -1,0 +1,273 @@
+"""The page of the churn app.
+
+Run by `streamlit run` with MLFLOW_TRACKING_URI, TASKFLOW_MODEL (the registered model's name) and, for links to the run
+that trained it, AIRFLOW__API__BASE_URL in its environment.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+import pandas as pd
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from stack.app import batch, form, plots
+from stack.app.heuristic import FORMULA, Heuristic
+from stack.app.production import ProductionModel, Seen, Shelf
+from stack.app.registry import Registry, Release, Unusable
+from stack.app.scoring import Scorer, Value
+
+METRICS = {
+    "roc_auc": ("ROC AUC", "How often a person who leaves is ranked above one who stays. 0.5 is chance, 1 is perfect."),
+    "pr_auc": (
+        "PR AUC",
+        "Average precision: how clean the top of the ranking is. Chance is the share of those who leave.",
+    ),
+    "log_loss": ("Log loss", "How surprised the model is by what happened. Smaller is better."),
+    "brier": ("Brier score", "The mean squared error of the probabilities. Smaller is better."),
+    "accuracy": ("Accuracy", "The share of right verdicts at the threshold."),
+    "threshold": ("Threshold", "The probability from which on a person counts as leaving."),
+}
+PLOTS = {
+    "roc": "ROC curve",
+    "pr": "Precision and recall",
+    "calibration": "Calibration",
+    "confusion": "Confusion matrix",
+    "shap_summary": "SHAP values of people",
+    "shap_bar": "Mean SHAP values",
+}
+
+
+@st.cache_resource
+def shelf(address: str, name: str) -> Shelf:
+    """Return the place where the Production model stands ready, one for all sessions."""
+    return Shelf(Registry(address), name)
+
+
+def main() -> None:
+    """Draw the page."""
+    st.set_page_config("Churn", str(Path(__file__).with_name("icon.svg")), layout="wide")
+    address, name = os.environ.get("MLFLOW_TRACKING_URI", ""), os.environ.get("TASKFLOW_MODEL", "churn-model")
+    st.title("Who is about to leave?")
+    st.markdown(
+        "The probability that a person makes no more payment in the weeks to come, and what it rests on. "
+        "Score one person, or a file of many."
+    )
+    if address:
+        with st.spinner(f"Asking MLflow at {address} for the Production model"):
+            seen = shelf(address, name).look()
+    else:
+        seen = Seen(problem="MLFLOW_TRACKING_URI is not set: the app does not know where MLflow is")
+    scorer: Scorer = seen.model or Heuristic()
+    banner(seen, name, address)
+    one, many, about = st.tabs(["One person", "A file of people", "The model"])
+    with one:
+        one_person(scorer)
+    with many:
+        many_people(scorer)
+    with about:
+        if seen.model:
+            about_model(shelf(address, name), seen.model)
+        else:
+            about_heuristic()
+
+
+def banner(seen: Seen, name: str, address: str) -> None:
+    """Say who answers, and what is wrong."""
+    if seen.model and seen.problem:
+        st.warning(f"{seen.problem}. {seen.model.title}, loaded before, goes on answering.")
+    elif seen.model:
+        release = seen.model.release
+        auc = release.metrics.get("roc_auc")
+        told = "" if auc is None else f" · ROC AUC {auc:.3f}"
+        st.caption(f"Answered by **{seen.model.title}**{told} · promoted in {address}")
+    elif seen.problem:
+        st.error(f"{seen.problem}. Until it does, a **heuristic** answers: a rule of thumb, not a trained model.")
+    else:
+        st.warning(
+            f"**There is no Production model yet.** No version of `{name}` in MLflow at {address} has the alias "
+            "`production`: run the training pipeline, which promotes one. Until then a **heuristic** answers: "
+            "a rule of thumb, not a trained model."
+        )
+
+
+def one_person(scorer: Scorer) -> None:
+    """Ask for a person, and answer."""
+    left, right = st.columns([5, 7], gap="large")
+    with left:
+        values = form.ask(scorer.fields, key=scorer.title)
+    with right:
+        if problems := form.problems(scorer.fields, values):
+            st.error("\n".join(f"- {problem}" for problem in problems))
+            return
+        answer(scorer, values)
+
+
+def answer(scorer: Scorer, values: dict[str, Value]) -> None:
+    """Show the probability of a person, the verdict and what it rests on."""
+    person = form.person(values)
+    started = time.perf_counter()
+    probability = float(scorer.score(person)["probability"].iloc[0])
+    explanation = scorer.explain(person)
+    milliseconds = (time.perf_counter() - started) * 1000
+    number, bar = st.columns([2, 5], vertical_alignment="center")
+    number.metric("Probability of churn", f"{probability:.1%}")
+    bar.altair_chart(plots.gauge(probability, scorer.threshold), width="stretch")
+    verdict(probability, scorer)
+    st.subheader("Why")
+    st.markdown(
+        f"From the average person's {plots.average(explanation)} to this person's {probability:.0%}, one value at a "
+        "time, the largest effect first. The factor beside a bar is what it does to the odds."
+    )
+    st.altair_chart(plots.waterfall(explanation, scorer.fields, values), width="stretch")
+    st.markdown("\n".join(f"- {one}" for one in plots.sentences(explanation, scorer.fields, values)))
+    st.caption(f"{scorer.title} answered in {milliseconds:.0f} ms.")
+
+
+def verdict(probability: float, scorer: Scorer) -> None:
+    """Say on which side of the threshold a probability lies."""
+    if probability >= scorer.threshold:
+        st.markdown(f":red-badge[Likely to leave] The probability reaches the threshold of {scorer.threshold:.0%}.")
+    else:
+        st.markdown(f":green-badge[Likely to stay] The probability is below the threshold of {scorer.threshold:.0%}.")
+
+
+def many_people(scorer: Scorer) -> None:
+    """Take a CSV, and give it back scored."""
+    left, right = st.columns([5, 7], gap="large")
+    with left:
+        st.markdown(
+            f"A CSV with a header and the columns below, in any order; other columns are kept. {scorer.title} "
+            f"adds {', '.join(f'`{name}`' for name in batch.RESULTS)}."
+        )
+        st.download_button(
+            "Download the template", batch.template(scorer.fields), "people.csv", "text/csv", icon=":material/download:"
+        )
+        file = st.file_uploader("CSV of people", type=["csv", "txt"])
+    with right:
+        if file is None:
+            asked_columns(scorer)
+            return
+        try:
+            scored = scored_file(file, scorer)
+        except batch.Unreadable as problem:
+            st.error(f"**{file.name} cannot be scored.** {problem}")
+            asked_columns(scorer)
+            return
+        results(scored, scorer, file.name)
+
+
+def asked_columns(scorer: Scorer) -> None:
+    """Show the columns that a file must have."""
+    rows = [(one.name, one.expected, plots.written(one.example), not one.optional) for one in scorer.fields]
+    st.dataframe(
+        pd.DataFrame(rows, columns=["Column", "Expected", "Example", "Required"]), hide_index=True, width="stretch"
+    )
+
+
+def scored_file(file: st.runtime.uploaded_file_manager.UploadedFile, scorer: Scorer) -> batch.Scored:
+    """Return a file's scores, worked out once for each file and model."""
+    of = (file.file_id, scorer.title)
+    if st.session_state.get("scored of") != of:
+        bar = st.progress(0.0, f"Scoring {file.name}")
+        try:
+            st.session_state["scored"] = batch.score_csv(
+                file, scorer, progress=lambda share: _draw(bar, share, file.name)
+            )
+        finally:
+            bar.empty()
+        st.session_state["scored of"] = of
+    done: batch.Scored = st.session_state["scored"]
+    return done
+
+
+def _draw(bar: DeltaGenerator, share: float, name: str) -> None:
+    bar.progress(share, f"Scoring {name}")
+
+
+def results(scored: batch.Scored, scorer: Scorer, name: str) -> None:
+    """Show what became of a file."""
+    rows, people, leaving = st.columns(3)
+    rows.metric("Rows", f"{scored.rows:,}")
+    people.metric("Scored", f"{scored.scored:,}")
+    share = f"{scored.churning / scored.scored:.1%}" if scored.scored else "none"
+    leaving.metric("Likely to leave", f"{scored.churning:,}", share, delta_color="off", delta_arrow="off")
+    st.download_button(
+        "Download the scored file",
+        scored.content,
+        f"{Path(name).stem}_scored.csv",
+        "text/csv",
+        type="primary",
+        icon=":material/download:",
+    )
+    if scored.problem_count:
+        unscored = scored.rows - scored.scored
+        st.warning(f"{unscored:,} of {scored.rows:,} rows have no score; the column `problem` of the file says why.")
+        with st.expander(f"The first {len(scored.problems)} of {scored.problem_count:,} problems", expanded=True):
+            told = [(one.line, one.column, one.value, one.expected) for one in scored.problems]
+            st.dataframe(pd.DataFrame(told, columns=["Line", "Column", "Value", "Expected"]), hide_index=True)
+    if scored.scored:
+        st.altair_chart(plots.histogram(scored.histogram, scorer.threshold), width="stretch")
+    st.caption(f"The first {len(scored.preview)} rows")
+    st.dataframe(scored.preview, hide_index=True)
+
+
+def about_model(stand: Shelf, model: ProductionModel) -> None:
+    """Show where the model comes from and what its training found."""
+    release = model.release
+    for column, (name, (title, meaning)) in zip(st.columns(len(METRICS)), METRICS.items(), strict=True):
+        value = release.metrics.get(name)
+        column.metric(title, "not recorded" if value is None else f"{value:.3f}", help=meaning)
+    left, right = st.columns([5, 7], gap="large")
+    with left:
+        st.subheader("Where it comes from")
+        origin(stand.registry, release)
+    try:
+        with st.spinner("Fetching the plots of its training"):
+            evidence = stand.evidence(release)
+    except Unusable as problem:
+        right.error(f"The plots of the training cannot be fetched. {problem}")
+        return
+    with right:
+        st.subheader("What it looks at")
+        titles = {one.name: one.title for one in model.fields}
+        st.altair_chart(plots.importance(evidence.importance, titles), width="stretch")
+    st.subheader("What its training found")
+    ordered = [name for name in PLOTS if name in evidence.plots] + sorted(set(evidence.plots) - set(PLOTS))
+    columns = st.columns(3)
+    for position, name in enumerate(ordered):
+        columns[position % 3].image(evidence.plots[name], PLOTS.get(name, name), width="stretch")
+
+
+def origin(registry: Registry, release: Release) -> None:
+    """Show version, time and run, with links."""
+    dag, run = release.tags.get("airflow.dag_id"), release.tags.get("airflow.run_id")
+    lines = [
+        f"**Version** [{release.version} of {release.name}]({registry.version_page(release)})",
+        f"**Registered** {release.created:%-d %B %Y, %H:%M} UTC",
+        f"**Trained in** [run {release.run_id[:8]}… of MLflow]({registry.run_page(release)})",
+    ]
+    if dag and run:
+        airflow = os.environ.get("AIRFLOW__API__BASE_URL", "").rstrip("/")
+        page = f"{airflow}/dags/{quote(dag)}/runs/{quote(run, safe='')}"
+        lines.append(f"**Made by** [{dag}, {run}]({page})" if airflow else f"**Made by** {dag}, {run}")
+    if release.description:
+        lines.append(f"**Decision** {release.description}")
+    st.markdown("\n\n".join(lines))
+
+
+def about_heuristic() -> None:
+    """Say what answers while there is no model."""
+    st.subheader("The heuristic")
+    st.markdown(
+        "No Production model answers, so a rule of thumb does. It was not learned from data, and its probabilities "
+        "are no more than a ranking:"
+    )
+    st.code(FORMULA, language=None, wrap_lines=True)
+
+
+main()

@@ -1,0 +1,83 @@
+"""The form that asks for one person: a widget for each field, with the example's value in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import streamlit as st
+
+from stack.app.scoring import Field, Value
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COLUMNS = 2
+_ANSWERS: dict[str, bool | None] = {"Yes": True, "No": False}
+_UNKNOWN: dict[str, bool | None] = {"Unknown": None}
+
+
+def ask(fields: Sequence[Field], *, key: str) -> dict[str, Value]:
+    """Show the form and return its values as of the last time it was sent, at first those of the example.
+
+    `key` tells the forms of different models apart: a new version begins with its own example.
+    """
+    values: dict[str, Value] = {}
+    with st.form(f"person {key}", border=True):
+        columns = st.columns(COLUMNS)
+        for position, field in enumerate(fields):
+            with columns[position % COLUMNS]:
+                values[field.name] = _WIDGETS[field.kind](field, f"{key} {field.name}")
+        st.form_submit_button("Score", type="primary", width="stretch")
+    return values
+
+
+def problems(fields: Sequence[Field], values: dict[str, Value]) -> list[str]:
+    """Return what is wrong with the values, a sentence for each field."""
+    empty = [field for field in fields if values[field.name] in {None, ""} and not field.optional]
+    return [f"{field.title} is empty; it must be {field.expected}." for field in empty]
+
+
+def person(values: dict[str, Value]) -> pd.DataFrame:
+    """Return the values as a frame of one row."""
+    return pd.DataFrame([values])
+
+
+def _number(field: Field, key: str) -> float | None:
+    start = None if field.example is None else float(field.example)
+    whole = start is None or start.is_integer()
+    return st.number_input(
+        field.title, value=start, step=1.0 if whole else None, format="%.10g", key=key, help=_help(field)
+    )
+
+
+def _integer(field: Field, key: str) -> int | None:
+    start = None if field.example is None else int(field.example)
+    return st.number_input(field.title, value=start, step=1, key=key, help=_help(field))
+
+
+def _boolean(field: Field, key: str) -> bool | None:
+    answers = _ANSWERS | _UNKNOWN if field.optional else _ANSWERS
+    start = list(answers.values()).index(None if field.example is None else bool(field.example))
+    return answers[st.selectbox(field.title, list(answers), index=start, key=key, help=_help(field))]
+
+
+def _text(field: Field, key: str) -> str | None:
+    start = "" if field.example is None else str(field.example)
+    if not field.levels:
+        return st.text_input(field.title, value=start, key=key, help=_help(field)).strip() or None
+    position = field.levels.index(start) if start in field.levels else None
+    return st.selectbox(field.title, field.levels, index=position, key=key, help=_help(field))
+
+
+_WIDGETS: dict[str, Callable[[Field, str], Value]] = {
+    "number": _number,
+    "integer": _integer,
+    "boolean": _boolean,
+    "text": _text,
+}
+
+
+def _help(field: Field) -> str:
+    return f"Column `{field.name}`: {field.expected}{', or nothing where it is not known' if field.optional else ''}."

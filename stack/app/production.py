@@ -1,0 +1,161 @@
+"""The Production model: loaded once for each version, scored in this process, without Java."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from stack.app.registry import Evidence, Registry, Release, Unusable
+from stack.app.scoring import Explanation, Field, Kind
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow.types import ColSpec
+
+FRESH_SECONDS = 5.0
+"""How long an answer of the registry is believed."""
+_KINDS: dict[str, Kind] = {
+    "double": "number",
+    "float": "number",
+    "long": "integer",
+    "integer": "integer",
+    "boolean": "boolean",
+    "string": "text",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ProductionModel:
+    """A loaded version, as a scorer."""
+
+    release: Release
+    model: Any
+    """A `PyFuncModel`, half of whose methods MLflow leaves without types."""
+    fields: tuple[Field, ...]
+
+    @property
+    def title(self) -> str:
+        """Which model answers."""
+        return f"{self.release.name}, version {self.release.version}"
+
+    @property
+    def threshold(self) -> float:
+        """The probability from which on the training says churn."""
+        return self.release.metrics.get("threshold", 0.5)
+
+    def score(self, people: pd.DataFrame) -> pd.DataFrame:
+        """Return the columns `probability` and `prediction` of each row."""
+        scores: pd.DataFrame = self.model.predict(self._typed(people))
+        return scores[["probability", "prediction"]].set_axis(people.index)
+
+    def explain(self, person: pd.DataFrame) -> Explanation:
+        """Return the SHAP values of one person."""
+        python_model = self.model.unwrap_python_model()
+        parts = python_model.contributions(self._typed(person)).iloc[0]
+        return Explanation(float(python_model.base_value), {str(name): float(part) for name, part in parts.items()})
+
+    def _typed(self, people: pd.DataFrame) -> pd.DataFrame:
+        """Return the columns in the types of the signature, on which MLflow insists."""
+        wanted = {column.name: column.type.to_pandas() for column in self.model.metadata.get_input_schema()}
+        return people[list(wanted)].astype(wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a look at the registry found: a model, a problem, both (then the model is from before), or neither."""
+
+    model: ProductionModel | None = None
+    problem: str | None = None
+
+
+@dataclass(slots=True)
+class Shelf:
+    """Where the Production model stands ready, looked up again when the last answer is no longer fresh.
+
+    Shared by the app's sessions: while one of them loads a version, the others wait for it. A model that was loaded
+    goes on answering while MLflow is away.
+    """
+
+    registry: Registry
+    name: str
+    fresh_seconds: float = FRESH_SECONDS
+    clock: Callable[[], float] = time.monotonic
+    _seen: Seen = field(default_factory=Seen)
+    _looked_at: float | None = None
+    _evidence: dict[str, Evidence] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def look(self) -> Seen:
+        """Return the present Production model, and what kept the registry from being asked."""
+        with self._lock:
+            if self._looked_at is None or self.clock() - self._looked_at >= self.fresh_seconds:
+                self._seen = self._ask()
+                self._looked_at = self.clock()
+            return self._seen
+
+    def evidence(self, release: Release) -> Evidence:
+        """Return what the training of a release recorded, fetched once; raise Unusable."""
+        with self._lock:
+            if release.run_id not in self._evidence:
+                self._evidence = {release.run_id: self.registry.evidence(release)}
+            return self._evidence[release.run_id]
+
+    def _ask(self) -> Seen:
+        before = self._seen.model
+        try:
+            release = self.registry.production(self.name)
+            if release is None:
+                return Seen()
+            same = before is not None and before.release == release
+            return Seen(before if same else _loaded(self.registry, release))
+        except Unusable as problem:
+            return Seen(before, str(problem))
+
+
+def _loaded(registry: Registry, release: Release) -> ProductionModel:
+    from mlflow import pyfunc
+
+    with registry.answering():
+        try:
+            model: Any = pyfunc.load_model(f"models:/{release.name}/{release.version}")
+            return ProductionModel(release, model, _fields(model))
+        except (ImportError, AttributeError, TypeError, ValueError, OSError) as error:  # it may need what is not here
+            reason = f"{type(error).__name__}: {error}"
+            raise Unusable(f"{release.name}, version {release.version}, cannot be loaded: {reason}") from error
+
+
+def _fields(model: Any) -> tuple[Field, ...]:
+    """Return what to ask for: the columns of the signature, with the example's values."""
+    schema = model.metadata.get_input_schema()
+    if schema is None or not schema.has_input_names():
+        raise Unusable("the Production model has no signature that names its columns; train it again")
+    example = model.input_example
+    levels = getattr(model.unwrap_python_model(), "levels", {})
+    return tuple(
+        Field(
+            name=column.name,
+            kind=_kind(column),
+            example=None if example is None else _plain(example[column.name].iloc[0]),
+            levels=tuple(map(str, levels.get(column.name, ()))),
+            optional=not column.required,
+        )
+        for column in schema.inputs
+    )
+
+
+def _kind(column: ColSpec) -> Kind:
+    kind = _KINDS.get(getattr(column.type, "name", str(column.type)))
+    if kind is None:
+        raise Unusable(
+            f"the Production model asks for {column.name} of type {column.type}, which this page has no form for"
+        )
+    return kind
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of a frame as Python has it; None where it is missing."""
+    plain = value.item() if hasattr(value, "item") else value
+    return None if plain is None or plain != plain else plain  # noqa: PLR0124 - NaN is not itself

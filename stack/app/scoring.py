@@ -1,0 +1,86 @@
+"""What the page asks of whatever answers it: a model of the registry, or the heuristic in its place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+Kind = Literal["number", "integer", "boolean", "text"]
+Value = float | int | bool | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One value that is asked of a person: a column of the scored frame."""
+
+    name: str
+    kind: Kind
+    example: Value = None
+    levels: tuple[str, ...] = ()
+    """The texts that the scorer knows; none where any text will do."""
+    optional: bool = False
+    """Whether the value may be missing."""
+
+    @property
+    def title(self) -> str:
+        """The column's name as words."""
+        return self.name.replace("_", " ").strip().capitalize()
+
+    @property
+    def expected(self) -> str:
+        """What a value must be, in words."""
+        if self.levels:
+            return f"one of {', '.join(self.levels)}"
+        return {
+            "number": "a number, as 12.5",
+            "integer": "a whole number",
+            "boolean": "true or false",
+            "text": "a text",
+        }[self.kind]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why one person got a score: what each value adds to that of the average person, in log-odds."""
+
+    base: float
+    contributions: Mapping[str, float]
+
+    @property
+    def log_odds(self) -> float:
+        """The score itself."""
+        return self.base + sum(self.contributions.values())
+
+
+class Scorer(Protocol):
+    """What answers: it names the values that it asks for, scores them, and says why."""
+
+    @property
+    def title(self) -> str:
+        """What answers, in words."""
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The columns of a frame to score."""
+
+    @property
+    def threshold(self) -> float:
+        """The probability from which on the verdict is churn."""
+
+    def score(self, people: pd.DataFrame) -> pd.DataFrame:
+        """Return the columns `probability` and `prediction` (1 is churn) of each row."""
+
+    def explain(self, person: pd.DataFrame) -> Explanation:
+        """Return why the only row of `person` got its score."""
+
+
+def probability(log_odds: float) -> float:
+    """Return the probability that log-odds stand for."""
+    return float(1 / (1 + np.exp(-log_odds)))
