@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from stack import credentials, ports
+from stack import java as javas
+from stack import spark as sparks
 from stack.airflow_api import AirflowApi
+from stack.app_server import AppServer
 from stack.database import Cluster, Database
 from stack.objects import GRPC_OFFSET, ObjectPorts, ObjectStore, is_blocked
 from stack.orchestrator import Airflow
 from stack.paths import pipelines
+from stack.spark import Spark, SparkPorts
 from stack.steps import Step
 from stack.supervisor import Supervisor
+from stack.tracking import QUIET, Tracking
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from stack.credentials import Credentials
+    from stack.java import Java
     from stack.paths import Home
     from stack.service import Service
 
@@ -29,12 +36,27 @@ WISHES = (
     ports.Wish("objects-master", 9333, GRPC_OFFSET),
     ports.Wish("objects-volume", 9340, GRPC_OFFSET),
     ports.Wish("objects-filer", 8888, GRPC_OFFSET),
+    ports.Wish("spark", 7077),
+    ports.Wish("spark-ui", 8082),
+    ports.Wish("spark-worker", 7078),
+    ports.Wish("spark-worker-ui", 8083),
+    ports.Wish("mlflow", 5000),
     ports.Wish("airflow", 8080),
+    ports.Wish("app", 8601),
 )
 """Every port of the stack, by the name under which TASKFLOW_PORTS pins it."""
 
 READY_SECONDS = 180
-"""How long a service may take; a busy machine with two cores needs 45 s for all of them."""
+"""How long a service may take; a busy machine with two cores needs a minute for all of them."""
+
+SERVICE_OF_PORT = {
+    "airflow": "api-server",
+    "spark": "spark-master",
+    "spark-ui": "spark-master",
+    "spark-worker": "spark-worker",
+    "spark-worker-ui": "spark-worker",
+}
+"""Whose port it is, where the name up to the first hyphen is not the service's."""
 
 
 class NotMade(Exception):
@@ -68,10 +90,14 @@ class Stack:
 
     @property
     def cluster(self) -> Cluster:
-        """Postgres, with a database for Airflow and one for the crypto pipeline."""
+        """Postgres, with a database each for Airflow, the crypto pipeline and MLflow."""
         bare = Cluster(self.home.database, self.ports["postgres"], self.credentials.postgres_superuser)
-        metadata = bare.account("airflow", self.credentials.postgres_airflow)
-        return replace(bare, accounts=(metadata, bare.account("crypto", self.credentials.postgres_crypto)))
+        passwords = {
+            "airflow": self.credentials.postgres_airflow,
+            "crypto": self.credentials.postgres_crypto,
+            "mlflow": self.credentials.postgres_mlflow,
+        }
+        return replace(bare, accounts=tuple(bare.account(name, password) for name, password in passwords.items()))
 
     @property
     def metadata(self) -> Database:
@@ -91,11 +117,45 @@ class Stack:
         return ObjectStore(self.home.objects, self.home.sockets, places, self.credentials.objects)
 
     @property
+    def java(self) -> Java:
+        """The Java that Spark runs on, here and in tasks."""
+        return javas.choose(self.home.java, os.environ.get("JAVA_HOME"))
+
+    @property
+    def spark(self) -> Spark:
+        """The Spark cluster."""
+        parts = {"master": "spark", "master_ui": "spark-ui", "worker": "spark-worker", "worker_ui": "spark-worker-ui"}
+        places = SparkPorts(**{part: self.ports[name] for part, name in parts.items()})
+        return Spark(self.home.spark, places, self.credentials.spark_secret, self.java, sparks.memory())
+
+    @property
+    def tracking(self) -> Tracking:
+        """MLflow."""
+        return Tracking(self.home.tracking, self.ports["mlflow"], self.cluster.accounts[2], self.store)
+
+    @property
+    def app(self) -> AppServer:
+        """The app that serves the model in production."""
+        addresses = {"MLFLOW_TRACKING_URI": self.tracking.address, "AIRFLOW__API__BASE_URL": self.airflow.address}
+        return AppServer(self.home.app, self.ports["app"], addresses)
+
+    @property
     def airflow(self) -> Airflow:
         """Airflow, with the connections to the other services."""
         return Airflow(
-            self.home, self.pipelines, self.ports["airflow"], self.metadata, self.credentials, self.connections
+            home=self.home,
+            pipelines=self.pipelines,
+            port=self.ports["airflow"],
+            metadata=self.metadata,
+            credentials=self.credentials,
+            connections=self.connections,
+            clients=self.clients,
         )
+
+    @property
+    def clients(self) -> dict[str, str]:
+        """What the libraries of tasks need in their environment, inside Airflow and outside."""
+        return {**self.spark.driver_environment(self.home.scratch), **QUIET}
 
     @property
     def connections(self) -> dict[str, str]:
@@ -103,17 +163,26 @@ class Stack:
         return {
             "crypto_postgres": self.crypto.airflow_connection,
             "object_store": self.store.airflow_connection,
+            "spark_default": self.spark.airflow_connection,
+            "mlflow_default": self.tracking.airflow_connection,
         }
 
     def services(self) -> list[Service]:
         """Return every service, in the order in which they are listed and, backwards, stopped."""
-        return [self.cluster.service(), self.store.service(), *self.airflow.services()]
+        return [
+            self.cluster.service(),
+            self.store.service(),
+            *self.spark.services(),
+            self.tracking.service(),
+            *self.airflow.services(),
+            self.app.service(),
+        ]
 
     def steps(self) -> list[Step]:
         """Return what must be done for the whole stack to be up."""
         metadata = Step("metadata", ("postgres",), "Airflow's metadata database to be migrated", self._prepare_metadata)
-        services = self.services()
-        return [metadata, *(self._step(service) for service in services)]
+        java = Step("java", (), "a Java that Spark accepts", self._prepare_java)
+        return [java, metadata, *(self._step(service) for service in self.services())]
 
     def groups(self) -> dict[str, list[str]]:
         """Return the names by which services are chosen, and what each stands for."""
@@ -130,15 +199,21 @@ class Stack:
             ),
             Address("objects", self.store.endpoint, self.store.keys.access, "objects_secret"),
             Address("objects", self.store.admin_address, "admin", "objects_admin"),
+            Address("spark", self.spark.master),
+            Address("spark", self.spark.master_page),
+            Address("mlflow", self.tracking.address),
             Address("airflow", self.airflow.address, "admin", "airflow_admin"),
+            Address("app", self.app.address),
         ]
 
     def stop_order(self) -> list[list[Service]]:
-        """Return the services in the order in which they are stopped, together where nothing needs them."""
-        services = self.services()
-        needed = {name for service in services for name in service.needs}
-        users = [service for service in services if service.name not in needed and service.needs]
-        return [users, [service for service in services if service not in users]]
+        """Return the services in the order in which they are stopped, together where nothing left needs them."""
+        left, order = self.services(), []
+        while left:
+            needed = {name for service in left for name in (*service.needs, *service.uses)}
+            order.append([service for service in left if service.name not in needed])
+            left = [service for service in left if service.name in needed]
+        return order
 
     def api(self, user: str = "admin") -> AirflowApi:
         """Return Airflow's API, as one of its users."""
@@ -146,7 +221,13 @@ class Stack:
 
     def exports(self) -> dict[str, str]:
         """Return the environment in which a task runs outside of Airflow as it does inside."""
-        return {f"AIRFLOW_CONN_{name.upper()}": text for name, text in self.connections.items()}
+        connections = {f"AIRFLOW_CONN_{name.upper()}": text for name, text in self.connections.items()}
+        return {**connections, **self.clients}
+
+    def prepare_clients(self) -> None:
+        """Make what the libraries of tasks find through their environment."""
+        self.java.prepare()
+        self.spark.write_settings()
 
     def _step(self, service: Service) -> Step:
         def action() -> str:
@@ -154,6 +235,10 @@ class Stack:
             return "is up already" if seconds is None else ""
 
         return Step(service.name, service.needs, service.awaited, action)
+
+    def _prepare_java(self) -> str:
+        self.prepare_clients()
+        return self.java.origin
 
     def _prepare_metadata(self) -> str:
         return "" if self.airflow.prepare_metadata() else "is up to date already"
@@ -188,7 +273,7 @@ def existing(home: Home) -> Stack:
 
 
 def _service_of(port_name: str) -> str:
-    return {"airflow": "api-server"}.get(port_name, port_name.partition("-")[0])
+    return SERVICE_OF_PORT.get(port_name, port_name.partition("-")[0])
 
 
 def _ports_of(up: Collection[str], kept: Mapping[str, int]) -> dict[str, int]:

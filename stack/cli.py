@@ -107,11 +107,13 @@ def destroy() -> None:
 
 @app.command()
 def env() -> None:
-    """Print the connections as shell exports, so that a task runs outside of Airflow as it does inside.
+    """Print connections and settings as shell exports, so that a task runs outside of Airflow as it does inside.
 
     They hold passwords: `eval "$(python -m stack env)"` shows them to nobody.
     """
-    for name, value in assembly.existing(paths.home()).exports().items():
+    stack = assembly.existing(paths.home())
+    stack.prepare_clients()
+    for name, value in stack.exports().items():
         print(f"export {name}={shlex.quote(value)}")
 
 
@@ -227,4 +229,5 @@ def _reason(done: Done) -> str:
 
 def _print_addresses(stack: Stack, *, passwords: bool) -> None:
     CONSOLE.print(addresses_table(stack.addresses(), stack.credentials if passwords else None))
-    CONSOLE.print(f"\nPasswords: `make status PASSWORDS=1`, or {stack.home.secrets}. Logs: {stack.home.logs}")
+    CONSOLE.print(f"\nSpark runs on {stack.java.origin}, with {stack.spark.memory:,} MiB for an application.")
+    CONSOLE.print(f"Passwords: `make status PASSWORDS=1`, or {stack.home.secrets}. Logs: {stack.home.logs}")

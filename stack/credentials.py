@@ -43,6 +43,7 @@ class Credentials(BaseModel):
     postgres_superuser: str = Field(default_factory=_password)
     postgres_airflow: str = Field(default_factory=_password)
     postgres_crypto: str = Field(default_factory=_password)
+    postgres_mlflow: str = Field(default_factory=_password)
     objects_secret: str = Field(default_factory=_key)
     objects_admin: str = Field(default_factory=_password)
     objects_volume_write: str = Field(default_factory=_key)
@@ -54,6 +55,7 @@ class Credentials(BaseModel):
     airflow_jwt: str = Field(default_factory=_key)
     airflow_session: str = Field(default_factory=_key)
     airflow_fernet: str = Field(default_factory=_fernet_key)
+    spark_secret: str = Field(default_factory=_key)
 
     @property
     def objects(self) -> ObjectKeys:

@@ -10,10 +10,11 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from stack.paths import private_folder, write_private
@@ -31,10 +32,12 @@ HOST = "127.0.0.1"
 GROUP = "airflow"
 USERS = {"admin": "ADMIN", "viewer": "VIEWER"}
 INHERITED = (
-    *("PATH", "LANG", "LC_ALL", "TMPDIR", "JAVA_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
+    *("PATH", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
     *("TASKFLOW_ENVIRONMENT", "TASKFLOW_ARTIFACT_BUCKETS"),
 )
 
+PARTNERS = ("objects", "spark-master", "spark-worker", "mlflow")
+"""What tasks speak to; Airflow starts without them."""
 STOP_SECONDS = {"scheduler": 20}
 """How long a process may take to stop: the scheduler lets running tasks end, the others have nothing to lose."""
 
@@ -60,6 +63,8 @@ class Airflow:
     credentials: Credentials
     connections: Mapping[str, str]
     """The connections of the stack's own services, by id, as JSON."""
+    clients: Mapping[str, str]
+    """What the libraries that tasks use need in their environment."""
 
     @property
     def address(self) -> str:
@@ -80,13 +85,21 @@ class Airflow:
             "triggerer": ("triggerer", "--skip-serve-logs"),
         }
         environment = self.environment()
-        return [self._service(name, arguments, environment) for name, arguments in commands.items()]
+        made = {name: self._service(name, arguments, environment) for name, arguments in commands.items()}
+        scheduler = replace(made["scheduler"], prepare=self.empty_scratch, tidy=self.empty_scratch)
+        return list({**made, "scheduler": scheduler}.values())
+
+    def empty_scratch(self) -> None:
+        """Remove what tasks that were killed left behind: the scheduler runs them, and none outlives it."""
+        shutil.rmtree(self.home.scratch, ignore_errors=True)
+        private_folder(self.home.scratch)
 
     def environment(self) -> dict[str, str]:
         """Return the environment of every Airflow process."""
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
         overrides = {name: value for name, value in os.environ.items() if name.startswith("AIRFLOW__")}
-        return {**inherited, **TUNING, **overrides, **self._addresses(), **self._keys(), **_quiet()}
+        fixed = {**self._addresses(), **self._keys(), **_quiet()}
+        return {**inherited, **TUNING, **overrides, **self.clients, **fixed}
 
     def prepare_metadata(self) -> bool:
         """Bring the metadata database up to date and write the connections into it; return whether there was a need."""
@@ -145,7 +158,8 @@ class Airflow:
             awaited=f"its health at {self.address}/api/v2/monitor/health",
             probe=lambda: self.probe(name),
             group=GROUP,
-            needs=("postgres", "metadata"),
+            needs=("postgres", "metadata", "java"),
+            uses=PARTNERS,
             stop_seconds=STOP_SECONDS.get(name, 10),
         )
 

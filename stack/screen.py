@@ -74,9 +74,14 @@ def addresses_table(addresses: Sequence[Address], credentials: Credentials | Non
     for title in ("service", "address", "user", "password"):
         table.add_column(title, overflow="fold")
     for one in addresses:
-        password = str(getattr(credentials, one.secret)) if credentials else f'"{one.secret}" in secrets.json'
-        table.add_row(one.service, one.url, one.login, password)
+        table.add_row(one.service, one.url, one.login, _password(one.secret, credentials))
     return table
+
+
+def _password(name: str, credentials: Credentials | None) -> str:
+    if not name:
+        return ""
+    return str(getattr(credentials, name)) if credentials else f'"{name}" in secrets.json'
 
 
 def _age(since: float) -> str:

@@ -51,6 +51,8 @@ class Service:
     """The name under which several services are chosen together."""
     needs: tuple[str, ...] = ()
     """The steps that must be done before this one starts."""
+    uses: tuple[str, ...] = ()
+    """The services that it may speak to although it starts without them; they are stopped after it."""
     identity: str = "same"
     """Who runs it (`stack.identity`): Postgres refuses root."""
     stop_signal: signal.Signals = signal.SIGTERM

@@ -1,0 +1,87 @@
+"""The server of the app: Streamlit, running `stack/app/app.py` as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stack.paths import REPOSITORY, private_folder
+from stack.service import NotReady, Service
+from stack.tracking import QUIET
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+HOST = "127.0.0.1"
+SCRIPT = REPOSITORY / "stack" / "app" / "app.py"
+INHERITED = ("LANG", "LC_ALL", "TMPDIR", "TASKFLOW_MODEL")
+
+
+@dataclass(frozen=True, slots=True)
+class AppServer:
+    """A Streamlit server: its folder, its port, its script, and the addresses that the script is told."""
+
+    folder: Path
+    port: int
+    addresses: Mapping[str, str]
+    """By the names of the environment variables that hold them."""
+    script: Path = SCRIPT
+
+    @property
+    def address(self) -> str:
+        """Where a person opens the app."""
+        return f"http://{HOST}:{self.port}"
+
+    def service(self) -> Service:
+        """Return how the server is run."""
+        return Service(
+            name="app",
+            command=(sys.executable, "-P", "-m", "streamlit", "run", str(self.script), *self._flags()),
+            environment=self._environment(),
+            directory=self.folder,
+            awaited=f"its health at {self.address}/_stcore/health",
+            probe=self.probe,
+            prepare=self.prepare,
+            needs=("mlflow",),
+            stop_seconds=10,
+        )
+
+    def prepare(self) -> None:
+        """Make the folder; raise FileNotFoundError where there is no script: Streamlit would look well without one."""
+        if not self.script.exists():
+            raise FileNotFoundError(f"the app is not there: no {self.script}")
+        private_folder(self.folder)
+
+    def probe(self) -> None:
+        """Raise NotReady unless the server is healthy."""
+        import httpx
+
+        try:
+            answer = httpx.get(f"{self.address}/_stcore/health", timeout=5, trust_env=False)
+            answer.raise_for_status()
+        except httpx.HTTPError as error:
+            raise NotReady(f"{type(error).__name__}: {error}") from error
+
+    def _flags(self) -> tuple[str, ...]:
+        settings = {
+            "server.address": HOST,
+            "server.port": str(self.port),
+            "server.headless": "true",
+            "server.fileWatcherType": "none",  # it would read every file of every library, each second
+            "browser.gatherUsageStats": "false",
+            "browser.serverAddress": HOST,
+        }
+        return tuple(word for name, value in settings.items() for word in (f"--{name}", value))
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(self.folder),
+            **{name: os.environ[name] for name in INHERITED if name in os.environ},
+            "PYTHONUNBUFFERED": "1",
+            **QUIET,
+            **self.addresses,
+        }

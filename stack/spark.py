@@ -1,0 +1,225 @@
+"""The Spark of the stack: a standalone cluster of one master and one worker, from the pip package.
+
+Whoever may start an application on a cluster runs code as its owner, so the master asks for a secret; drivers find it
+in the folder that SPARK_CONF_DIR names, where `spark.authenticate` asks for it, and never on a command line.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from stack.java import refuse_nameless
+from stack.paths import private_folder, write_private
+from stack.service import NotReady, Service
+
+if TYPE_CHECKING:
+    from stack.java import Java
+
+HOST = "127.0.0.1"
+GROUP = "spark"
+MEMORY_SETTING = "TASKFLOW_SPARK_MEMORY"
+LEAST_MEMORY = 512
+"""In MiB: an executor with less has no room beside what Spark keeps for itself."""
+DAEMON_OPTIONS = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+"""Master and worker compute nothing: half the memory, and sooner up."""
+COMMON = {"spark.authenticate": "true", "spark.port.maxRetries": "0", "spark.ui.killEnabled": "false"}
+"""A taken port is an error, not another port; a page of a browser's cannot kill an application."""
+MASTER = {"spark.master.rest.enabled": "false"}
+WORKER = {"spark.worker.cleanup.enabled": "true"}
+
+
+@dataclass(frozen=True, slots=True)
+class SparkPorts:
+    """The ports of the master and its page, of the worker and its page."""
+
+    master: int
+    master_ui: int
+    worker: int
+    worker_ui: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spark:
+    """A standalone cluster: its folder, its ports, its secret, and how much of the machine it offers."""
+
+    folder: Path
+    ports: SparkPorts
+    secret: str
+    java: Java
+    memory: int
+    """What the worker offers and an application takes, in MiB."""
+
+    @property
+    def master(self) -> str:
+        """What a driver takes as its master."""
+        return f"spark://{HOST}:{self.ports.master}"
+
+    @property
+    def master_page(self) -> str:
+        """The page of the master, which lists workers and applications."""
+        return f"http://{HOST}:{self.ports.master_ui}"
+
+    @property
+    def worker_page(self) -> str:
+        """The page of the worker, which lists executors and their logs."""
+        return f"http://{HOST}:{self.ports.worker_ui}"
+
+    @property
+    def settings(self) -> Path:
+        """What SPARK_CONF_DIR names, for the cluster and for its drivers."""
+        return self.folder / "conf"
+
+    @property
+    def airflow_connection(self) -> str:
+        """What an environment variable `AIRFLOW_CONN_…` takes: an application takes the whole cluster while it runs."""
+        conf = {
+            "spark.authenticate": "true",
+            "spark.driver.host": HOST,
+            "spark.driver.bindAddress": HOST,
+            "spark.driver.memory": f"{driver_memory(self.memory)}m",
+            "spark.executor.memory": f"{self.memory}m",
+        }
+        place = {"host": f"spark://{HOST}", "port": self.ports.master}
+        return json.dumps({"conn_type": "spark", **place, "extra": {"conf": conf}})
+
+    def driver_environment(self, scratch: Path) -> dict[str, str]:
+        """Return what a driver needs in its environment; it spills to `scratch`."""
+        return {
+            "JAVA_HOME": str(self.java.home),
+            "PYSPARK_PYTHON": sys.executable,
+            "SPARK_CONF_DIR": str(self.settings),
+            "SPARK_LOCAL_DIRS": str(scratch),
+            "SPARK_LOCAL_IP": HOST,
+        }
+
+    def services(self) -> list[Service]:
+        """Return how master and worker are run."""
+        master = ("--host", HOST, "--port", str(self.ports.master), "--webui-port", str(self.ports.master_ui))
+        worker = (
+            *("--host", HOST, "--port", str(self.ports.worker), "--webui-port", str(self.ports.worker_ui)),
+            *("--cores", str(cores()), "--memory", f"{self.memory}m"),
+            *("--work-dir", str(self.folder / "work"), self.master),
+        )
+        return [
+            Service(
+                name="spark-master",
+                command=(*_spark_class("master.Master"), *master),
+                environment=self._environment("SPARK_MASTER_OPTS", COMMON | MASTER),
+                directory=self.folder,
+                awaited=f"its page at {self.master_page}",
+                probe=self.probe_master,
+                prepare=self.prepare,
+                group=GROUP,
+                needs=("java",),
+            ),
+            Service(
+                name="spark-worker",
+                command=(*_spark_class("worker.Worker"), *worker),
+                environment=self._environment("SPARK_WORKER_OPTS", COMMON | WORKER),
+                directory=self.folder,
+                awaited=f"itself among the workers at {self.master_page}",
+                probe=self.probe_worker,
+                group=GROUP,
+                needs=("java", "spark-master"),
+            ),
+        ]
+
+    def prepare(self) -> None:
+        """Make the folder and the settings; raise OSError for a user whom Spark refuses."""
+        refuse_nameless(os.geteuid())
+        self.write_settings()
+
+    def write_settings(self) -> None:
+        """Write the secret where master, worker and drivers look for it."""
+        private_folder(self.folder)
+        private_folder(self.settings)
+        write_private(self.settings / "spark-defaults.conf", f"spark.authenticate.secret {self.secret}\n")
+
+    def probe_master(self) -> None:
+        """Raise NotReady unless the master is alive."""
+        seen = _read(self.master_page)
+        if seen.get("status") != "ALIVE":
+            raise NotReady(f"the master is {seen.get('status')}")
+
+    def probe_worker(self) -> None:
+        """Raise NotReady unless the master knows this very process of the worker, and finds it alive."""
+        worker = _read(self.worker_page).get("id")
+        states = {one["id"]: one["state"] for one in _read(self.master_page)["workers"]}
+        if states.get(worker) != "ALIVE":
+            raise NotReady(f"the master finds {worker} {states.get(worker, 'unknown')}")
+
+    def _environment(self, name: str, properties: dict[str, str]) -> dict[str, str]:
+        return {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(self.folder),
+            "SPARK_HOME": str(spark_home()),
+            "SPARK_PUBLIC_DNS": HOST,
+            "SPARK_DAEMON_MEMORY": "256m",
+            "SPARK_DAEMON_JAVA_OPTS": DAEMON_OPTIONS,
+            name: " ".join(f"-D{key}={value}" for key, value in properties.items()),
+            **self.driver_environment(self.folder / "local"),  # executors have the worker's environment
+        }
+
+
+def spark_home() -> Path:
+    """Return the folder of the pip package; importing it would load half of it."""
+    found = importlib.util.find_spec("pyspark")
+    if found is None or not found.submodule_search_locations:
+        raise FileNotFoundError("the package pyspark is not installed; run `make init`")
+    return Path(found.submodule_search_locations[0])
+
+
+def cores() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def memory() -> int:
+    """Return what the worker offers, in MiB: what TASKFLOW_SPARK_MEMORY says, else a quarter of the machine's."""
+    wanted = os.environ.get(MEMORY_SETTING)
+    return read_memory(wanted) if wanted else share(psutil.virtual_memory().total // 2**20)
+
+
+def share(total: int) -> int:
+    """Return a quarter of `total`, but from 1 to 8 GiB; in MiB."""
+    return min(max(total // 4, 1024), 8192)
+
+
+def driver_memory(executor: int) -> int:
+    """Return the memory of a driver beside executors of this size, in MiB: it holds results, not rows."""
+    return min(max(executor // 2, 1024), 2048)
+
+
+def read_memory(text: str) -> int:
+    """Return a size such as `900m` or `4g` in MiB; raises ValueError saying what is wrong with it."""
+    found = re.fullmatch(r"(\d+)([mg])", text.strip().lower())
+    size = int(found[1]) * {"m": 1, "g": 1024}[found[2]] if found else 0
+    if size < LEAST_MEMORY:
+        raise ValueError(
+            f"{MEMORY_SETTING} is {text!r}; a size of at least {LEAST_MEMORY}m is expected, such as 2048m or 4g"
+        )
+    return size
+
+
+def _spark_class(name: str) -> tuple[str, str]:
+    return str(spark_home() / "bin" / "spark-class"), f"org.apache.spark.deploy.{name}"
+
+
+def _read(page: str) -> dict[str, Any]:
+    import httpx
+
+    try:
+        answer = httpx.get(f"{page}/json/", timeout=5, trust_env=False)
+        answer.raise_for_status()
+        return dict(answer.json())
+    except (httpx.HTTPError, ValueError) as error:
+        raise NotReady(f"{type(error).__name__}: {error}") from error
