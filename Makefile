@@ -31,8 +31,8 @@ logs: .venv/.ready ## Print their last log lines (SERVICES=scheduler FOLLOW=1)
 destroy: .venv/.ready ## Stop them all and remove their data
 	@$(STACK) destroy
 
-demo: .venv/.ready ## Start everything, run the pipelines, show what came of it
-	@$(BIN)/python -m stack.demo
+demo: .venv/.ready ## Start everything, run the pipelines, show what came of it (DAG=crypto_events_dag)
+	@$(BIN)/python -m stack.demo $(DAG)
 
 dag-run: .venv/.ready ## Trigger a run and wait for its end (DAG=crypto_events_dag CONF='{"window_days": 3}')
 	@$(STACK) dag-run $(or $(DAG),$(error name the DAG: make dag-run DAG=crypto_events_dag)) --conf '$(or $(CONF),{})'

@@ -228,7 +228,8 @@ class _Resolver:
     def default_arguments(self, definition: TaskDefinition) -> dict[str, Any]:
         merged: dict[str, Any] = {}
         for layer in self.project.layers:
-            merged |= layer.arguments.get(EVERY_TASK, {}) | layer.arguments.get(definition.name, {})
+            for task in (EVERY_TASK, definition.name):
+                merged |= layer.arguments.get(task, {})
         return {name: one for name, one in merged.items() if name in definition.parameters}
 
     def with_path(self, step: StepSpec, path: Path) -> Path:

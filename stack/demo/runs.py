@@ -1,0 +1,45 @@
+"""A run of a pipeline on the scheduler, followed on screen step by step."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Any
+
+from stack.airflow_api import AirflowApi, ApiError, DagRun
+from stack.screen import CONSOLE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic import JsonValue
+
+COLOURS = {"success": "green", "failed": "red", "skipped": "magenta", "upstream_failed": "dark_orange"}
+_QUIET = frozenset({"waiting", "scheduled", "queued"})
+
+
+def follow(api: AirflowApi, dag_id: str, title: str, conf: Mapping[str, JsonValue], days_ago: int = 0) -> DagRun:
+    """Trigger a run, print each step's state as it changes, and return the run when it has ended."""
+    CONSOLE.print(f"\n[bold]{title}[/]")
+    moment = dt.datetime.now(dt.UTC) - dt.timedelta(days=days_ago)
+    run = api.trigger(dag_id, conf, logical_date=moment.isoformat() if days_ago else None)
+    api.unpause(dag_id)
+    told: dict[str, str] = {}
+
+    def tell(states: Mapping[str, str]) -> None:
+        for task, state in states.items():
+            if told.get(task) != state and state not in _QUIET:
+                CONSOLE.print(f"  [{COLOURS.get(state, 'cyan')}]{state:16}[/] {task}")
+        told.update(states)
+
+    ended = api.wait(run, seconds=900, told=tell)
+    CONSOLE.print(f"  [bold {COLOURS[ended.state]}]{ended.state}[/]  {api.run_page(run)}")
+    return ended
+
+
+def output(api: AirflowApi, run: DagRun, task: str) -> dict[str, Any]:
+    """Return what a task returned, or nothing when it did not get that far."""
+    try:
+        found = api.output(run.dag_id, run.run_id, task)
+    except ApiError:
+        return {}
+    return found if isinstance(found, dict) else {}
