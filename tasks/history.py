@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,8 +65,11 @@ def snapshots(place: Place, history: str, before: dt.date, count: int) -> list[s
 
 
 def _dates(place: Place, history: str) -> list[dt.date]:
-    found = filter(None, map(_NAME.fullmatch, place.names(history)))
-    return sorted(dt.date.fromisoformat(name[1]) for name in found)
+    dates = []
+    for name in filter(None, map(_NAME.fullmatch, place.names(history))):
+        with suppress(ValueError):  # no day of the calendar, so none of ours
+            dates.append(dt.date.fromisoformat(name[1]))
+    return sorted(dates)
 
 
 def _path(history: str, date: dt.date) -> str:

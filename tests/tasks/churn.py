@@ -1,0 +1,92 @@
+"""What the tests of the churn pipeline's parts share: its cleaned inputs, from invented customers without any dirt."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.churn_people import active_user, demographics, funds, marketplace, payments, people
+from tasks.contract import Run
+from tasks.features import Built, build_table
+from tasks.files import InFolder
+
+NAMES = {
+    "FECHA": "paid_on",
+    "CUS_CUST_ID_SEL": "seller_id",
+    "CUS_CUST_ID_BUY": "user_id",
+    "SPENT": "spent",
+    "TPV_SEGMENT_DETAIL": "segment",
+    "DESCUENTO": "discount",
+    "MAU_MP_1": "used_payments_app",
+    "MAU_ML_1": "used_marketplace",
+    "MAU_ML_2": "used_marketplace_before",
+    "last_login_mp_date_1": "last_login_on",
+    "AGE": "age",
+    "GENDER": "gender",
+    "CARD_TYPE": "card_type",
+    "CITY": "city",
+    "PLATA_CUENTA_1": "balance",
+    "PLATA_CUENTA_2": "balance_before",
+    "INVERSION": "investment",
+    "SPENT_ML": "marketplace_spent",
+    "RECENCY_ML": "last_purchase_on",
+    "FREQUENCY_ML": "marketplace_purchases",
+}
+"""The columns of the exports, and their names once they are cleaned."""
+
+NUMERIC = [
+    "payments", "payments_last_30d", "share_last_30d", "spent", "spent_last_30d", "mean_spent", "stddev_spent",
+    "largest_spent", "discount", "discount_share", "discounted_share", "distinct_sellers",
+    "days_since_last_payment", "days_since_first_payment", "online_share", "qr_share", "point_share",
+    "services_share", "transfers_share", "used_payments_app", "used_marketplace", "used_marketplace_before",
+    "days_since_login", "age", "balance", "balance_before", "balance_change", "balance_ratio",
+    "marketplace_spent", "marketplace_purchases", "days_since_purchase", "paid_last_30d", "has_discount",
+    "age_known", "has_account", "balance_grew", "is_investing", "has_marketplace",
+]  # fmt: skip
+CATEGORICAL = ["main_segment", "gender", "card_type", "city", "investment"]
+
+
+def named(columns: dict[str, pa.Array]) -> pa.Table:
+    """Return the columns of an export under their cleaned names."""
+    return pa.table({NAMES[name]: values for name, values in columns.items()})
+
+
+def write_inputs(folder: Path, users: int, until: dt.date, horizon_days: int) -> pa.Table:
+    """Write payments.parquet and the four exports of users below `folder`; return the payments."""
+    who, cutoff = people(0, 0, users), until - dt.timedelta(days=horizon_days)
+    tables = {
+        "payments": named(payments(who, cutoff - dt.timedelta(days=120), until)),
+        "active_user": named(active_user(who, cutoff)),
+        "demographics": named(demographics(who)),
+        "funds": named(funds(who, cutoff)),
+        "marketplace": named(marketplace(who, cutoff)),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        pq.write_table(table, folder / f"{name}.parquet")
+    return tables["payments"]
+
+
+def build_users(folder: Path, run: Run) -> Built:
+    """Make users.parquet of the four exports, by the pipeline's own SQL."""
+    inputs = {name: f"{name}.parquet" for name in ("active_user", "demographics", "funds", "marketplace")}
+    files = InFolder(folder=str(folder))
+    return build_table("spark_default", inputs, "churn/user_base.sql", ["user_id"], "users.parquet", files, run=run)
+
+
+def build_features(folder: Path, run: Run, window_days: int = 90, horizon_days: int = 30) -> pa.Table:
+    """Make features.parquet by the pipeline's own SQL, and return it."""
+    build_table(
+        "spark_default",
+        {"payments": "payments.parquet", "users": "users.parquet"},
+        "churn/features.sql",
+        ["user_id"],
+        "features.parquet",
+        InFolder(folder=str(folder)),
+        {"as_of": run.date, "window_days": window_days, "horizon_days": horizon_days},
+        run=run,
+    )
+    return pq.read_table(folder / "features.parquet")
