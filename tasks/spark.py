@@ -46,6 +46,8 @@ _SETTINGS: dict[str, Setting] = {
     "spark.sql.adaptive.enabled": "true",
     "spark.sql.shuffle.partitions": "32",  # merged where they are small; 200 cost more than they do on a few cores
     "spark.sql.execution.arrow.pyspark.enabled": "true",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # not INT96, which only old readers need
+    "spark.sql.legacy.timeParserPolicy": "CORRECTED",  # else a bad date is judged by two parsers, and raised
     "spark.ui.showConsoleProgress": "false",
     "spark.driver.memory": "1g",
     "spark.executor.memory": "1g",
@@ -158,7 +160,7 @@ def _raise_translated(error: Exception, what: str) -> NoReturn:
         raise TransientError(what, f"{_short(text)} ({lost[0]})") from error
     if isinstance(error, PySparkException):
         raise PermanentError(f"{what}: {_short(text)}{_fragment(error)}") from error
-    raise PermanentError(f"{what}: {_cause(text)}") from error
+    raise PermanentError(f"{what}: {_cause(text)}") from None  # its text is the JVM's stack trace
 
 
 def _short(text: str) -> str:
