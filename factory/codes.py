@@ -64,6 +64,7 @@ CODES: Mapping[str, Code] = {
     "reason-without-row": Code("A reason stands on an expectation from which no condition on a row can be derived."),
     "bad-template": Code("A template cannot be read, or computes with what cannot be computed with."),
     "template-type": Code("A template may have a value of a type that is not allowed where it stands."),
+    "unknown-column": Code("A column that the query which makes the file does not give."),
     "secret-template": Code("A template reads a connection, whose secrets would be shown in the UI."),
     "quoted-template": Code("A template stands in quotes inside SQL, where values enter as quoted literals."),
     "bad-sql": Code("A text is not one SQL expression."),

@@ -187,7 +187,7 @@ def kind_in(annotation: object, path: Path) -> Kind | None:
     """Return what the text at `path` of a value of type `annotation` means, beyond being a text."""
     if typing.get_origin(annotation) is typing.Annotated:
         inner, *metadata = typing.get_args(annotation)
-        kind = next((one for one in metadata if isinstance(one, Kind)), None)
+        kind = next((one for one in reversed(metadata) if isinstance(one, Kind)), None)
         return kind if kind and not path else kind_in(inner, path)
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return next((kind for member in typing.get_args(annotation) if (kind := kind_in(member, path))), None)
@@ -209,5 +209,5 @@ def _kind_of_field(model: type[BaseModel], path: Path) -> Kind | None:
     field = model.model_fields.get(str(path[0]))
     if field is None:
         return None
-    own = next((one for one in field.metadata if isinstance(one, Kind)), None)
+    own = next((one for one in reversed(field.metadata) if isinstance(one, Kind)), None)
     return own if own and len(path) == 1 else kind_in(field.annotation, path[1:])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from factory.errors import errors_of, quoted_list
+from factory.errors import did_you_mean, errors_of, quoted_list
 from factory.graph import Edges, cycle, stopped
 from factory.plan import Node, Plan
+from factory.queries import columns_of
+from factory.registry import Registry, load_registry
 from factory.report import Report
+from factory.values import texts
 from tasks.contract import Role
 
 Rule = Callable[[Plan, Report], None]
@@ -101,6 +104,37 @@ def _never_run(branch: Node, upstream: Edges, rules: Mapping[str, str]) -> set[s
     return set.intersection(*outcomes) if outcomes else set()
 
 
+def unknown_columns(plan: Plan, report: Report) -> None:
+    """Report a column that a file does not have, where a step of this pipeline makes the file of a query."""
+    registry = load_registry()
+    known = dict(_made_files(plan, registry))
+    for node in (node for node in plan.nodes if node.uses in registry):
+        for path, text in texts(node.arguments):
+            kind = registry[node.uses].kind_at(path)
+            made = known.get(str(node.arguments.get(kind.of))) if kind and kind.name == "column" else None
+            if made and made.columns and text not in made.columns:
+                message = f'step "{node.task_id}": configs/sql/{made.sql} gives no column "{text}"'
+                hint = did_you_mean(text, made.columns, f"columns of {made.sql}")
+                report.add("unknown-column", (*node.path, "with", *path), message, hint)
+
+
+@dataclass(frozen=True, slots=True)
+class MadeFile:
+    """A file of the pipeline, with the SQL that it is the result of."""
+
+    sql: str
+    columns: frozenset[str]
+
+
+def _made_files(plan: Plan, registry: Registry) -> Iterator[tuple[str, MadeFile]]:
+    for node in (node for node in plan.nodes if node.uses in registry):
+        for path, text in texts(node.arguments):
+            kind = registry[node.uses].kind_at(path)
+            sql = node.arguments.get(kind.of) if kind and kind.name == "file" and kind.of else None
+            if isinstance(sql, str):
+                yield text, MadeFile(sql, columns_of(plan.root / "configs" / "sql" / sql))
+
+
 def unused_params(plan: Plan, report: Report) -> None:
     """Report a param that nothing refers to."""
     for param in plan.params:
@@ -163,7 +197,14 @@ def unstarted_schedules(plan: Plan, report: Report) -> None:
         )
 
 
-RULES: tuple[Rule, ...] = (unguarded_steps, skipped_joins, suites_used_twice, unset_params, unstarted_schedules)
+RULES: tuple[Rule, ...] = (
+    unguarded_steps,
+    unknown_columns,
+    skipped_joins,
+    suites_used_twice,
+    unset_params,
+    unstarted_schedules,
+)
 TIDY_RULES: tuple[Rule, ...] = (unused_params, unused_suites)
 
 

@@ -44,7 +44,7 @@ class ValueProblem:
     key: bool = False
 
 
-def texts(value: Value, path: Path = ()) -> Iterator[tuple[Path, str]]:
+def texts(value: object, path: Path = ()) -> Iterator[tuple[Path, str]]:
     """Yield every text below `value`, with its path."""
     if isinstance(value, str):
         yield path, value

@@ -25,6 +25,8 @@ class Kind:
     """What a text means, beyond being a text: how it is checked, and how values enter it."""
 
     name: KindName
+    of: str = ""
+    """Of a column: the argument that names its file. Of a file: the argument that names the SQL whose result it has."""
 
 
 _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_$]{0,62}"
@@ -43,6 +45,10 @@ _FILE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.=\-]*"
 
 DataFile = Annotated[str, Field(pattern=rf"^{_FILE_NAME}(/{_FILE_NAME})*$"), Kind("file")]
 """A file, or a folder of files, that steps hand to each other: its path below the place of `tasks.files`."""
+BuiltFile = Annotated[DataFile, Kind("file", of="sql")]
+"""A file that the step makes of the query in its argument `sql`: lint knows its columns."""
+DataColumn = Annotated[Column, Kind("column", of="data")]
+"""A column of the file that the step's argument `data` names: lint checks it where it knows the file's columns."""
 Bucket = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]$"), Kind("bucket")]
 """A bucket of the object store."""
 Link = Annotated[str, Kind("link")]

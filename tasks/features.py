@@ -16,7 +16,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from tasks.contract import Column, ConnectionId, DataFile, DataRejected, Output, PermanentError, Run, SqlFile, reusable
+from tasks.contract import (
+    BuiltFile,
+    Column,
+    ConnectionId,
+    DataFile,
+    DataRejected,
+    Kind,
+    Output,
+    PermanentError,
+    Run,
+    SqlFile,
+    reusable,
+)
 from tasks.files import Files, place_of
 from tasks.parquet import join_parts, read_frame, write_parts
 from tasks.spark import spark_errors, spark_session
@@ -55,8 +67,8 @@ def build_table(
     connection: ConnectionId,
     inputs: Annotated[dict[Column, DataFile], Field(min_length=1)],
     sql: SqlFile,
-    keys: Annotated[list[Column], Field(min_length=1)],
-    output: DataFile,
+    keys: Annotated[list[Annotated[Column, Kind("column", of="output")]], Field(min_length=1)],
+    output: BuiltFile,
     files: Files,
     values: dict[Column, Value] | None = None,
     *,
