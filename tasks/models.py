@@ -187,9 +187,9 @@ def _verdict(compared: Comparison, production: ModelVersion | None, terms: Terms
     candidate = f"ROC AUC {compared.candidate:.4f}"
     if production is None or compared.production is None:
         if passed:
-            return f"{candidate} reaches the minimum {terms.minimum:g}; there is no Production yet"
+            return f"{candidate} reaches the minimum {terms.minimum:g}; there was no Production before"
         lacking = terms.minimum - compared.candidate
-        return f"{candidate} misses the minimum {terms.minimum:g} by {lacking:.4f}; there is no Production yet"
+        return f"{candidate} misses the minimum {terms.minimum:g} by {lacking:.4f}; there was no Production before"
     gain = compared.candidate - compared.production
     rival = f"Production {compared.production:.4f} (version {production.version})"
     why = (

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import tempfile
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import matplotlib as mpl
 import mlflow
 import numpy as np
 import pandas as pd
+from mlflow.exceptions import RestException
 from mlflow.models import infer_signature
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score, roc_curve
 
@@ -47,6 +50,10 @@ class Recipe:
     without: frozenset[str] = frozenset()
     """Which of "model", "holdout", "shap", "plots" and the metrics is left out."""
 
+    def lacking(self, *parts: str) -> Recipe:
+        """Return the recipe without some parts."""
+        return replace(self, without=self.without | set(parts))
+
 
 def people(rows: int, seed: int) -> pd.DataFrame:
     """Return invented people with their label."""
@@ -72,6 +79,7 @@ def _part(values: pd.Series, weight: Any) -> pd.Series:
 
 def log_candidate(address: str, recipe: Recipe) -> str:
     """Log a candidate to the MLflow server at `address` and return its run's id."""
+    os.environ["MLFLOW_LOG_UV_FILES"] = os.environ["MLFLOW_UV_AUTO_DETECT"] = "false"  # not the repository's own
     mlflow.set_tracking_uri(address)
     mlflow.set_experiment(EXPERIMENT)
     frame = people(recipe.rows, recipe.seed)
@@ -150,3 +158,15 @@ def auc(weights: dict[str, Any], rows: int = 2_000, seed: int = 7) -> float:
     value = roc_auc_score(frame[LABEL], sum(_part(frame[name], weight) for name, weight in weights.items()))
     assert not math.isnan(value)
     return float(value)
+
+
+def promote_candidate(address: str, run_id: str, model: str) -> int:
+    """Register a candidate's model and give its version the alias `production`, with the client alone."""
+    client = mlflow.MlflowClient(address, address)
+    with suppress(RestException):  # it is there already
+        client.create_registered_model(model)
+    (logged,) = client.get_run(run_id).outputs.model_outputs
+    source = {"source": f"models:/{logged.model_id}", "model_id": logged.model_id, "run_id": run_id}
+    version = client.create_model_version(model, **source, await_creation_for=0)
+    client.set_registered_model_alias(model, "production", version.version)
+    return int(version.version)

@@ -38,7 +38,7 @@ class HandMade(PythonModel):
     def _part(self, name, values):
         weight = self.weights[name]
         if isinstance(weight, dict):
-            return values.map(weight).astype("float64")
+            return values.map(weight).fillna(0.0).astype("float64")
         return weight * (values.astype("float64") - self.means[name])
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,19 +20,28 @@ from streamlit.delta_generator import DeltaGenerator
 from stack.app import batch, form, plots
 from stack.app.heuristic import FORMULA, Heuristic
 from stack.app.production import ProductionModel, Seen, Shelf
-from stack.app.registry import Registry, Release, Unusable
-from stack.app.scoring import Scorer, Value
+from stack.app.registry import Evidence, Registry, Release, Unusable
+from stack.app.scoring import Scorer, Unit, Value
 
+# Streamlit leaves room at the top for a toolbar, of which nothing is left here.
+STYLE = "<style>.stMainBlockContainer {padding-top: 2.5rem; padding-bottom: 2rem} header {display: none}</style>"
 METRICS = {
-    "roc_auc": ("ROC AUC", "How often a person who leaves is ranked above one who stays. 0.5 is chance, 1 is perfect."),
+    "roc_auc": ("ROC AUC", "How often one who leaves ranks above one who stays. 0.5 is chance, 1 is perfect."),
     "pr_auc": (
         "PR AUC",
-        "Average precision: how clean the top of the ranking is. Chance is the share of those who leave.",
+        "Average precision: how clean the top of the ranking is. Chance is the share who leave.",
     ),
     "log_loss": ("Log loss", "How surprised the model is by what happened. Smaller is better."),
     "brier": ("Brier score", "The mean squared error of the probabilities. Smaller is better."),
     "accuracy": ("Accuracy", "The share of right verdicts at the threshold."),
     "threshold": ("Threshold", "The probability from which on a person counts as leaving."),
+}
+EFFECTS: dict[Unit, str] = {
+    "log-odds": (
+        "Beside each bar: what the value does to the odds, which are the number of people who leave for each one who "
+        "stays."
+    ),
+    "probability": "Beside each bar: what the value adds, in percentage points.",
 }
 PLOTS = {
     "roc": "ROC curve",
@@ -51,6 +62,7 @@ def shelf(address: str, name: str) -> Shelf:
 def main() -> None:
     """Draw the page."""
     st.set_page_config("Churn", str(Path(__file__).with_name("icon.svg")), layout="wide")
+    st.html(STYLE)
     address, name = os.environ.get("MLFLOW_TRACKING_URI", ""), os.environ.get("TASKFLOW_MODEL", "churn-model")
     st.title("Who is about to leave?")
     st.markdown(
@@ -64,14 +76,15 @@ def main() -> None:
         seen = Seen(problem="MLFLOW_TRACKING_URI is not set: the app does not know where MLflow is")
     scorer: Scorer = seen.model or Heuristic()
     banner(seen, name, address)
+    evidence = found_in_training(shelf(address, name), seen.model) if seen.model else None
     one, many, about = st.tabs(["One person", "A file of people", "The model"])
     with one:
-        one_person(scorer)
+        one_person(scorer, evidence.importance if isinstance(evidence, Evidence) else {})
     with many:
         many_people(scorer)
     with about:
         if seen.model:
-            about_model(shelf(address, name), seen.model)
+            about_model(seen.model, Registry(address), evidence)
         else:
             about_heuristic()
 
@@ -86,7 +99,7 @@ def banner(seen: Seen, name: str, address: str) -> None:
         told = "" if auc is None else f" · ROC AUC {auc:.3f}"
         st.caption(f"Answered by **{seen.model.title}**{told} · promoted in {address}")
     elif seen.problem:
-        st.error(f"{seen.problem}. Until it does, a **heuristic** answers: a rule of thumb, not a trained model.")
+        st.error(f"{seen.problem}. Meanwhile a **heuristic** answers: a rule of thumb, not a trained model.")
     else:
         st.warning(
             f"**There is no Production model yet.** No version of `{name}` in MLflow at {address} has the alias "
@@ -95,11 +108,20 @@ def banner(seen: Seen, name: str, address: str) -> None:
         )
 
 
-def one_person(scorer: Scorer) -> None:
-    """Ask for a person, and answer."""
+def found_in_training(stand: Shelf, model: ProductionModel) -> Evidence | Unusable:
+    """Return what the training of a model recorded, or why it cannot be had: scores do not hang on it."""
+    try:
+        return stand.evidence(model.release)
+    except Unusable as problem:
+        return problem
+
+
+def one_person(scorer: Scorer, importance: Mapping[str, float]) -> None:
+    """Ask for a person, the values that matter most first, and answer."""
+    fields = sorted(scorer.fields, key=lambda one: -importance.get(one.name, 0))
     left, right = st.columns([5, 7], gap="large")
     with left:
-        values = form.ask(scorer.fields, key=scorer.title)
+        values = form.ask(fields, key=scorer.title)
     with right:
         if problems := form.problems(scorer.fields, values):
             st.error("\n".join(f"- {problem}" for problem in problems))
@@ -111,17 +133,22 @@ def answer(scorer: Scorer, values: dict[str, Value]) -> None:
     """Show the probability of a person, the verdict and what it rests on."""
     person = form.person(values)
     started = time.perf_counter()
-    probability = float(scorer.score(person)["probability"].iloc[0])
-    explanation = scorer.explain(person)
+    try:
+        probability = float(scorer.score(person)["probability"].iloc[0])
+        explanation = scorer.explain(person)
+    except Unusable as problem:
+        st.error(f"No score: {problem}")
+        return
     milliseconds = (time.perf_counter() - started) * 1000
     number, bar = st.columns([2, 5], vertical_alignment="center")
-    number.metric("Probability of churn", f"{probability:.1%}")
+    by = ", by the heuristic" if isinstance(scorer, Heuristic) else ""
+    number.metric(f"Probability of churn{by}", f"{probability:.1%}")
     bar.altair_chart(plots.gauge(probability, scorer.threshold), width="stretch")
     verdict(probability, scorer)
     st.subheader("Why")
     st.markdown(
-        f"From the average person's {plots.average(explanation)} to this person's {probability:.0%}, one value at a "
-        "time, the largest effect first. The factor beside a bar is what it does to the odds."
+        f"From a typical person's {explanation.probability(explanation.base):.0%} to this person's {probability:.0%}, "
+        f"one value at a time, the largest effect first. {EFFECTS[explanation.unit]}"
     )
     st.altair_chart(plots.waterfall(explanation, scorer.fields, values), width="stretch")
     st.markdown("\n".join(f"- {one}" for one in plots.sentences(explanation, scorer.fields, values)))
@@ -141,8 +168,8 @@ def many_people(scorer: Scorer) -> None:
     left, right = st.columns([5, 7], gap="large")
     with left:
         st.markdown(
-            f"A CSV with a header and the columns below, in any order; other columns are kept. {scorer.title} "
-            f"adds {', '.join(f'`{name}`' for name in batch.RESULTS)}."
+            "A CSV whose header names the columns that are asked for, in any order; other columns are kept. "
+            f"{scorer.title} adds {', '.join(f'`{name}`' for name in batch.RESULTS)}."
         )
         st.download_button(
             "Download the template", batch.template(scorer.fields), "people.csv", "text/csv", icon=":material/download:"
@@ -154,7 +181,7 @@ def many_people(scorer: Scorer) -> None:
             return
         try:
             scored = scored_file(file, scorer)
-        except batch.Unreadable as problem:
+        except (batch.Unreadable, Unusable) as problem:
             st.error(f"**{file.name} cannot be scored.** {problem}")
             asked_columns(scorer)
             return
@@ -175,9 +202,7 @@ def scored_file(file: st.runtime.uploaded_file_manager.UploadedFile, scorer: Sco
     if st.session_state.get("scored of") != of:
         bar = st.progress(0.0, f"Scoring {file.name}")
         try:
-            st.session_state["scored"] = batch.score_csv(
-                file, scorer, progress=lambda share: _draw(bar, share, file.name)
-            )
+            st.session_state["scored"] = batch.score_csv(file, scorer, progress=partial(_draw, bar, file.name))
         finally:
             bar.empty()
         st.session_state["scored of"] = of
@@ -185,17 +210,17 @@ def scored_file(file: st.runtime.uploaded_file_manager.UploadedFile, scorer: Sco
     return done
 
 
-def _draw(bar: DeltaGenerator, share: float, name: str) -> None:
+def _draw(bar: DeltaGenerator, name: str, share: float) -> None:
     bar.progress(share, f"Scoring {name}")
 
 
 def results(scored: batch.Scored, scorer: Scorer, name: str) -> None:
     """Show what became of a file."""
     rows, people, leaving = st.columns(3)
-    rows.metric("Rows", f"{scored.rows:,}")
-    people.metric("Scored", f"{scored.scored:,}")
-    share = f"{scored.churning / scored.scored:.1%}" if scored.scored else "none"
-    leaving.metric("Likely to leave", f"{scored.churning:,}", share, delta_color="off", delta_arrow="off")
+    rows.metric("Rows", f"{scored.rows:,}", border=True)
+    people.metric("Scored", f"{scored.scored:,}", border=True)
+    share = f", {scored.churning / scored.scored:.0%}" if scored.scored else ""
+    leaving.metric(f"Likely to leave{share}", f"{scored.churning:,}", border=True)
     st.download_button(
         "Download the scored file",
         scored.content,
@@ -207,30 +232,30 @@ def results(scored: batch.Scored, scorer: Scorer, name: str) -> None:
     if scored.problem_count:
         unscored = scored.rows - scored.scored
         st.warning(f"{unscored:,} of {scored.rows:,} rows have no score; the column `problem` of the file says why.")
-        with st.expander(f"The first {len(scored.problems)} of {scored.problem_count:,} problems", expanded=True):
+        listed, all_of_them = len(scored.problems), f"{scored.problem_count:,} problems"
+        with st.expander(all_of_them if listed == scored.problem_count else f"The first {listed} of {all_of_them}"):
             told = [(one.line, one.column, one.value, one.expected) for one in scored.problems]
             st.dataframe(pd.DataFrame(told, columns=["Line", "Column", "Value", "Expected"]), hide_index=True)
+    if scored.unknown:
+        strange = ", ".join(f"{count:,} in `{name}`" for name, count in scored.unknown.items())
+        st.info(f"Texts that the model did not see in its training all count as one: {strange}.")
     if scored.scored:
         st.altair_chart(plots.histogram(scored.histogram, scorer.threshold), width="stretch")
     st.caption(f"The first {len(scored.preview)} rows")
     st.dataframe(scored.preview, hide_index=True)
 
 
-def about_model(stand: Shelf, model: ProductionModel) -> None:
+def about_model(model: ProductionModel, registry: Registry, evidence: Evidence | Unusable | None) -> None:
     """Show where the model comes from and what its training found."""
-    release = model.release
     for column, (name, (title, meaning)) in zip(st.columns(len(METRICS)), METRICS.items(), strict=True):
-        value = release.metrics.get(name)
-        column.metric(title, "not recorded" if value is None else f"{value:.3f}", help=meaning)
+        value = model.release.metrics.get(name)
+        column.metric(title, "not known" if value is None else f"{value:.3f}", help=meaning, border=True)
     left, right = st.columns([5, 7], gap="large")
     with left:
         st.subheader("Where it comes from")
-        origin(stand.registry, release)
-    try:
-        with st.spinner("Fetching the plots of its training"):
-            evidence = stand.evidence(release)
-    except Unusable as problem:
-        right.error(f"The plots of the training cannot be fetched. {problem}")
+        origin(registry, model.release)
+    if not isinstance(evidence, Evidence):
+        right.error(f"What its training recorded cannot be fetched. {evidence}")
         return
     with right:
         st.subheader("What it looks at")

@@ -61,6 +61,8 @@ class Scored:
     problems: list[Problem] = field(default_factory=list)
     """The first of them."""
     problem_count: int = 0
+    unknown: dict[str, int] = field(default_factory=dict)
+    """How many texts of each column the scorer does not know."""
     preview: pd.DataFrame = field(default_factory=pd.DataFrame)
     histogram: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, dtype="int64"))
     """How many probabilities lie in each of `BINS` equal parts of 0 to 1."""
@@ -133,12 +135,18 @@ def _scored(table: Table, scorer: Scorer, chunk_rows: int, advance: Callable[[],
         scores = _score_chunk(chunk, table.header, scorer, done)
         writer.writerows(scores[[*kept, *RESULTS]].itertuples(index=False, name=None))
         if done.preview.empty:
-            done.preview = scores[[*kept, *RESULTS]].head(PREVIEW_ROWS)
+            done.preview = _preview(scores[[*kept, *RESULTS]])
         advance()
     if not done.rows:
         raise Unreadable("The file has a header, but no rows below it.")
     done.content = text.getvalue().encode()
     return done
+
+
+def _preview(scores: pd.DataFrame) -> pd.DataFrame:
+    first = scores.head(PREVIEW_ROWS)
+    numbers = {name: pd.to_numeric(first[name]) for name in ("probability", "prediction")}  # nothing instead of ""
+    return first.assign(**numbers)
 
 
 def _refuse_missing_columns(header: list[str], scorer: Scorer) -> None:
@@ -156,20 +164,20 @@ def _refuse_missing_columns(header: list[str], scorer: Scorer) -> None:
 def _score_chunk(chunk: list[tuple[int, Row]], header: list[str], scorer: Scorer, done: Scored) -> pd.DataFrame:
     """Return the rows as they came in with their results, and count them in `done`."""
     width = len(header)
-    lines = pd.Series([line for line, _ in chunk])
     rows = pd.DataFrame([(row + [""] * width)[:width] for _, row in chunk], columns=header, dtype="object")
-    problems = pd.Series("", index=rows.index)
+    problems, told = pd.Series("", index=rows.index), []
     for position, (line, row) in enumerate(chunk):
         if len(row) != width:
             expected = f"{width} values, as the header has; there are {len(row)}"
             problems[position] = f"expected {expected}"
-            _tell(done, [Problem(line, "(the row)", table_text(row), expected)])
+            told.append(Problem(line, "(the row)", _short(row), expected))
     people = pd.DataFrame(index=rows.index)
     for one in scorer.fields:
         people[one.name], bad = convert(rows[one.name], one)
         bad &= problems.eq("")
         problems[bad] = f"{one.name}: expected {one.expected}"
-        _tell(done, (Problem(lines[at], one.name, rows[one.name][at], one.expected) for at in bad[bad].index))
+        told += [Problem(chunk[at][0], one.name, rows[one.name][at], one.expected) for at in bad[bad].index]
+    _tell(done, told)
     return _with_results(rows, people[problems.eq("")], problems, scorer, done)
 
 
@@ -183,20 +191,24 @@ def _with_results(
         results.loc[people.index, "prediction"] = scores["prediction"].astype("object")
         done.churning += int((scores["prediction"] == 1).sum())
         done.histogram += np.histogram(scores["probability"], bins=BINS, range=(0, 1))[0]
+        _count_unknown(people, scorer, done)
     done.rows += len(rows)
     done.scored += len(people)
     return results
 
 
-def _tell(done: Scored, problems: Iterable[Problem]) -> None:
-    for problem in problems:
-        done.problem_count += 1
-        if len(done.problems) < SHOWN_PROBLEMS:
-            done.problems.append(problem)
+def _count_unknown(people: pd.DataFrame, scorer: Scorer, done: Scored) -> None:
+    for one in scorer.fields:
+        if one.levels and (count := int((~people[one.name].isin(one.levels) & people[one.name].notna()).sum())):
+            done.unknown[one.name] = done.unknown.get(one.name, 0) + count
 
 
-def table_text(row: Row) -> str:
-    """Return a row as one short text."""
+def _tell(done: Scored, problems: list[Problem]) -> None:
+    done.problem_count += len(problems)
+    done.problems += sorted(problems, key=lambda one: one.line)[: SHOWN_PROBLEMS - len(done.problems)]
+
+
+def _short(row: Row) -> str:
     text = ", ".join(row)
     return text if len(text) <= 60 else f"{text[:59]}…"
 
@@ -206,8 +218,6 @@ def convert(texts: pd.Series[str], asked: Field) -> tuple[pd.Series, pd.Series[b
     texts = texts.str.strip()
     empty = texts.eq("")
     values, good = _CONVERSIONS[asked.kind](texts)
-    if asked.levels:
-        good &= texts.isin(asked.levels)
     return values, ~good & ~(empty & asked.optional)
 
 
@@ -219,7 +229,7 @@ def _numbers(texts: pd.Series[str]) -> tuple[pd.Series, pd.Series[bool]]:
 def _integers(texts: pd.Series[str]) -> tuple[pd.Series, pd.Series[bool]]:
     values, good = _numbers(texts)
     good &= values.mod(1).eq(0) & values.abs().le(_LARGEST_INTEGER)
-    return values.where(good, 0).astype("int64"), good
+    return values.where(good), good
 
 
 def _booleans(texts: pd.Series[str]) -> tuple[pd.Series, pd.Series[bool]]:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COLUMNS = 2
+SHOWN = 12
+"""Fields beyond these are folded away, if there are more than a few of them."""
+_FEW = 4
 _ANSWERS: dict[str, bool | None] = {"Yes": True, "No": False}
 _UNKNOWN: dict[str, bool | None] = {"Unknown": None}
 
@@ -23,13 +26,22 @@ def ask(fields: Sequence[Field], *, key: str) -> dict[str, Value]:
 
     `key` tells the forms of different models apart: a new version begins with its own example.
     """
-    values: dict[str, Value] = {}
+    shown = len(fields) if len(fields) <= SHOWN + _FEW else SHOWN
     with st.form(f"person {key}", border=True):
-        columns = st.columns(COLUMNS)
-        for position, field in enumerate(fields):
-            with columns[position % COLUMNS]:
-                values[field.name] = _WIDGETS[field.kind](field, f"{key} {field.name}")
+        values = _grid(fields[:shown], key)
+        if rest := fields[shown:]:
+            with st.expander(f"{len(rest)} more values, which matter less"):
+                values |= _grid(rest, key)
         st.form_submit_button("Score", type="primary", width="stretch")
+    return values
+
+
+def _grid(fields: Sequence[Field], key: str) -> dict[str, Value]:
+    values: dict[str, Value] = {}
+    columns = st.columns(COLUMNS)
+    for position, field in enumerate(fields):
+        with columns[position % COLUMNS]:
+            values[field.name] = _WIDGETS[field.kind](field, f"{key} {field.name}")
     return values
 
 
@@ -68,7 +80,7 @@ def _text(field: Field, key: str) -> str | None:
     if not field.levels:
         return st.text_input(field.title, value=start, key=key, help=_help(field)).strip() or None
     position = field.levels.index(start) if start in field.levels else None
-    return st.selectbox(field.title, field.levels, index=position, key=key, help=_help(field))
+    return st.selectbox(field.title, field.levels, index=position, key=key, help=_help(field), accept_new_options=True)
 
 
 _WIDGETS: dict[str, Callable[[Field, str], Value]] = {

@@ -30,9 +30,9 @@ class Term:
 
 
 TERMS = (
-    Term(Field("days_since_last_payment", "number", 20.0), weight=0.05, limit=90, typical=20),
-    Term(Field("payments", "number", 4.0), weight=-0.15, limit=20, typical=4),
-    Term(Field("days_since_last_login", "number", 10.0), weight=0.02, limit=90, typical=10),
+    Term(Field("days_since_last_payment", "number", 45.0), weight=0.05, limit=90, typical=20),
+    Term(Field("payments", "number", 2.0), weight=-0.15, limit=20, typical=4),
+    Term(Field("days_since_login", "number", 30.0), weight=0.02, limit=90, typical=10),
 )
 START = -1.0
 FORMULA = (

@@ -8,7 +8,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from stack.app.scoring import Explanation, Field, Value, probability
+from stack.app.scoring import Explanation, Field, Unit, Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,63 +20,86 @@ Layered = alt.LayerChart | alt.FacetChart
 MORE, LESS, NEUTRAL, TRACK = "#C4553B", "#2B7A82", "#8A94A6", "#E6E9EF"
 SHOWN = 12
 """Contributions beyond these are drawn as one."""
-_AS_PROBABILITY = "format(1 / (1 + exp(-datum.value)), '.0%')"
-_ROW_HEIGHT = 30
+_AS_PROBABILITY = "format(1 / (1 + exp(-datum.value)), '.1~%')"
+_INK = "#20242C"
+_ROW_HEIGHT, _AXIS_HEIGHT = 30, 60
+_NOTHING = 0.0005
+"""A contribution too small to be seen in a probability."""
+_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2)
+"""Distances of ticks, in probability."""
 
 
 def gauge(value: float, threshold: float) -> Layered:
     """Return a bar from 0 to 1, filled up to a probability, with a mark at the threshold."""
     colour = MORE if value >= threshold else LESS
     axis = alt.Axis(format=".0%", values=[0, 0.25, 0.5, 0.75, 1], title=None, grid=False, domain=False, ticks=False)
-    scale = alt.X("value:Q", scale=alt.Scale(domain=[0, 1]), axis=axis)
-    base = alt.Chart(pd.DataFrame({"value": [1.0]}))
-    track = base.mark_bar(color=TRACK, height=26, cornerRadius=6).encode(x=scale)
-    filled = (
-        alt.Chart(pd.DataFrame({"value": [value]})).mark_bar(color=colour, height=26, cornerRadius=6).encode(x=scale)
-    )
+    x = alt.X("value:Q", scale=alt.Scale(domain=[0, 1]), axis=axis)
+    full, part = (alt.Chart(pd.DataFrame({"value": [end]})) for end in (1.0, value))
     at = alt.Chart(pd.DataFrame({"value": [threshold], "text": [f"threshold {threshold:.0%}"]}))
-    mark = at.mark_tick(color="#20242C", thickness=3, height=40).encode(x=scale)
-    label = at.mark_text(dy=-29, color="#20242C", fontSize=12).encode(x=scale, text="text:N")
-    return alt.layer(track, filled, mark, label).properties(height=90)
+    return alt.layer(
+        full.mark_bar(color=TRACK, height=24, cornerRadius=6).encode(x=x),
+        part.mark_bar(color=colour, height=24, cornerRadius=6).encode(x=x),
+        at.mark_tick(color=_INK, thickness=3, height=38).encode(x=x),
+        at.mark_text(dy=-28, color=_INK, fontSize=12).encode(x=x, text="text:N"),
+    ).properties(height=125)
 
 
 def waterfall(explanation: Explanation, fields: Sequence[Field], values: Mapping[str, Value]) -> Layered:
-    """Return how the values of a person lead from the average score to their own, the largest step first.
+    """Return how the values of a person lead from the typical score to their own, the largest step first.
 
-    The steps are those of SHAP, in log-odds, which add up; the axis is labelled with the probabilities that they
-    stand for.
+    The steps are SHAP values, which add up; where they are log-odds, the axis is labelled with the probabilities that
+    they stand for.
     """
     steps = _steps(explanation, fields, values)
-    order = list(steps["label"])
-    y = alt.Y("label:N", sort=order, title=None, axis=alt.Axis(labelLimit=280, ticks=False, domain=False))
-    # The scale is open at both ends of the data, so that the labels beside the bars have room.
-    low, high = steps[["start", "end"]].min().min(), steps[["start", "end"]].max().max()
-    room = max((high - low) * 0.12, 0.1)
-    scale = alt.Scale(domain=[low - room, high + room], nice=False)
-    x = alt.X(
-        "start:Q", scale=scale, axis=alt.Axis(labelExpr=_AS_PROBABILITY, title="Probability of churn", tickCount=7)
-    )
-    colour = alt.Color("kind:N", scale=alt.Scale(domain=["more", "less"], range=[MORE, LESS]), legend=None)
-    tooltip = [alt.Tooltip("label:N", title="Value"), alt.Tooltip("part:Q", format="+.3f", title="Log-odds")]
+    low, high = _room(steps, explanation.unit)
+    scale, axis = alt.Scale(domain=[low, high], nice=False), alt.Axis(format=".0%", title=None)
+    if explanation.unit == "log-odds":
+        ticks = _round_probabilities(explanation.probability(low), explanation.probability(high))
+        axis = alt.Axis(values=ticks, labelExpr=_AS_PROBABILITY, title=None)
+    labels = alt.Axis(labelLimit=300, labelOverlap=False, ticks=False, domain=False)
+    y = alt.Y("label:N", sort=list(steps["label"]), title=None, axis=labels)
+    start, end = alt.X("start:Q", scale=scale, axis=axis), alt.X("end:Q", scale=scale, axis=axis)
+    kinds = alt.Scale(domain=["more", "less", "none"], range=[MORE, LESS, NEUTRAL])
+    colour = alt.Color("kind:N", scale=kinds, legend=None)
+    tooltip = [
+        alt.Tooltip("label:N", title="Value"),
+        alt.Tooltip("part:Q", format="+.3f", title=explanation.unit.capitalize()),
+    ]
     chart = alt.Chart(steps)
-    bars = chart.mark_bar(height=18, cornerRadius=3).encode(y=y, x=x, x2="end:Q", color=colour, tooltip=tooltip)
-    end = alt.X("end:Q", scale=scale)
-    more = chart.transform_filter("datum.kind == 'more'").mark_text(align="left", dx=5, color=MORE, fontWeight="bold")
-    less = chart.transform_filter("datum.kind == 'less'").mark_text(align="right", dx=-5, color=LESS, fontWeight="bold")
-    texts = [one.encode(y=y, x=end, text="text:N") for one in (more, less)]
-    rules = [_rule(explanation.base, scale), _rule(explanation.log_odds, scale)]
-    return alt.layer(*rules, bars, *texts).properties(height=_ROW_HEIGHT * len(steps) + 45)
+    right, left = (chart.transform_filter(f"datum.kind {sign} 'less'") for sign in ("!=", "=="))
+    return alt.layer(
+        *(_rule(at, start) for at in (explanation.base, explanation.score)),
+        chart.mark_bar(height=18, cornerRadius=3).encode(y=y, x=start, x2="end:Q", color=colour, tooltip=tooltip),
+        right.mark_text(align="left", dx=5, fontWeight="bold").encode(y=y, x=end, text="text:N", color=colour),
+        left.mark_text(align="right", dx=-5, fontWeight="bold").encode(y=y, x=end, text="text:N", color=colour),
+    ).properties(height=_ROW_HEIGHT * len(steps) + _AXIS_HEIGHT)
 
 
-def _rule(at: float, scale: alt.Scale) -> alt.Chart:
-    line = alt.Chart(pd.DataFrame({"start": [at]})).mark_rule(color=NEUTRAL, strokeDash=[4, 4])
-    drawn: alt.Chart = line.encode(x=alt.X("start:Q", scale=scale))
-    return drawn
+def _rule(at: float, x: alt.X) -> alt.Chart:
+    rule: alt.Chart = alt.Chart(pd.DataFrame({"start": [at]})).mark_rule(color=NEUTRAL, strokeDash=[4, 4]).encode(x=x)
+    return rule
+
+
+def _room(steps: pd.DataFrame, unit: Unit) -> tuple[float, float]:
+    """Return the ends of an axis on which the labels beside the bars find room too."""
+    low, high = float(steps[["start", "end"]].min().min()), float(steps[["start", "end"]].max().max())
+    least = {"log-odds": 1.0, "probability": 0.2}[unit]
+    room = max((high - low) * 0.12, (least - (high - low)) / 2, least / 10)
+    return low - room, high + room
+
+
+def _round_probabilities(first: float, last: float) -> list[float]:
+    """Return the log-odds of round probabilities between two probabilities, about eight."""
+    distance = next((one for one in _TICKS if (last - first) / one <= 8), _TICKS[-1])
+    inside = {n * distance for n in range(1, round(1 / distance))}
+    far = {0.001, 0.01, 0.05, 0.95, 0.99, 0.999} if distance >= 0.1 else set()
+    shown = sorted({round(one, 6) for one in inside | far if first < one < last})
+    return [float(np.log(one / (1 - one))) for one in shown]
 
 
 def _steps(explanation: Explanation, fields: Sequence[Field], values: Mapping[str, Value]) -> pd.DataFrame:
-    ranked = sorted(explanation.contributions.items(), key=lambda part: -abs(part[1]))
     titles = {field.name: f"{field.title}: {written(values[field.name])}" for field in fields}
+    ranked = _ranked(explanation)
     parts = [(titles[name], part) for name, part in ranked[:SHOWN]]
     if rest := ranked[SHOWN:]:
         parts.append((f"{len(rest)} others", sum(part for _, part in rest)))
@@ -87,10 +110,28 @@ def _steps(explanation: Explanation, fields: Sequence[Field], values: Mapping[st
             "part": [part for _, part in parts],
             "start": [explanation.base, *ends[:-1]],
             "end": ends,
-            "kind": ["more" if part > 0 else "less" for _, part in parts],
-            "text": [f"×{np.exp(part):.2g}" for _, part in parts],
+            "kind": [_kind(part) for _, part in parts],
+            "text": [_effect(part, explanation.unit) for _, part in parts],
         }
     )
+
+
+def _ranked(explanation: Explanation) -> list[tuple[str, float]]:
+    return sorted(explanation.contributions.items(), key=lambda part: -abs(part[1]))
+
+
+def _kind(part: float) -> str:
+    if abs(part) < _NOTHING:
+        return "none"
+    return "more" if part > 0 else "less"
+
+
+def _effect(part: float, unit: Unit) -> str:
+    if _kind(part) == "none":
+        return "no effect"
+    if unit == "probability":
+        return f"{100 * part:+.1f}"
+    return f"× {np.exp(part):.2f}" if part > 0 else f"÷ {np.exp(-part):.2f}"
 
 
 def importance(values: Mapping[str, float], titles: Mapping[str, str]) -> alt.Chart:
@@ -100,14 +141,19 @@ def importance(values: Mapping[str, float], titles: Mapping[str, str]) -> alt.Ch
         alt.Chart(frame)
         .mark_bar(color=LESS, height=16, cornerRadius=3)
         .encode(
-            y=alt.Y("column:N", sort="-x", title=None, axis=alt.Axis(labelLimit=260, ticks=False, domain=False)),
-            x=alt.X("value:Q", title="Mean |SHAP| (log-odds)"),
+            y=alt.Y(
+                "column:N",
+                sort="-x",
+                title=None,
+                axis=alt.Axis(labelLimit=300, labelOverlap=False, ticks=False, domain=False),
+            ),
+            x=alt.X("value:Q", title="Mean absolute SHAP value"),
             tooltip=[
                 alt.Tooltip("column:N", title="Column"),
                 alt.Tooltip("value:Q", format=".4f", title="Mean |SHAP|"),
             ],
         )
-        .properties(height=26 * len(frame) + 45)
+        .properties(height=26 * len(frame) + _AXIS_HEIGHT)
     )
     return chart
 
@@ -118,7 +164,8 @@ def histogram(counts: NDArray[np.int64], threshold: float) -> Layered:
     frame = pd.DataFrame({"start": edges[:-1], "end": edges[1:], "people": counts})
     frame["kind"] = np.where(frame["end"] - 1e-9 > threshold, "more", "less")
     colour = alt.Color("kind:N", scale=alt.Scale(domain=["more", "less"], range=[MORE, LESS]), legend=None)
-    x = alt.X("start:Q", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format=".0%", title="Probability of churn"))
+    axis = alt.Axis(format=".0%", title="Probability of churn", grid=False)
+    x = alt.X("start:Q", bin="binned", scale=alt.Scale(domain=[0, 1]), axis=axis)
     bars = (
         alt.Chart(frame)
         .mark_bar(stroke="white")
@@ -128,23 +175,17 @@ def histogram(counts: NDArray[np.int64], threshold: float) -> Layered:
     return alt.layer(bars, rule).properties(height=280)
 
 
-def sentences(
-    explanation: Explanation, fields: Sequence[Field], values: Mapping[str, Value], count: int = 3
-) -> list[str]:
-    """Return the largest contributions in plain words."""
+def sentences(explanation: Explanation, fields: Sequence[Field], values: Mapping[str, Value]) -> list[str]:
+    """Return the three largest contributions in plain words."""
     titles = {field.name: field.title for field in fields}
-    ranked = sorted(explanation.contributions.items(), key=lambda part: -abs(part[1]))
-    return [_sentence(titles[name], values[name], part) for name, part in ranked[:count] if abs(part) >= 0.005]
+    largest = [(name, part) for name, part in _ranked(explanation)[:3] if _kind(part) != "none"]
+    return [f"**{titles[name]}: {written(values[name])}** {_does(part, explanation.unit)}." for name, part in largest]
 
 
-def _sentence(title: str, value: Value, part: float) -> str:
-    does = "raises" if part > 0 else "lowers"
-    return f"**{title}** of {written(value)} {does} the odds of churn to {np.exp(part):.2g} times the average person's."
-
-
-def average(explanation: Explanation) -> str:
-    """Return the average person's probability."""
-    return f"{probability(explanation.base):.0%}"
+def _does(part: float, unit: Unit) -> str:
+    if unit == "probability":
+        return f"{'raises' if part > 0 else 'lowers'} the probability of churn by {100 * abs(part):.1f} points"
+    return f"{'multiplies' if part > 0 else 'divides'} the odds of churn by {np.exp(abs(part)):.2f}"
 
 
 def written(value: Value) -> str:

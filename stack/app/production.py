@@ -47,20 +47,27 @@ class ProductionModel:
         return self.release.metrics.get("threshold", 0.5)
 
     def score(self, people: pd.DataFrame) -> pd.DataFrame:
-        """Return the columns `probability` and `prediction` of each row."""
-        scores: pd.DataFrame = self.model.predict(self._typed(people))
+        """Return the columns `probability` and `prediction` of each row; raise Unusable."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            scores: pd.DataFrame = self.model.predict(self._typed(people))
+        except (MlflowException, ValueError) as error:
+            raise Unusable(f"{self.title}, refuses the values: {error}") from error
         return scores[["probability", "prediction"]].set_axis(people.index)
 
     def explain(self, person: pd.DataFrame) -> Explanation:
         """Return the SHAP values of one person."""
-        python_model = self.model.unwrap_python_model()
-        parts = python_model.contributions(self._typed(person)).iloc[0]
-        return Explanation(float(python_model.base_value), {str(name): float(part) for name, part in parts.items()})
+        scorer = self.model.unwrap_python_model()
+        parts = scorer.contributions(self._typed(person)).iloc[0]
+        contributions = {str(name): float(part) for name, part in parts.items()}
+        return Explanation(float(scorer.base_value), contributions, getattr(scorer, "contribution_unit", "log-odds"))
 
     def _typed(self, people: pd.DataFrame) -> pd.DataFrame:
-        """Return the columns in the types of the signature, on which MLflow insists."""
+        """Return the columns in the types of the signature, on which MLflow insists; what is missing stays missing."""
         wanted = {column.name: column.type.to_pandas() for column in self.model.metadata.get_input_schema()}
-        return people[list(wanted)].astype(wanted)
+        whole = {name: kind for name, kind in wanted.items() if people[name].notna().all()}
+        return people[list(wanted)].astype(whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +125,23 @@ class Shelf:
 def _loaded(registry: Registry, release: Release) -> ProductionModel:
     from mlflow import pyfunc
 
-    with registry.answering():
-        try:
+    try:
+        with registry.answering():
             model: Any = pyfunc.load_model(f"models:/{release.name}/{release.version}")
-            return ProductionModel(release, model, _fields(model))
-        except (ImportError, AttributeError, TypeError, ValueError, OSError) as error:  # it may need what is not here
-            reason = f"{type(error).__name__}: {error}"
-            raise Unusable(f"{release.name}, version {release.version}, cannot be loaded: {reason}") from error
+        loaded = ProductionModel(release, model, _fields(model))
+        _warm(loaded)
+    except (ImportError, LookupError, AttributeError, TypeError, ValueError) as error:  # it may need what is not here
+        reason = f"{type(error).__name__}: {error}"
+        raise Unusable(f"{release.name}, version {release.version}, cannot be loaded: {reason}") from error
+    return loaded
+
+
+def _warm(loaded: ProductionModel) -> None:
+    """Score the model's own example: the first score takes longer than all others."""
+    example = loaded.model.input_example
+    if example is not None:
+        loaded.score(example)
+        loaded.explain(example.head(1))
 
 
 def _fields(model: Any) -> tuple[Field, ...]:
@@ -139,7 +156,7 @@ def _fields(model: Any) -> tuple[Field, ...]:
             name=column.name,
             kind=_kind(column),
             example=None if example is None else _plain(example[column.name].iloc[0]),
-            levels=tuple(map(str, levels.get(column.name, ()))),
+            levels=tuple(levels.get(column.name, ())) if _kind(column) == "text" else (),
             optional=not column.required,
         )
         for column in schema.inputs

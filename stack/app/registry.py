@@ -135,12 +135,12 @@ class Registry:
         try:
             yield
         except (MlflowException, RequestException) as error:
-            raise Unusable(f"MLflow at {self.address}: {_problem(error)}") from error
+            raise Unusable(f"MLflow at {self.address}{_problem(error)}") from error
 
 
 def _problem(error: MlflowException | RequestException) -> str:
     text = " ".join(str(error).split())
     for sign in _NO_ANSWER:
         if sign.lower() in text.lower():
-            return f"it does not answer ({sign.lower()})"
-    return text if len(text) <= 300 else f"{text[:299]}…"
+            return f" does not answer ({sign.lower()})"
+    return f": {text if len(text) <= 300 else f'{text[:299]}…'}"

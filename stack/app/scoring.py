@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Kind = Literal["number", "integer", "boolean", "text"]
+Unit = Literal["log-odds", "probability"]
 Value = float | int | bool | str | None
 
 
@@ -24,7 +25,7 @@ class Field:
     kind: Kind
     example: Value = None
     levels: tuple[str, ...] = ()
-    """The texts that the scorer knows; none where any text will do."""
+    """The texts that the scorer knows; all others count as one. None where any text will do."""
     optional: bool = False
     """Whether the value may be missing."""
 
@@ -37,9 +38,9 @@ class Field:
     def expected(self) -> str:
         """What a value must be, in words."""
         if self.levels:
-            return f"one of {', '.join(self.levels)}"
+            return f"a text: {', '.join(self.levels)}, or another"
         return {
-            "number": "a number, as 12.5",
+            "number": "a number, such as 12.5",
             "integer": "a whole number",
             "boolean": "true or false",
             "text": "a text",
@@ -48,15 +49,21 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why one person got a score: what each value adds to that of the average person, in log-odds."""
+    """Why one person got a score: what each value adds to that of a typical person."""
 
     base: float
     contributions: Mapping[str, float]
+    unit: Unit = "log-odds"
 
     @property
-    def log_odds(self) -> float:
-        """The score itself."""
+    def score(self) -> float:
+        """What they add up to."""
         return self.base + sum(self.contributions.values())
+
+    def probability(self, score: float) -> float:
+        """Return the probability that a score in this unit stands for."""
+        with np.errstate(over="ignore"):
+            return score if self.unit == "probability" else float(1 / (1 + np.exp(-score)))
 
 
 class Scorer(Protocol):
@@ -79,8 +86,3 @@ class Scorer(Protocol):
 
     def explain(self, person: pd.DataFrame) -> Explanation:
         """Return why the only row of `person` got its score."""
-
-
-def probability(log_odds: float) -> float:
-    """Return the probability that log-odds stand for."""
-    return float(1 / (1 + np.exp(-log_odds)))

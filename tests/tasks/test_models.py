@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from tasks.models import Evaluation
 
 CONNECTION = "mlflow_default"
+BARE = Recipe().lacking("plots", "shap")
+"""What an evaluation looks at, and no more."""
 FEWER = {name: weight for name, weight in TRUTH.items() if name != "balance"}
 
 
@@ -36,13 +38,19 @@ def address(mlflow_server: Any) -> str:
 @pytest.fixture(scope="session")
 def strong(address: str) -> str:
     """The run of a candidate that is as good as can be."""
-    return log_candidate(address, Recipe())
+    return log_candidate(address, BARE)
 
 
 @pytest.fixture(scope="session")
 def weak(address: str) -> str:
     """The run of a candidate that overlooks much."""
-    return log_candidate(address, Recipe(weights=WEAK, run_id="manual__0"))
+    return log_candidate(address, replace(BARE, weights=WEAK, run_id="manual__0"))
+
+
+@pytest.fixture(scope="session")
+def again(address: str) -> str:
+    """The run of a candidate that is just as good: the same data, trained once more."""
+    return log_candidate(address, replace(BARE, run_id="manual__2"))
 
 
 @pytest.fixture
@@ -90,7 +98,7 @@ def test_first_candidate_passes(client: mlflow.MlflowClient, model: str, strong:
         "margin": 0.005,
         "missed_by": 0.0,
         "compared_on": "holdout",
-        "verdict": f"ROC AUC {auc(TRUTH):.4f} reaches the minimum 0.5; there is no Production yet",
+        "verdict": f"ROC AUC {auc(TRUTH):.4f} reaches the minimum 0.5; there was no Production before",
         "version_page": f"{address}/#/models/{model}/versions/1",
     }
     version = client.get_model_version(model, "1")
@@ -109,7 +117,8 @@ def test_minimum_is_missed(model: str, weak: str, run: Run) -> None:
     lacking = 0.7 - auc(WEAK)
     assert (found.promote, found.missed_by) == (False, pytest.approx(lacking))
     assert (
-        found.verdict == f"ROC AUC {auc(WEAK):.4f} misses the minimum 0.7 by {lacking:.4f}; there is no Production yet"
+        found.verdict
+        == f"ROC AUC {auc(WEAK):.4f} misses the minimum 0.7 by {lacking:.4f}; there was no Production before"
     )
 
 
@@ -126,10 +135,9 @@ def test_better_candidate_wins(client: mlflow.MlflowClient, model: str, weak: st
     assert (alias(client, model), stages(client, model)) == (2, {1: "Archived", 2: "Production"})
 
 
-def test_equal_candidate_skips(client: mlflow.MlflowClient, model: str, strong: str, address: str, run: Run) -> None:
+def test_equal_candidate_skips(client: mlflow.MlflowClient, model: str, strong: str, again: str, run: Run) -> None:
     """The same data trained again gains nothing: Production stays, and the version is kept unpromoted."""
     judged(model, strong, run)
-    again = log_candidate(address, Recipe(run_id="manual__2"))
     found = judged(model, again, replace(run, run_id="manual__2"))
     assert (found.promote, found.gain, found.missed_by) == (False, 0.0, 0.005)
     assert found.verdict == (
@@ -139,10 +147,9 @@ def test_equal_candidate_skips(client: mlflow.MlflowClient, model: str, strong: 
     assert (alias(client, model), stages(client, model)) == (1, {1: "Production", 2: "None"})
 
 
-def test_no_margin_needs_gain(model: str, strong: str, address: str, run: Run) -> None:
+def test_no_margin_needs_gain(model: str, strong: str, again: str, run: Run) -> None:
     """With a margin of 0 an equal candidate does not beat Production either."""
     judged(model, strong, run)
-    again = log_candidate(address, Recipe(run_id="manual__2"))
     assert not evaluate(CONNECTION, model, again, margin=0.0, run=run).promote
 
 
@@ -170,7 +177,7 @@ def test_changed_features_use_records(
 ) -> None:
     """A Production that needs a column the candidate's rows lack is judged by its recorded metric, and it is said."""
     judged(model, strong, run)
-    fewer = log_candidate(address, Recipe(weights=FEWER, rows=1_500))
+    fewer = log_candidate(address, replace(BARE, weights=FEWER, rows=1_500))
     with caplog.at_level(logging.INFO):
         found = evaluate(CONNECTION, model, fewer, run=run)
     recorded = client.get_run(strong).data.metrics["roc_auc"], client.get_run(fewer).data.metrics["roc_auc"]
@@ -182,8 +189,8 @@ def test_changed_features_use_records(
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        (Recipe(without=frozenset({"model"})), "logged model 'model' does not exist in run"),
-        (Recipe(without=frozenset({"holdout"})), "artifact 'holdout.parquet' does not exist in run"),
+        (BARE.lacking("model"), "logged model 'model' does not exist in run"),
+        (BARE.lacking("holdout"), "artifact 'holdout.parquet' does not exist in run"),
     ],
     ids=["model", "holdout"],
 )
