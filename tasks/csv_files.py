@@ -1,0 +1,97 @@
+"""A CSV file before anybody reads its rows: its header, and whether its end is there.
+
+Knows the text of the file; knows nothing of types, and starts no Spark: what is wrong here is told of at once.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+_LONGEST_LINE = 1 << 20
+_SEPARATORS = ",;|\t"
+
+
+def read_header(file: Path, separator: str) -> list[str]:
+    """Return the names in the first line; raise ValueError for a file that has none."""
+    with file.open("rb") as opened:
+        first = opened.readline(_LONGEST_LINE)
+        if not first.strip(b"\xef\xbb\xbf\r\n\t "):
+            raise ValueError("is empty" if not opened.read(1) else "has no header: its first line is empty")
+    try:
+        (names,) = csv.reader([first.decode("utf-8-sig")], delimiter=separator, strict=True)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is not UTF-8 text: byte {error.start + 1} of the header; export it as UTF-8") from None
+    except csv.Error as error:
+        raise ValueError(f"has a header that cannot be read ({error})") from None
+    return [name.strip() for name in names]
+
+
+def header_problems(names: Sequence[str], declared: Collection[str], separator: str, *, closed: bool) -> Iterator[str]:
+    """Yield what is wrong with a header: columns that are missing, that stand there twice or, if `closed`, others."""
+    others = [name for name in names if name not in declared]
+    for name in declared:
+        if name not in names:
+            near = get_close_matches(name, others, n=1) or [one for one in others if one.lower() == name.lower()]
+            meant = f'; did you mean "{near[0]}"?' if near else ""
+            yield f'has no column "{name}"{meant}{_other_separator(names, separator)} Its columns: {", ".join(names)}'
+    for name, count in Counter(names).items():
+        if count > 1 and name in declared:
+            yield f'has {count} columns "{name}"'
+    if closed and others and set(declared) <= set(names):
+        yield f"has columns that are not declared: {', '.join(others)}; declare them, or set ignore_other_columns: true"
+
+
+def _other_separator(names: Sequence[str], separator: str) -> str:
+    likely = [one for one in _SEPARATORS if one != separator and len(names) == 1 and one in names[0]]
+    return f"; it seems to be separated by {likely[0]!r}: set `separator`." if likely else "."
+
+
+def check_end(file: Path, separator: str, fields: int) -> None:
+    """Raise ValueError where the file holds no row, or ends in the middle of one."""
+    last = _last_line(file)
+    if last is None:
+        raise ValueError("has a header and no rows")
+    if problem := _cut(last, separator, fields):
+        shown = last[:60].decode("utf-8", "replace")
+        remedy = "the file seems to be cut off; export or copy it again"
+        raise ValueError(f'ends in line {_lines(file):,} {problem} ("{shown}"): {remedy}')
+
+
+def _cut(last: bytes, separator: str, fields: int) -> str | None:
+    """Return where a last line breaks off. Bytes that are no text elsewhere in it are the business of its column."""
+    try:
+        last.decode()
+    except UnicodeDecodeError as error:
+        if error.end == len(last):
+            return "within a character"
+    try:
+        (found,) = csv.reader([last.decode("utf-8", "replace")], delimiter=separator, strict=True)
+    except csv.Error:
+        return "within quotes"
+    return f"after {len(found)} of {fields} fields" if len(found) < fields else None
+
+
+def _last_line(file: Path) -> bytes | None:
+    """Return the last line that is not empty; None where that is the header."""
+    with file.open("rb") as opened:
+        size = opened.seek(0, os.SEEK_END)
+        opened.seek(max(size - _LONGEST_LINE, 0))
+        lines = opened.read().splitlines()
+    there = [place for place, line in enumerate(lines) if line.strip()]
+    return lines[there[-1]] if there and (there[-1] > 0 or size > _LONGEST_LINE) else None
+
+
+def _lines(file: Path) -> int:
+    """Return the number of the last line that is not empty."""
+    count, ends, tail = 0, 0, b""
+    with file.open("rb") as opened:
+        while block := opened.read(_LONGEST_LINE):
+            count += block.count(b"\n")
+            tail = (tail + block)[-_LONGEST_LINE:]
+    ends = len(tail) - len(tail.rstrip(b"\r\n"))
+    return count - tail[len(tail) - ends :].count(b"\n") + 1
