@@ -1,0 +1,39 @@
+"""What each column did to the scores of a sample of rows: SHAP values, their means and their plots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_ROWS = 2_000
+"""Enough for means that hold two digits, and for a plot in which more dots would hide each other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """The SHAP values of some rows."""
+
+    contributions: pd.DataFrame
+    rows: pd.DataFrame
+    """What the columns held."""
+    base_value: float
+    unit: str
+
+    def mean_absolute(self) -> dict[str, float]:
+        """Return how much each column moves a score on average, the most important first."""
+        means = self.contributions.abs().mean().sort_values(ascending=False, kind="stable")
+        return {str(name): float(value) for name, value in means.items()}
+
+
+def explained(model: Path, sample: pd.DataFrame, columns: list[str]) -> Explained:
+    """Return the SHAP values of rows of `sample`, by the saved model in the folder `model`."""
+    from mlflow import pyfunc
+
+    loaded: Any = pyfunc.load_model(str(model))
+    scorer = loaded.unwrap_python_model()
+    rows = sample[columns].head(_ROWS)
+    return Explained(scorer.contributions(rows), rows, scorer.base_value, scorer.contribution_unit)
