@@ -29,7 +29,8 @@ GROUP = "spark"
 MEMORY_SETTING = "TASKFLOW_SPARK_MEMORY"
 LEAST_MEMORY = 512
 """In MiB: an executor with less has no room beside what Spark keeps for itself."""
-DAEMON_OPTIONS = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+LOG = Path(__file__).with_name("spark_log.properties")
+DAEMON_OPTIONS = f"-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Dlog4j2.configurationFile={LOG.as_uri()}"
 """Master and worker compute nothing: half the memory, and sooner up."""
 COMMON = {"spark.authenticate": "true", "spark.port.maxRetries": "0", "spark.ui.killEnabled": "false"}
 """A taken port is an error, not another port; a page of a browser's cannot kill an application."""

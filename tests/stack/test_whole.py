@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -14,8 +12,12 @@ from pydantic import JsonValue
 
 from stack.airflow_api import AirflowApi, ApiError, RunTimeout
 from tests.conftest import RunningStack, command_line
+from tests.stack.conftest import SUM, application, await_that, everyone, pid
 
 pytestmark = pytest.mark.stack
+
+LOOPBACK, LOOPBACK_IN_IPV6 = "0100007F", "0000000000000000FFFF00000100007F"
+"""127.0.0.1 as the kernel writes it; the second for Java, whose sockets take both families."""
 
 DAG = '''
     """A dag of two tasks, the first of which waits for a file."""
@@ -58,22 +60,6 @@ def gate(tmp_path: Path) -> Iterator[Path]:
     path.touch()
 
 
-def pid(stack: RunningStack, service: str) -> int:
-    return int(json.loads(stack.home.pid_file(service).read_text())["pid"])
-
-
-def everyone(stack: RunningStack) -> list[psutil.Process]:
-    supervisor = psutil.Process(pid(stack, "supervisor"))
-    return [supervisor, *supervisor.children(recursive=True)]
-
-
-def await_that(condition: Callable[[], bool], *, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come to hold"
-        time.sleep(0.1)
-
-
 def listening(processes: list[psutil.Process]) -> set[tuple[str, int]]:
     """Return the addresses on which these processes listen, as the kernel has them in /proc."""
     sockets = {
@@ -95,7 +81,9 @@ def listening(processes: list[psutil.Process]) -> set[tuple[str, int]]:
 def test_every_service_ready(stack: RunningStack) -> None:
     """`status` finds all services ready."""
     told = command_line(stack.environment, "status")
-    assert [line.split()[1] for line in told.splitlines()[1:7]] == ["ready"] * 6
+    names = {service.name for service in stack.services.services()}
+    rows = [line.split()[:2] for line in told.splitlines()[1 : len(names) + 1]]
+    assert dict(rows) == dict.fromkeys(names, "ready")
 
 
 def test_listens_on_loopback_only(stack: RunningStack) -> None:
@@ -111,7 +99,7 @@ def test_listens_on_loopback_only(stack: RunningStack) -> None:
 
     await_that(look)
     assert set(stack.services.ports.values()) <= {port for _, port in found}
-    assert {address for address, _ in found} == {"0100007F"}
+    assert {address for address, _ in found} == {LOOPBACK, LOOPBACK_IN_IPV6}
 
 
 def test_no_secret_in_sight(stack: RunningStack) -> None:
@@ -220,11 +208,14 @@ def test_killed_database_is_survived(stack: RunningStack, dag_id: str, gate: Pat
 
 
 def test_down_ends_running_task(stack: RunningStack, dag_id: str, gate: Path) -> None:
-    """`down` leaves no process although a task, which has a process group of its own, was running."""
+    """`down` leaves no process although a task, which has a process group of its own, and Spark were at work."""
     run = stack.api.trigger(dag_id, {"gate": str(gate)})
     await_that(lambda: stack.api.task_states(dag_id, run.run_id).get("wait") == "running")
-    before = everyone(stack)
-    command_line(stack.environment, "down")
+    with application(stack, "interrupted") as driver:
+        assert driver.stdout.readline() == SUM
+        before = everyone(stack)
+        assert "org.apache.spark.executor" in " ".join(word for one in before for word in one.cmdline())
+        command_line(stack.environment, "down")
     assert [process for process in before if process.is_running()] == []
     gate.touch()
     command_line(stack.environment, "up")

@@ -1,0 +1,76 @@
+"""The processes of a running stack, and applications that use its Spark."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import psutil
+
+from tests.conftest import RunningStack
+
+APPLICATION = """
+    import json, os, sys
+    from pyspark.sql import SparkSession
+    wanted = json.loads(os.environ["AIRFLOW_CONN_SPARK_DEFAULT"])
+    builder = SparkSession.builder.appName(sys.argv[1]).master(f'{wanted["host"]}:{wanted["port"]}')
+    for name, value in wanted["extra"]["conf"].items():
+        builder = builder.config(name, value)
+    spark = builder.getOrCreate()
+    print("total", spark.range(1000).selectExpr("sum(id) AS total").first()["total"], flush=True)
+    sys.stdin.read()  # until whoever started it has seen enough
+    spark.stop()
+"""
+SUM = "total 499500\n"
+"""What the application prints when the cluster has computed for it."""
+
+
+def pid(stack: RunningStack, service: str) -> int:
+    """Return the process id of a service, or of the supervisor."""
+    return int(json.loads(stack.home.pid_file(service).read_text())["pid"])
+
+
+def everyone(stack: RunningStack) -> list[psutil.Process]:
+    """Return every process of the stack."""
+    supervisor = psutil.Process(pid(stack, "supervisor"))
+    return [supervisor, *alive(supervisor.children(recursive=True))]
+
+
+def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Return those that run: below a JVM, the script that started it stays as an entry without a process."""
+    return [one for one in processes if lives(one)]
+
+
+def lives(process: psutil.Process) -> bool:
+    """Return whether there is more of a process than its entry."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def await_that(condition: Callable[[], bool], *, seconds: float = 60) -> None:
+    """Wait until `condition` holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come to hold"
+        time.sleep(0.1)
+
+
+@contextmanager
+def application(stack: RunningStack, name: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """Start an application on the stack's cluster; it computes one sum and stays until its standard input ends."""
+    command = [sys.executable, "-c", textwrap.dedent(APPLICATION), name]
+    environment = {**os.environ, **stack.services.exports(), **variables}
+    driver = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        yield driver
+    finally:
+        driver.kill()
+        driver.communicate()

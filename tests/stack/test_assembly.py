@@ -1,0 +1,42 @@
+"""What the stack starts and stops, and in which order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stack.assembly import WISHES, Stack
+from stack.credentials import Credentials
+from stack.paths import Home
+from stack.steps import chosen_with_needs
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Stack:
+    """A stack that nothing has started."""
+    return Stack(Home(tmp_path), tmp_path, Credentials(), {wish.name: wish.usual for wish in WISHES})
+
+
+def test_users_stop_first(parts: Stack) -> None:
+    """Nothing is stopped before what needs it or may be using it."""
+    stopped = {one.name: turn for turn, together in enumerate(parts.stop_order()) for one in together}
+    services = parts.services()
+    assert set(stopped) == {service.name for service in services}
+    pairs = [(service.name, other) for service in services for other in (*service.needs, *service.uses)]
+    assert [(user, used) for user, used in pairs if used in stopped and stopped[user] >= stopped[used]] == []
+
+
+@pytest.mark.parametrize(
+    ("chosen", "started"),
+    [
+        ("airflow", {"java", "postgres", "metadata", "api-server", "scheduler", "dag-processor", "triggerer"}),
+        ("spark", {"java", "spark-master", "spark-worker"}),
+        ("mlflow", {"postgres", "objects", "mlflow"}),
+        ("app", {"postgres", "objects", "mlflow", "app"}),
+    ],
+)
+def test_unused_stay_down(parts: Stack, chosen: str, started: set[str]) -> None:
+    """Who asks for a group of services gets it with what it needs, and nothing else."""
+    steps = chosen_with_needs(parts.steps(), parts.groups()[chosen])
+    assert {step.name for step in steps} == started

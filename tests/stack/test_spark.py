@@ -1,0 +1,107 @@
+"""The Spark cluster of the stack, and the applications that come to it."""
+
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from stack.java import Java
+from stack.ports import HOST, next_free
+from stack.service import StartFailed, running
+from stack.spark import Spark, SparkPorts, driver_memory, read_memory, share
+from tests.conftest import RunningStack
+from tests.stack.conftest import SUM, alive, application, await_that, pid
+
+
+@pytest.mark.parametrize(("text", "size"), [("900m", 900), ("4g", 4096), (" 2G ", 2048), ("512m", 512)])
+def test_memory_is_read(text: str, size: int) -> None:
+    """A size is written as Spark writes it."""
+    assert read_memory(text) == size
+
+
+@pytest.mark.parametrize("text", ["4", "4gb", "100m", "-1g", "much"])
+def test_bad_memory_refused(text: str) -> None:
+    """What is no size, or too small a one, is shown, with what would be right."""
+    expected = f"TASKFLOW_SPARK_MEMORY is {text!r}; a size of at least 512m is expected, such as 2048m or 4g"
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        read_memory(text)
+
+
+@pytest.mark.parametrize(
+    ("machine", "executor", "driver"),
+    [(2_000, 1024, 1024), (8_192, 2048, 1024), (24_000, 6000, 2048), (256_000, 8192, 2048)],
+)
+def test_share_is_sensible(machine: int, executor: int, driver: int) -> None:
+    """Spark leaves most of the machine to the others, and takes enough of a small one to work."""
+    assert (share(machine), driver_memory(share(machine))) == (executor, driver)
+
+
+def test_taken_page_is_error(java: Java, state: Path) -> None:
+    """A master whose page's port was taken meanwhile does not move: it ends, and its log says why."""
+    ports = SparkPorts(*(next_free(first) for first in (22_600, 22_620, 22_640, 22_660)))
+    master, _ = Spark(state / "spark", ports, "secret", java, 512).services()
+    with (
+        socket.create_server((HOST, ports.master_ui)),
+        pytest.raises(StartFailed) as caught,
+        running(master, state),
+    ):
+        pytest.fail("the master started")
+    assert "spark-master did not start: waited" in str(caught.value)
+    assert f"Failed to bind to /{HOST}:{ports.master_ui}" in str(caught.value)
+
+
+def applications(stack: RunningStack, name: str) -> list[tuple[str, str]]:
+    """Return the list in which the master has applications of this name, and the state that it tells."""
+    seen = httpx.get(f"{stack.services.spark.master_page}/json/", trust_env=False).json()
+    lists = ("activeapps", "completedapps")
+    return [(each, one["state"]) for each in lists for one in seen[each] if one["name"] == name]
+
+
+def below_worker(stack: RunningStack) -> list[psutil.Process]:
+    return alive(psutil.Process(pid(stack, "spark-worker")).children(recursive=True))
+
+
+@pytest.mark.stack
+def test_application_takes_turn(stack: RunningStack) -> None:
+    """An application computes on the whole cluster, is listed, and gives everything back when it ends."""
+    with application(stack, "computes") as driver:
+        assert driver.stdout.readline() == SUM
+        assert applications(stack, "computes") == [("activeapps", "RUNNING")]
+        worker = httpx.get(f"{stack.services.spark.worker_page}/json/", trust_env=False).json()
+        assert (worker["coresused"], worker["memoryused"]) == (worker["cores"], worker["memory"])
+        driver.communicate("", timeout=60)
+    await_that(lambda: applications(stack, "computes") == [("completedapps", "FINISHED")])
+    await_that(lambda: below_worker(stack) == [])
+
+
+@pytest.mark.stack
+def test_killed_driver_leaves_nothing(stack: RunningStack) -> None:
+    """A driver killed with -9 leaves no JVM, no executor and no claim on the cluster."""
+    with application(stack, "killed") as driver:
+        assert driver.stdout.readline() == SUM
+        left = [*alive(psutil.Process(driver.pid).children(recursive=True)), *below_worker(stack)]
+        assert [one.name() for one in left].count("java") == 2
+        driver.kill()
+        psutil.wait_procs(left, timeout=15)
+        assert [one for one in left if one.is_running()] == []
+        await_that(lambda: applications(stack, "killed")[0][0] == "completedapps", seconds=15)
+
+
+@pytest.mark.stack
+def test_stranger_is_refused(stack: RunningStack, tmp_path: Path) -> None:
+    """An application without the secret gets nothing from the cluster."""
+    (tmp_path / "spark-defaults.conf").write_text("spark.authenticate.secret guessed\n")
+    log = stack.home.log("spark-master")
+    before = log.stat().st_size
+
+    def refused() -> bool:
+        return "Error while invoking RpcHandler" in log.read_bytes()[before:].decode()
+
+    with application(stack, "stranger", SPARK_CONF_DIR=str(tmp_path)):
+        await_that(refused)
+        assert applications(stack, "stranger") == []
