@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.contract import MissingResource, PermanentError
 
@@ -79,15 +79,14 @@ def holdout_of(client: MlflowClient, source: TrackedRun) -> Holdout:
 
 def measured(model: str, holdout: Holdout) -> float:
     """Return the ROC AUC of the model at an address of MLflow on held-out rows; raise NotComparable."""
-    from mlflow import pyfunc
     from mlflow.exceptions import MlflowException
     from sklearn.metrics import roc_auc_score
 
-    loaded = pyfunc.load_model(model)
+    loaded = _loaded(model)
     schema = loaded.metadata.get_input_schema()
     if schema is None:
         raise PermanentError(f"{model} has no signature, which names its columns; log it with one")
-    if missing := sorted(set(schema.input_names()) - set(holdout.rows.columns)):
+    if missing := sorted(set(schema.input_names()) - set(holdout.rows.columns)):  # also those that may be null
         raise NotComparable(f"the candidate's data has no {', '.join(missing)}")
     try:
         scores = loaded.predict(holdout.rows[schema.input_names()])
@@ -96,6 +95,19 @@ def measured(model: str, holdout: Holdout) -> float:
     if "probability" not in scores:
         raise PermanentError(f"{model} gives {', '.join(map(str, scores))}, and no column 'probability'")
     return float(roc_auc_score(holdout.rows[holdout.label], scores["probability"]))
+
+
+def _loaded(model: str) -> Any:
+    from mlflow import pyfunc
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return pyfunc.load_model(model)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        remedy = "bring its files back, or make another version Production"
+        raise MissingResource("model", model, "the artifact store of MLflow", remedy) from error
 
 
 def recorded(source: TrackedRun) -> float:

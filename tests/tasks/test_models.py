@@ -204,6 +204,20 @@ def test_incomplete_run_registers_nothing(
         client.get_registered_model(model)
 
 
+def test_lost_production_is_named(client: mlflow.MlflowClient, model: str, strong: str, weak: str, run: Run) -> None:
+    """A Production whose files are gone cannot be compared with; nothing is registered, and the version is named."""
+    client.create_registered_model(model)
+    client.create_model_version(model, f"runs:/{weak}/nothing", run_id=weak, await_creation_for=0)
+    client.set_registered_model_alias(model, "production", "1")
+    with pytest.raises(MissingResource) as error:
+        evaluate(CONNECTION, model, strong, run=run)
+    assert str(error.value) == (
+        f"model 'models:/{model}/1' does not exist in the artifact store of MLflow; "
+        "bring its files back, or make another version Production"
+    )
+    assert (alias(client, model), stages(client, model)) == (1, {1: "None"})
+
+
 def test_unfinished_run_is_refused(client: mlflow.MlflowClient, model: str, run: Run) -> None:
     """A training that is not done has no candidate."""
     started = client.create_run("0").info.run_id
