@@ -6,15 +6,21 @@ import datetime as dt
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.churn_people import active_user, demographics, funds, marketplace, payments, people
+from tasks.churn_sources import BLOCK
 from tasks.contract import Run
 from tasks.features import Built, build_table
 from tasks.files import InFolder
+
+if TYPE_CHECKING:
+    from tasks.churn_people import Columns, People
 
 NAMES = {
     "FECHA": "paid_on",
@@ -52,25 +58,37 @@ NUMERIC = [
 CATEGORICAL = ["main_segment", "gender", "card_type", "city", "investment"]
 
 
-def named(columns: dict[str, pa.Array]) -> pa.Table:
-    """Return the columns of an export under their cleaned names."""
-    return pa.table({NAMES[name]: values for name, values in columns.items()})
-
-
-def write_inputs(folder: Path, users: int, until: dt.date, horizon_days: int) -> pa.Table:
-    """Write payments.parquet and the four exports of users below `folder`; return the payments."""
-    who, cutoff = people(0, 0, users), until - dt.timedelta(days=horizon_days)
-    tables = {
-        "payments": named(payments(who, cutoff - dt.timedelta(days=120), until)),
-        "active_user": named(active_user(who, cutoff)),
-        "demographics": named(demographics(who)),
-        "funds": named(funds(who, cutoff)),
-        "marketplace": named(marketplace(who, cutoff)),
+def write_inputs(folder: Path, users: int, until: dt.date, horizon_days: int) -> None:
+    """Write payments.parquet and the four exports of users below `folder`, as they are once they are cleaned."""
+    cutoff = until - dt.timedelta(days=horizon_days)
+    exports: dict[str, Callable[[People], Columns]] = {
+        "payments": lambda who: payments(who, cutoff - dt.timedelta(days=179), until),
+        "active_user": lambda who: active_user(who, cutoff),
+        "demographics": demographics,
+        "funds": lambda who: funds(who, cutoff),
+        "marketplace": lambda who: marketplace(who, cutoff),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    for name, table in tables.items():
-        pq.write_table(table, folder / f"{name}.parquet")
-    return tables["payments"]
+    for name, columns in exports.items():
+        blocks = (people(0, first, min(first + BLOCK, users)) for first in range(0, users, BLOCK))
+        write_tables(folder / f"{name}.parquet", (cleaned(columns(who)) for who in blocks))
+
+
+def write_tables(path: Path, tables: Iterator[pa.Table]) -> None:
+    """Write tables as one parquet file."""
+    first = next(tables)
+    with pq.ParquetWriter(path, first.schema) as writer:
+        for table in chain([first], tables):
+            writer.write_table(table)
+
+
+def cleaned(columns: Columns) -> pa.Table:
+    """Return the columns of an export under their names and in their types once they are cleaned."""
+    wide = {
+        name: values.cast(pa.int64()) if pa.types.is_integer(values.type) else values
+        for name, values in columns.items()
+    }
+    return pa.table({NAMES[name]: values for name, values in wide.items()})
 
 
 def build_users(folder: Path, run: Run) -> Built:

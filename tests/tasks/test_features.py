@@ -218,11 +218,11 @@ def write_hand_made(folder: Path) -> None:
     users = pa.table(
         {
             "user_id": pa.array([1, 2, 3, 5]),
-            "used_payments_app": pa.array([1, None, 1, 1], pa.int32()),
-            "used_marketplace": pa.array([0, None, 1, 1], pa.int32()),
-            "used_marketplace_before": pa.array([1, None, 1, 1], pa.int32()),
+            "used_payments_app": pa.array([1, None, 1, 1], pa.int64()),
+            "used_marketplace": pa.array([0, None, 1, 1], pa.int64()),
+            "used_marketplace_before": pa.array([1, None, 1, 1], pa.int64()),
             "last_login_on": pa.array([day("2026-01-11"), None, None, None]),
-            "age": pa.array([30, None, 1, 1], pa.int32()),
+            "age": pa.array([30, None, 1, 1], pa.int64()),
             "gender": pa.array(["F", None, "M", "M"]),
             "card_type": pa.array(["Debit", None, "Debit", "Debit"]),
             "city": pa.array(["Bogotá", None, "x", "x"]),
@@ -231,7 +231,7 @@ def write_hand_made(folder: Path) -> None:
             "investment": pa.array(["Investing", None, "x", "x"]),
             "marketplace_spent": pa.array([12.5, None, 0, 0]),
             "last_purchase_on": pa.array([day("2024-01-01"), None, None, None]),
-            "marketplace_purchases": pa.array([4, None, 0, 0], pa.int32()),
+            "marketplace_purchases": pa.array([4, None, 0, 0], pa.int64()),
         }
     )
     pq.write_table(users, folder / "users.parquet")
@@ -279,7 +279,7 @@ def test_feature_types_are_plain(spark_connection: str, run: Run, tmp_path: Path
     assert set(schema.names) == {"user_id", "churned", *NUMERIC, *CATEGORICAL}
     assert {schema.field(name).type for name in NUMERIC} == {pa.int32(), pa.float64()}
     assert {schema.field(name).type for name in CATEGORICAL} == {pa.string()}
-    assert (schema.field("user_id").type, schema.field("churned").type) == (pa.int64(), pa.int32())
+    assert (schema.field("user_id").type, schema.field("churned").type) == (pa.int64(), pa.int64())
 
 
 @pytest.fixture(scope="module")

@@ -82,14 +82,14 @@ SELECT
     END AS main_segment,
 
     -- the apps; a year where no log-in is known
-    coalesce(used_payments_app, 0) AS used_payments_app,
-    coalesce(used_marketplace, 0) AS used_marketplace,
-    coalesce(used_marketplace_before, 0) AS used_marketplace_before,
+    CAST(coalesce(used_payments_app, 0) AS INT) AS used_payments_app,
+    CAST(coalesce(used_marketplace, 0) AS INT) AS used_marketplace,
+    CAST(coalesce(used_marketplace_before, 0) AS INT) AS used_marketplace_before,
     least(greatest(coalesce(date_diff(date_sub(:as_of, :horizon_days), last_login_on), 365), 0), 365)
         AS days_since_login,
 
     -- the person; 40 where no age is known
-    coalesce(age, 40) AS age,
+    CAST(coalesce(age, 40) AS INT) AS age,
     coalesce(gender, 'unknown') AS gender,
     coalesce(card_type, 'unknown') AS card_type,
     coalesce(city, 'unknown') AS city,
@@ -103,7 +103,7 @@ SELECT
 
     -- the marketplace; 0, and a year, where no purchase is known
     coalesce(marketplace_spent, 0) AS marketplace_spent,
-    coalesce(marketplace_purchases, 0) AS marketplace_purchases,
+    CAST(coalesce(marketplace_purchases, 0) AS INT) AS marketplace_purchases,
     least(greatest(coalesce(date_diff(date_sub(:as_of, :horizon_days), last_purchase_on), 365), 0), 365)
         AS days_since_purchase,
 
