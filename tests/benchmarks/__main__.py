@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-BENCHMARKS = ("parse", "processor", "quality", "crypto")
+BENCHMARKS = ("parse", "processor", "quality", "crypto", "cleaning", "training")
 
 
 def main(names: list[str]) -> None:
