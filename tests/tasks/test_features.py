@@ -279,7 +279,7 @@ def test_feature_types_are_plain(spark_connection: str, run: Run, tmp_path: Path
     assert set(schema.names) == {"user_id", "churned", *NUMERIC, *CATEGORICAL}
     assert {schema.field(name).type for name in NUMERIC} == {pa.int32(), pa.float64()}
     assert {schema.field(name).type for name in CATEGORICAL} == {pa.string()}
-    assert (schema.field("user_id").type, schema.field("churned").type) == (pa.int64(), pa.int64())
+    assert (schema.field("user_id").type, schema.field("churned").type) == (pa.int64(), pa.int32())
 
 
 @pytest.fixture(scope="module")
