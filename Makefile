@@ -16,7 +16,7 @@ init: .venv/.ready ## Make the virtual environment from the lock file (PYTHON=py
 .venv/.ready-bench: .venv/.ready
 	@$(PYTHON) -I stack/bootstrap.py --group bench && touch $@
 
-up: .venv/.ready ## Start Postgres, the object store and Airflow (SERVICES="postgres objects")
+up: .venv/.ready ## Start Airflow, Spark, MLflow, the app and what they need (SERVICES="airflow objects")
 	@$(STACK) up $(SERVICES)
 
 down: .venv/.ready ## Stop them all; the data stays

@@ -46,8 +46,9 @@ WISHES = (
 )
 """Every port of the stack, by the name under which TASKFLOW_PORTS pins it."""
 
-READY_SECONDS = 180
-"""How long a service may take; a busy machine with two cores needs a minute for all of them."""
+READY_SECONDS = 300
+"""How long a service may take, while its process lives: all of them need half a minute of two cores, or minutes where
+others are at work there too."""
 
 SERVICE_OF_PORT = {
     "airflow": "api-server",
@@ -253,7 +254,7 @@ def plan(home: Home) -> tuple[Stack, list[ports.Move]]:
     up = {name for name, process in Supervisor(home).processes().items() if process.is_up}
     kept = ports.recall(home.ports)
     pins = ports.pinned(wish.name for wish in WISHES)
-    own = _ports_of(up, kept)
+    own = ports_of(up, kept)
     chosen, moves = ports.choose(
         WISHES,
         pins={**pins, **own},
@@ -276,7 +277,7 @@ def _service_of(port_name: str) -> str:
     return SERVICE_OF_PORT.get(port_name, port_name.partition("-")[0])
 
 
-def _ports_of(up: Collection[str], kept: Mapping[str, int]) -> dict[str, int]:
+def ports_of(up: Collection[str], kept: Mapping[str, int]) -> dict[str, int]:
     """Return those ports that services which are up hold."""
     return {name: port for name, port in kept.items() if _service_of(name) in up}
 

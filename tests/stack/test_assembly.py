@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stack.assembly import WISHES, Stack
+from stack.assembly import WISHES, Stack, ports_of
 from stack.credentials import Credentials
 from stack.paths import Home
 from stack.steps import chosen_with_needs
@@ -16,6 +16,13 @@ from stack.steps import chosen_with_needs
 def parts(tmp_path: Path) -> Stack:
     """A stack that nothing has started."""
     return Stack(Home(tmp_path), tmp_path, Credentials(), {wish.name: wish.usual for wish in WISHES})
+
+
+def test_ports_have_owners(parts: Stack) -> None:
+    """Each port belongs to a service, so that one that is up keeps its own."""
+    services = {service.name for service in parts.services()}
+    assert {wish.name for wish in WISHES if ports_of(services, {wish.name: wish.usual}) == {}} == set()
+    assert ports_of({"spark-master"}, parts.ports) == {"spark": 7077, "spark-ui": 8082}
 
 
 def test_users_stop_first(parts: Stack) -> None:

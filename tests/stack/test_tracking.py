@@ -31,6 +31,7 @@ def test_registry_knows_stages(client: mlflow.MlflowClient) -> None:
     client.create_registered_model("staged")
     run = client.create_run(client.create_experiment("stages"))
     version = client.create_model_version("staged", run.info.artifact_uri, run.info.run_id).version
-    client.transition_model_version_stage("staged", version, "Production")
+    with pytest.warns(FutureWarning, match="stages will be removed"):
+        client.transition_model_version_stage("staged", version, "Production")
     client.set_registered_model_alias("staged", "production", version)
     assert client.get_model_version_by_alias("staged", "production").current_stage == "Production"
