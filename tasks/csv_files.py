@@ -37,8 +37,8 @@ def header_problems(names: Sequence[str], declared: Collection[str], separator: 
     for name in declared:
         if name not in names:
             near = get_close_matches(name, others, n=1) or [one for one in others if one.lower() == name.lower()]
-            meant = f'; did you mean "{near[0]}"?' if near else ""
-            yield f'has no column "{name}"{meant}{_other_separator(names, separator)} Its columns: {", ".join(names)}'
+            hint = f'did you mean "{near[0]}"? ' if near else _other_separator(names, separator)
+            yield f'has no column "{name}"; {hint}its columns are {", ".join(names)}'
     for name, count in Counter(names).items():
         if count > 1 and name in declared:
             yield f'has {count} columns "{name}"'
@@ -48,7 +48,7 @@ def header_problems(names: Sequence[str], declared: Collection[str], separator: 
 
 def _other_separator(names: Sequence[str], separator: str) -> str:
     likely = [one for one in _SEPARATORS if one != separator and len(names) == 1 and one in names[0]]
-    return f"; it seems to be separated by {likely[0]!r}: set `separator`." if likely else "."
+    return f"is it separated by {likely[0]!r}? Then set `separator`; " if likely else ""
 
 
 def check_end(file: Path, separator: str, fields: int) -> None:

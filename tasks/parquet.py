@@ -53,15 +53,18 @@ def write_parts(frame: DataFrame, folder: Path) -> int:
 
     written = Observation("written")
     frame.observe(written, sql.count(sql.lit(1)).alias("rows")).write.parquet(folder.as_uri(), compression="snappy")
-    rows = int(written.get["rows"])
-    seen = sum(_rows(part) for part in _parts(folder))
-    if seen != rows or not _parts(folder):
-        problem = (
-            f"Spark's executors wrote {rows:,} rows to {folder}, but {seen:,} are to be seen there from the driver"
-        )
+    check_parts(folder, int(written.get["rows"]))
+    return int(written.get["rows"])
+
+
+def check_parts(folder: Path, written: int) -> None:
+    """Raise PermanentError unless the parts that are to be seen in `folder` hold as many rows as were written."""
+    parts = _parts(folder)
+    seen = sum(_rows(part) for part in parts)
+    if seen != written or not parts:
+        problem = f"Spark's executors wrote {written:,} rows to {folder}, where the driver sees {seen:,}"
         remedy = "let the driver and the executors share that disk, or use a Spark on one machine"
         raise PermanentError(f"{problem}; {remedy}")
-    return rows
 
 
 def join_parts(folder: Path, file: Path) -> None:

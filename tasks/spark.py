@@ -14,7 +14,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Timer
@@ -36,8 +36,8 @@ Setting = bool | float | int | str | None
 """A value that Spark's configuration takes."""
 
 _CONNECT_SECONDS = 5
-_RESOURCES_SECONDS = 45
-"""How long a cluster may take to give the first executor."""
+_RESOURCES_TIME = "spark.scheduler.maxRegisteredResourcesWaitingTime"
+"""How long a cluster may take to give the first executor, in seconds; to Spark itself it is no end."""
 
 _LOG = Path(__file__).with_name("spark_log.properties")
 _SETTINGS: dict[str, Setting] = {
@@ -54,6 +54,7 @@ _SETTINGS: dict[str, Setting] = {
     "spark.network.timeout": "60s",
     "spark.rpc.askTimeout": "30s",
     "spark.task.maxFailures": "2",
+    _RESOURCES_TIME: "45s",
     "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={_LOG.as_uri()}",
 }
 """What every session has unless the connection's `conf` says otherwise."""
@@ -65,8 +66,8 @@ _LOCAL_SETTINGS: dict[str, Setting] = {
 _LOOPBACK_SETTINGS: dict[str, Setting] = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
 
 _REMEDY_JAVA = "Spark needs Java 17 or 21: set JAVA_HOME for the workers (`make up` brings a Java of its own)"
-_PLAN = re.compile(r";?\n(?:'|\+-|== |[A-Z]\w+ |JVM stacktrace).*", re.DOTALL)
-_ADVICE = re.compile(r" (?:Verify the spelling|If necessary set|To tolerate the error).*?(?=SQLSTATE|$)")
+_PLAN = re.compile(r"(?:;\n|\n== |JVM stacktrace:).*", re.DOTALL)
+_ADVICE = re.compile(r" (?:Verify the spelling|If necessary set).*?(?=SQLSTATE|$)")
 """What Spark advises that does not fit here: its settings are ours, and a search path says nothing of a view."""
 _LOST = re.compile(
     r"ExecutorLostFailure|Master removed our application|All masters are unresponsive|SparkContext was shut down"
@@ -126,8 +127,7 @@ def spark_session(connection: str, run: Run) -> Iterator[SparkSession]:
                 _await_executor(session, master)
             yield session
         finally:
-            with suppress(Exception):  # a JVM that has died cannot be told to stop, and the error that killed it is out
-                session.stop()
+            _stop(session)
 
 
 @contextmanager
@@ -156,8 +156,8 @@ def _raise_translated(error: Exception, what: str) -> NoReturn:
         raise PermanentError(f"{what}: out of memory ({full[0].strip()[:120]}); {remedy}") from error
     if isinstance(error, Py4JNetworkError | ConnectionError):
         raise TransientError(what, "the JVM of the driver ended; the log above may say why") from error
-    if lost := _LOST.search(text):
-        raise TransientError(what, f"{_short(text)} ({lost[0]})") from error
+    if _LOST.search(text):
+        raise TransientError(what, _short(text) if isinstance(error, PySparkException) else _cause(text)) from None
     if isinstance(error, PySparkException):
         raise PermanentError(f"{what}: {_short(text)}{_fragment(error)}") from error
     raise PermanentError(f"{what}: {_cause(text)}") from None  # its text is the JVM's stack trace
@@ -224,6 +224,7 @@ def _check_reachable(master: Master) -> None:
 
 
 def _started(master: Master, settings: Mapping[str, Setting], name: str) -> SparkSession:
+    from py4j.protocol import Py4JJavaError
     from pyspark.errors import PySparkRuntimeError
     from pyspark.sql import SparkSession
 
@@ -232,11 +233,27 @@ def _started(master: Master, settings: Mapping[str, Setting], name: str) -> Spar
     builder = SparkSession.builder.master(master.url).appName(name)
     try:
         session: SparkSession = builder.config(map=dict(settings)).getOrCreate()
+    except Py4JJavaError as error:
+        if "stopped SparkContext" not in str(error):
+            raise
+        remedy = "is it a Spark of this release, and has the connection's conf its spark.authenticate.secret?"
+        raise TransientError(str(master), f"the master did not take the application; {remedy}") from None
     except PySparkRuntimeError as error:
         if error.getCondition() != "JAVA_GATEWAY_EXITED":
             raise
         raise PermanentError(f"Java did not start Spark ({_java_version()}); {_REMEDY_JAVA}") from error
     return session
+
+
+def _stop(session: SparkSession) -> None:
+    from py4j.protocol import Py4JError
+    from pyspark import SparkContext
+
+    try:
+        session.stop()
+    except (Py4JError, ConnectionError):  # the JVM has died: pyspark would go on with it as long as the process lives
+        SparkContext._gateway = SparkContext._jvm = None  # noqa: SLF001
+        SparkContext._active_spark_context = None  # noqa: SLF001
 
 
 def _java_version() -> str:
@@ -249,12 +266,13 @@ def _java_version() -> str:
 def _await_executor(session: SparkSession, master: Master) -> None:
     """Run one small job, so that a cluster without a free executor is told of now; Spark would wait for ever."""
     gave_up = Event()
+    seconds = int(session.sparkContext.getConf().get(_RESOURCES_TIME, "").removesuffix("s"))
 
     def give_up() -> None:
         gave_up.set()
         session.sparkContext.cancelAllJobs()
 
-    timer = Timer(_RESOURCES_SECONDS, give_up)
+    timer = Timer(seconds, give_up)
     timer.start()
     try:
         session.range(1).count()
@@ -262,8 +280,8 @@ def _await_executor(session: SparkSession, master: Master) -> None:
         if not gave_up.is_set():
             raise
         wanted = session.conf.get("spark.executor.memory")
-        problem = f"no executor with {wanted} of memory within {_RESOURCES_SECONDS} s"
-        remedy = "are its workers up and free? `spark.executor.memory` and `spark.cores.max` say what is asked for"
+        problem = f"it gave no executor with {wanted} of memory within {seconds} s"
+        remedy = "are workers up and free? Another application may hold them all: its page lists both"
         raise TransientError(str(master), f"{problem}; {remedy}") from error
     finally:
         timer.cancel()

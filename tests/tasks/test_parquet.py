@@ -1,0 +1,98 @@
+"""Spark's tables as single Parquet files."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+
+from stack.objects import ObjectStore
+from tasks.contract import MissingResource, PermanentError, Run
+from tasks.files import InBucket, InFolder, Place, place_of
+from tasks.parquet import check_parts, join_parts, read_frame, write_frame, write_parts
+from tasks.spark import spark_session
+
+ROWS = 300_000
+"""More than two row groups."""
+DAY = "date_add(DATE'2026-01-01', CAST(id % 300 AS INT)) AS d"
+
+
+@pytest.fixture(scope="module")
+def session(spark_connection: str) -> Iterator[SparkSession]:
+    with spark_session(spark_connection, Run("d", "r", "t", dt.date(2026, 1, 5))) as opened:
+        yield opened
+
+
+@pytest.fixture
+def folder(run: Run, tmp_path: Path) -> Place:
+    return place_of(InFolder(folder=str(tmp_path / "data")), run)
+
+
+def digest(file: str) -> str:
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def test_parts_become_one_file(session: SparkSession, folder: Place) -> None:
+    """However Spark spreads the rows, the file has them all, in order, with their types; the same rows, same bytes."""
+    rows = session.range(ROWS).selectExpr(
+        "id", "id * 1.5D AS x", "concat('t', id % 7) AS t", DAY, "timestamp_seconds(id) AS at"
+    )
+    assert write_frame(rows.repartition(5).sort("id"), folder, "a/b.parquet") == ROWS
+    first = digest(folder.address("a/b.parquet"))
+    assert write_frame(rows.coalesce(1), folder, "a/b.parquet") == ROWS
+    assert digest(folder.address("a/b.parquet")) == first
+    with pq.ParquetFile(folder.address("a/b.parquet")) as file:
+        assert file.read(columns=["id"])["id"].to_pylist() == list(range(ROWS))
+        assert [file.metadata.row_group(group).num_rows for group in range(3)] == [131_072, 131_072, 37_856]
+        types = [str(field.type) for field in file.schema_arrow]
+    assert types == ["int64", "double", "string", "date32[day]", "timestamp[us, tz=UTC]"]
+    assert folder.names("a") == ["b.parquet"]
+
+
+def test_empty_table_keeps_columns(session: SparkSession, folder: Place) -> None:
+    """A table without rows is a file with its columns."""
+    assert write_frame(session.range(5).where("id < 0"), folder, "none.parquet") == 0
+    assert pq.read_table(folder.address("none.parquet")).column_names == ["id"]
+
+
+def test_failure_leaves_old_file(session: SparkSession, folder: Place) -> None:
+    """A table that cannot be made changes nothing, and leaves nothing behind."""
+    write_frame(session.range(3), folder, "a.parquet")
+    old = digest(folder.address("a.parquet"))
+    with pytest.raises(Exception, match="DIVIDE_BY_ZERO"):
+        write_frame(session.range(3).selectExpr("1 / id AS id"), folder, "a.parquet")
+    assert digest(folder.address("a.parquet")) == old
+    assert list(Path(folder.address(".scratch")).iterdir()) == []
+
+
+def test_bucket_holds_tables(session: SparkSession, object_store: ObjectStore, run: Run) -> None:
+    """A table goes to a bucket and comes back, for as long as its local copy lives."""
+    files = InBucket(connection="object_store", bucket="ge-artifacts", prefix="tables")
+    place = place_of(files, replace(run, task_id="other"))
+    assert write_frame(session.range(10), place, "a.parquet") == 10
+    with ExitStack() as opened:
+        assert read_frame(session, place, "a.parquet", opened).agg({"id": "sum"}).first()[0] == 45
+    with ExitStack() as opened, pytest.raises(MissingResource, match=r"file 'b.parquet' does not exist in s3://ge-"):
+        read_frame(session, place, "b.parquet", opened)
+
+
+def test_unseen_parts_are_refused(session: SparkSession, tmp_path: Path) -> None:
+    """Rows that executors wrote to a disk of their own are missed, not forgotten."""
+    write_parts(session.range(10), tmp_path / "parts")
+    next((tmp_path / "parts").glob("part-*")).unlink()
+    with pytest.raises(PermanentError, match=r"executors wrote 10 rows to .*/parts, where the driver sees 5; let the"):
+        check_parts(tmp_path / "parts", 10)
+
+
+def test_parts_join_in_order(session: SparkSession, tmp_path: Path) -> None:
+    """Parts are joined as Spark numbered them."""
+    write_parts(session.range(20, numPartitions=12), tmp_path / "parts")
+    join_parts(tmp_path / "parts", tmp_path / "one.parquet")
+    assert pq.read_table(tmp_path / "one.parquet")["id"].to_pylist() == list(range(20))

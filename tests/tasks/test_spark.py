@@ -1,0 +1,186 @@
+"""Sessions of Spark: what they are set to, and what their errors say."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import random
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from stack.java import Java
+from stack.ports import next_free
+from stack.service import running
+from stack.spark import Spark, SparkPorts
+from tasks.connections import TransientError
+from tasks.contract import MissingResource, PermanentError, Run
+from tasks.spark import spark_errors, spark_session
+from tests.conftest import FIRST_PORT, LAST_PORT, secret
+
+CONNECTION = "spark_default"
+
+
+@pytest.fixture
+def session(spark_connection: str) -> Iterator[SparkSession]:
+    """An open session."""
+    with spark_session(spark_connection, a_run()) as opened:
+        yield opened
+
+
+def a_run() -> Run:
+    return Run("churn_training_dag", "manual__1", "clean", dt.date(2026, 1, 5))
+
+
+def connect(monkeypatch: pytest.MonkeyPatch, host: str, port: int | None = None, **conf: object) -> None:
+    """Let `spark_default` be another connection for this test."""
+    written = {"conn_type": "spark", "host": host, "port": port, "extra": {"conf": conf}}
+    monkeypatch.setenv("AIRFLOW_CONN_SPARK_DEFAULT", json.dumps(written))
+
+
+def open_session() -> None:
+    with spark_session(CONNECTION, a_run()):
+        pass
+
+
+def test_session_names_step(session: SparkSession) -> None:
+    """The operator sees which step an application is; its days are those of UTC; the connection's `conf` wins."""
+    conf = session.conf
+    assert session.sparkContext.appName == "churn_training_dag.clean"
+    assert (conf.get("spark.sql.session.timeZone"), conf.get("spark.sql.ansi.enabled")) == ("UTC", "true")
+    assert conf.get("spark.sql.shuffle.partitions") == "2"
+
+
+ERRORS = [
+    (
+        "SELEC 1",
+        "q.sql: [PARSE_SYNTAX_ERROR] Syntax error at or near 'SELEC'. SQLSTATE: 42601 (line 1, pos 0)",
+    ),
+    (
+        "SELECT id,\n  idd\nFROM range(3)",
+        (
+            "q.sql: [UNRESOLVED_COLUMN.WITH_SUGGESTION] A column, variable, or function parameter with name `idd`"
+            " cannot be resolved. Did you mean one of the following? [`id`]. SQLSTATE: 42703; line 2 pos 2 (in 'idd')"
+        ),
+    ),
+    (
+        "SELECT * FROM nowhere",
+        (
+            "q.sql: [TABLE_OR_VIEW_NOT_FOUND] The table or view `nowhere` cannot be found. SQLSTATE: 42P01; line 1"
+            " pos 14 (in 'nowhere')"
+        ),
+    ),
+    (
+        "SELECT sum(1 / id) FROM range(3)",
+        (
+            "q.sql: [DIVIDE_BY_ZERO] Division by zero. Use `try_divide` to tolerate divisor being 0 and return NULL"
+            " instead. SQLSTATE: 22012 (in '1 / id')"
+        ),
+    ),
+    (
+        "SELECT * FROM parquet.`/nowhere.parquet`",
+        "q.sql: [PATH_NOT_FOUND] Path does not exist: file:/nowhere.parquet. SQLSTATE: 42K03",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "problem"), ERRORS)
+def test_mistake_is_permanent(session: SparkSession, text: str, problem: str) -> None:
+    """A mistake in SQL, or a value that breaks it, is said in one line with its place, and no retry repeats it."""
+    with pytest.raises(PermanentError) as raised, spark_errors("q.sql"):
+        session.sql(text).collect()
+    assert str(raised.value) == problem
+
+
+def test_log_stays_short(session: SparkSession, capfd: pytest.CaptureFixture[str]) -> None:
+    """A job that fails leaves no stack trace in the step's log: the error says it."""
+    with pytest.raises(PermanentError), spark_errors("q.sql"):
+        session.sql("SELECT sum(1 / id) FROM range(3)").collect()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_missing_connection_fails(spark_connection: str) -> None:
+    """A connection that does not exist is said to be missing."""
+    with pytest.raises(MissingResource, match=r"^connection 'spark_other' does not exist in Airflow; create it"):
+        spark_session("spark_other", a_run()).__enter__()
+
+
+REFUSED = [
+    (
+        {"conn_type": "aws"},
+        "connection 'spark_default' is of type 'aws', where 'spark' is expected; correct it in the UI",
+    ),
+    ({"conn_type": "spark"}, r"connection 'spark_default' has no host; write local\[\*\], or spark://host and a port"),
+    (
+        {"conn_type": "spark", "host": "local", "extra": {"conf": "x"}},
+        "connection 'spark_default': `conf` in its extra must be a mapping of Spark settings",
+    ),
+]
+
+
+@pytest.mark.parametrize(("connection", "problem"), REFUSED)
+def test_unfit_connection_fails(
+    spark_connection: str, monkeypatch: pytest.MonkeyPatch, connection: dict[str, object], problem: str
+) -> None:
+    """A connection that no session can be made of is refused, with what it should be."""
+    monkeypatch.setenv("AIRFLOW_CONN_SPARK_DEFAULT", json.dumps(connection))
+    with pytest.raises(PermanentError, match=f"^{problem}"):
+        open_session()
+
+
+def test_missing_java_fails(spark_connection: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without Java the way to one is said."""
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(PermanentError, match=r"where there is no bin/java; Spark needs Java 17 or 21: set JAVA_HOME"):
+        open_session()
+    monkeypatch.delenv("JAVA_HOME")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(PermanentError, match=r"^there is no Java: JAVA_HOME is not set and java is not on PATH; Spark"):
+        open_session()
+
+
+def test_silent_master_is_transient(spark_connection: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A master that does not answer is named, with its connection, and a retry may find it."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    connect(monkeypatch, "spark://127.0.0.1", port)
+    with pytest.raises(TransientError) as raised:
+        open_session()
+    assert str(raised.value) == (
+        f"Spark at spark://127.0.0.1:{port} (connection 'spark_default'): the master does not answer (Connection"
+        " refused); is it up (`make status`), and is the connection right?"
+    )
+
+
+def test_session_is_stopped(spark_connection: str) -> None:
+    """No session outlives its block, however it ends."""
+    with pytest.raises(ZeroDivisionError), spark_session(spark_connection, a_run()) as opened:
+        _ = 1 / 0
+    assert opened.sparkContext._jsc is None
+
+
+def test_dead_jvm_is_transient(spark_connection: str) -> None:
+    """A JVM that ends in the middle is no mistake of the step: a retry starts another."""
+    with (
+        pytest.raises(TransientError, match=r"^Spark at local\[2\] \(connection 'spark_default'\): the JVM"),
+        spark_session(spark_connection, a_run()) as opened,
+    ):
+        opened.sparkContext._jvm.java.lang.Runtime.getRuntime().halt(1)  # type: ignore[union-attr]
+    with spark_session(spark_connection, a_run()) as again:
+        assert again.range(3).count() == 3
+
+
+def test_cluster_without_workers(state: Path, java: Java, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster that takes the application but gives it no executor is given up, not waited for."""
+    ports = SparkPorts(*(next_free(random.randrange(FIRST_PORT, LAST_PORT)) for _ in range(4)))
+    spark = Spark(state / "spark-empty", ports, secret(), java, 512)
+    for name, value in spark.driver_environment(state / "scratch").items():
+        monkeypatch.setenv(name, value)
+    waiting = {"spark.scheduler.maxRegisteredResourcesWaitingTime": "2s"}
+    waiting |= {"spark.authenticate": "true", "spark.authenticate.secret": spark.secret}
+    connect(monkeypatch, spark.master.rpartition(":")[0], ports.master, **waiting)
+    with running(spark.services()[0], state), pytest.raises(TransientError, match="gave no executor with 1g of memory"):
+        open_session()
