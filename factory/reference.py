@@ -166,7 +166,7 @@ def _argument_schema(argument: Argument) -> dict[str, Any]:
 
 def _step_schema(definition: TaskDefinition, definitions: dict[str, Any]) -> dict[str, Any]:
     schema = definition.arguments.model_json_schema(ref_template="#/$defs/{model}")
-    definitions.update(schema.pop("$defs", {}))
+    definitions.update({name: _templates_inside(one) for name, one in schema.pop("$defs", {}).items()})
     fields = {
         name: _or_template(_or_suite_name(name, one, definition)) for name, one in schema.get("properties", {}).items()
     }
@@ -191,13 +191,29 @@ def _or_suite_name(name: str, schema: dict[str, Any], definition: TaskDefinition
 
 
 def _or_template(schema: dict[str, Any]) -> dict[str, Any]:
-    return schema if schema.get("type") == "string" and "pattern" not in schema else {"anyOf": [schema, _TEMPLATE]}
+    """Return `schema` with a template allowed in its place, and in that of every value inside."""
+    inside = _templates_inside(schema)
+    free = schema.get("type") == "string" and not {"pattern", "format", "enum"} & set(schema)
+    return inside if free else {"anyOf": [inside, _TEMPLATE]}
+
+
+def _templates_inside(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return `schema` with templates allowed in the place of the values inside it, not in its own."""
+    inside = dict(schema)
+    if "properties" in schema:
+        inside["properties"] = {name: _or_template(one) for name, one in schema["properties"].items()}
+    for name in ("items", "additionalProperties"):
+        if isinstance(schema.get(name), dict):
+            inside[name] = _or_template(schema[name])
+    if "anyOf" in schema:
+        inside["anyOf"] = [_templates_inside(one) for one in schema["anyOf"]]
+    return inside
 
 
 def _suite_schema(definitions: dict[str, Any]) -> dict[str, Any]:
     parts = {}
     for name, model in (("batch", Batch), ("quarantine", Quarantine)):
-        parts[name] = model.model_json_schema(ref_template="#/$defs/{model}")
+        parts[name] = _templates_inside(model.model_json_schema(ref_template="#/$defs/{model}"))
         definitions.update(parts[name].pop("$defs", {}))
     return {
         "type": "object",

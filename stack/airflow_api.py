@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -99,6 +100,12 @@ class AirflowApi:
     def pause(self, dag_id: str) -> None:
         """Let the scheduler start no more runs of `dag_id`."""
         self.request("PATCH", f"/dags/{dag_id}", {"is_paused": True})
+
+    def due(self, dag_id: str) -> dt.datetime | None:
+        """Return the logical date of the run that the schedule owes now, and makes once the DAG is not paused."""
+        found = self.request("GET", f"/dags/{dag_id}")["next_dagrun_logical_date"]
+        date = dt.datetime.fromisoformat(found) if found else None
+        return date if date and date <= dt.datetime.now(dt.UTC) else None
 
     def trigger(
         self, dag_id: str, conf: Mapping[str, JsonValue] | None = None, *, logical_date: str | None = None

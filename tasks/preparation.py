@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tasks.contract import Column, DataFile, DataRejected, MissingResource, Model, PermanentError
+from tasks.contract import DataColumn, DataFile, DataRejected, MissingResource, Model, PermanentError
 
 if TYPE_CHECKING:
     from logging import Logger
@@ -40,8 +40,8 @@ InputType = Literal["long", "double", "boolean", "string"]
 class Features(Model):
     """The columns that a prediction looks at: numbers, and texts or codes of which only equality counts."""
 
-    numeric: list[Column] = Field(default=[])
-    categorical: list[Column] = Field(default=[])
+    numeric: list[DataColumn] = Field(default=[])
+    categorical: list[DataColumn] = Field(default=[])
 
     @model_validator(mode="after")
     def _are_some_and_distinct(self) -> Self:

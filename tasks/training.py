@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from tasks.classifiers import Candidate, Classifier, estimator
-from tasks.contract import Column, ConnectionId, DataFile, Link, Output, Run, reusable
+from tasks.contract import ConnectionId, DataColumn, DataFile, Link, Output, Run, reusable
 from tasks.explanations import explained
 from tasks.files import Files, place_of
 from tasks.parquet import read_frame
@@ -125,8 +125,8 @@ def train_classifier(
     experiment: ExperimentName,
     files: Files,
     data: DataFile,
-    key: Column,
-    label: Column,
+    key: DataColumn,
+    label: DataColumn,
     features: Features,
     classifier: Classifier,
     holdout: Annotated[float, Field(gt=0, lt=0.9)] = 0.2,

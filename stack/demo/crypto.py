@@ -5,6 +5,7 @@ Everything it says is read back from Airflow and Postgres; it decides nothing th
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,9 +44,8 @@ def show(stack: Stack, api: AirflowApi) -> tuple[bool, list[DagRun]]:
     good = follow(api, DAG, f"{DAG}: a run with clean data", {"rows_per_day": CLEAN_ROWS_PER_DAY})
     _show_counts(api, good)
     before = tally(stack, PROD)
-    bad = follow(
-        api, DAG, f"{DAG}: a run for a past day with 5 % of bad rows", {"bad_share": 0.05}, days_ago=BAD_DAYS_AGO
-    )
+    past = dt.datetime.now(dt.UTC) - dt.timedelta(days=BAD_DAYS_AGO)
+    bad = follow(api, DAG, f"{DAG}: a run for a past day with 5 % of bad rows", {"bad_share": 0.05}, past)
     after = tally(stack, PROD)
     _show_rejects(stack, bad)
     _show_prod(before, after)

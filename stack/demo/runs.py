@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 from stack.airflow_api import AirflowApi, ApiError, DagRun
 from stack.screen import CONSOLE
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Mapping
 
     from pydantic import JsonValue
@@ -17,11 +17,12 @@ COLOURS = {"success": "green", "failed": "red", "skipped": "magenta", "upstream_
 _QUIET = frozenset({"waiting", "scheduled", "queued"})
 
 
-def follow(api: AirflowApi, dag_id: str, title: str, conf: Mapping[str, JsonValue], days_ago: int = 0) -> DagRun:
+def follow(
+    api: AirflowApi, dag_id: str, title: str, conf: Mapping[str, JsonValue], date: dt.datetime | None = None
+) -> DagRun:
     """Trigger a run, print each step's state as it changes, and return the run when it has ended."""
     CONSOLE.print(f"\n[bold]{title}[/]")
-    moment = dt.datetime.now(dt.UTC) - dt.timedelta(days=days_ago)
-    run = api.trigger(dag_id, conf, logical_date=moment.isoformat() if days_ago else None)
+    run = api.trigger(dag_id, conf, logical_date=date.isoformat() if date else None)
     api.unpause(dag_id)
     told: dict[str, str] = {}
 
