@@ -97,6 +97,11 @@ class TaskDefinition:
         name = str(path[0])
         return kind_in(self.hints[name], path[1:]) if name in self.parameters else None
 
+    def fields_at(self, path: Path) -> frozenset[str]:
+        """Return the keys that a mapping at `path` below `with` may have; none where any may stand."""
+        name = str(path[0])
+        return frozenset(_fields_in(self.hints[name], path[1:])) if name in self.parameters else frozenset()
+
     def adapter(self, name: str) -> TypeAdapter[typing.Any]:
         """Return the validator of one parameter."""
         annotation: typing.Any = self.hints[name]
@@ -192,6 +197,16 @@ def kind_in(annotation: object, path: Path) -> Kind | None:
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return next((kind for member in typing.get_args(annotation) if (kind := kind_in(member, path))), None)
     return _kind_inside(annotation, path) if path else None
+
+
+def _fields_in(annotation: object, path: Path) -> Iterator[str]:
+    for one in _alternatives(annotation):
+        origin, arguments = typing.get_origin(one), typing.get_args(one)
+        if isinstance(one, type) and issubclass(one, BaseModel):
+            field = one.model_fields.get(str(path[0])) if path else None
+            yield from one.model_fields if not path else _fields_in(field.annotation, path[1:]) if field else ()
+        elif path and arguments and isinstance(origin, type):
+            yield from _fields_in(arguments[-1 if issubclass(origin, Mapping) else 0], path[1:])
 
 
 def _kind_inside(annotation: object, path: Path) -> Kind | None:

@@ -394,6 +394,8 @@ class _Resolver:
         message, hint = f'step "{step.id}": {problem.message}', problem.hint
         if problem.code == "unknown-argument" and len(problem.path) == 1:
             hint = did_you_mean(str(problem.path[-1]), definition.parameters, f'arguments of "{definition.name}"')
+        elif problem.code == "unknown-argument" and (known := definition.fields_at(problem.path[:-1])):
+            hint = did_you_mean(str(problem.path[-1]), known, "keys there")
         path = (
             (*step.path, "with", *problem.path)
             if not problem.path or problem.path[0] in step.arguments
