@@ -35,5 +35,5 @@ def explained(model: Path, sample: pd.DataFrame, columns: list[str]) -> Explaine
 
     loaded: Any = pyfunc.load_model(str(model))
     scorer = loaded.unwrap_python_model()
-    rows = sample[columns].head(_ROWS)
+    rows = sample[columns].sample(min(_ROWS, len(sample)), random_state=0)  # the sample is in the order of its keys
     return Explained(scorer.contributions(rows), rows, scorer.base_value, scorer.contribution_unit)
