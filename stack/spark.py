@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 GROUP = "spark"
 MEMORY_SETTING = "TASKFLOW_SPARK_MEMORY"
+APPLICATIONS = 2
+"""How many run at the same time; another waits. Each may use every processor, and has memory of its own."""
 LEAST_MEMORY = 512
 """In MiB: an executor with less has no room beside what Spark keeps for itself."""
 LOG = Path(__file__).with_name("spark_log.properties")
@@ -57,7 +59,7 @@ class Spark:
     secret: str
     java: Java
     memory: int
-    """What the worker offers and an application takes, in MiB."""
+    """What an application takes, in MiB; the worker offers it to two."""
 
     @property
     def master(self) -> str:
@@ -81,13 +83,14 @@ class Spark:
 
     @property
     def airflow_connection(self) -> str:
-        """What an environment variable `AIRFLOW_CONN_…` takes: an application takes the whole cluster while it runs."""
+        """What an environment variable `AIRFLOW_CONN_…` takes: an application has its share, so that two run at a time."""
         conf = {
             "spark.authenticate": "true",
             "spark.driver.host": HOST,
             "spark.driver.bindAddress": HOST,
             "spark.driver.memory": f"{driver_memory(self.memory)}m",
             "spark.executor.memory": f"{self.memory}m",
+            "spark.cores.max": str(cores()),
         }
         place = {"host": f"spark://{HOST}", "port": self.ports.master}
         return json.dumps({"conn_type": "spark", **place, "extra": {"conf": conf}})
@@ -107,7 +110,7 @@ class Spark:
         master = ("--host", HOST, "--port", str(self.ports.master), "--webui-port", str(self.ports.master_ui))
         worker = (
             *("--host", HOST, "--port", str(self.ports.worker), "--webui-port", str(self.ports.worker_ui)),
-            *("--cores", str(cores()), "--memory", f"{self.memory}m"),
+            *("--cores", str(APPLICATIONS * cores()), "--memory", f"{APPLICATIONS * self.memory}m"),
             *("--work-dir", str(self.folder / "work"), self.master),
         )
         return [
@@ -185,14 +188,14 @@ def cores() -> int:
 
 
 def memory() -> int:
-    """Return what the worker offers, in MiB: what TASKFLOW_SPARK_MEMORY says, else a quarter of the machine's."""
+    """Return what an application takes, in MiB: what TASKFLOW_SPARK_MEMORY says, else a sixth of the machine's."""
     wanted = os.environ.get(MEMORY_SETTING)
     return read_memory(wanted) if wanted else share(psutil.virtual_memory().total // 2**20)
 
 
 def share(total: int) -> int:
-    """Return a quarter of `total`, but from 1 to 8 GiB; in MiB."""
-    return min(max(total // 4, 1024), 8192)
+    """Return a sixth of `total`, but from 1 to 8 GiB; in MiB."""
+    return min(max(total // 6, 1024), 8192)
 
 
 def driver_memory(executor: int) -> int:

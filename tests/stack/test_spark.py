@@ -13,7 +13,7 @@ import pytest
 from stack.java import Java
 from stack.ports import HOST, next_free
 from stack.service import StartFailed, running
-from stack.spark import Spark, SparkPorts, driver_memory, read_memory, share
+from stack.spark import APPLICATIONS, Spark, SparkPorts, driver_memory, read_memory, share
 from tests.conftest import RunningStack
 from tests.stack.conftest import SUM, alive, application, await_that, pid
 
@@ -34,7 +34,7 @@ def test_bad_memory_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("machine", "executor", "driver"),
-    [(2_000, 1024, 1024), (8_192, 2048, 1024), (24_000, 6000, 2048), (256_000, 8192, 2048)],
+    [(2_000, 1024, 1024), (8_192, 1365, 1024), (24_000, 4000, 2000), (256_000, 8192, 2048)],
 )
 def test_share_is_sensible(machine: int, executor: int, driver: int) -> None:
     """Spark leaves most of the machine to the others, and takes enough of a small one to work."""
@@ -68,12 +68,15 @@ def below_worker(stack: RunningStack) -> list[psutil.Process]:
 
 @pytest.mark.stack
 def test_application_takes_turn(stack: RunningStack) -> None:
-    """An application computes on the whole cluster, is listed, and gives everything back when it ends."""
+    """An application computes on its share of the cluster, is listed, and gives everything back when it ends."""
     with application(stack, "computes") as driver:
         assert driver.stdout.readline() == SUM
         assert applications(stack, "computes") == [("activeapps", "RUNNING")]
         worker = httpx.get(f"{stack.services.spark.worker_page}/json/", trust_env=False).json()
-        assert (worker["coresused"], worker["memoryused"]) == (worker["cores"], worker["memory"])
+        assert (worker["coresused"] * APPLICATIONS, worker["memoryused"] * APPLICATIONS) == (
+            worker["cores"],
+            worker["memory"],
+        )
         driver.communicate("", timeout=60)
     await_that(lambda: applications(stack, "computes") == [("completedapps", "FINISHED")])
     await_that(lambda: below_worker(stack) == [])
