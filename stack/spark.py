@@ -83,7 +83,7 @@ class Spark:
 
     @property
     def airflow_connection(self) -> str:
-        """What an environment variable `AIRFLOW_CONN_…` takes: an application has its share, so that two run at a time."""
+        """What an environment variable `AIRFLOW_CONN_…` takes, with the share of one application."""
         conf = {
             "spark.authenticate": "true",
             "spark.driver.host": HOST,
