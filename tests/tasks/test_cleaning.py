@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -75,20 +76,20 @@ KEPT = [
 ]
 LOG = """\
 payments (raw/PAYMENTS.csv): 21 rows read, 7 kept, 14 dropped (66.7%)
-  (row) not 6 fields                                         3 dropped ("2026-01-03,9,1", "2026-01-03,9,1,food,,,")
-  FECHA missing                                              1 dropped
-  FECHA not a date YYYY-MM-DD                                2 dropped ("2026-02-31", "2026-1-2")
-  FECHA before 2025-12-06                                    1 dropped ("2025-12-05")
-  FECHA after 2026-01-05                                     1 dropped ("2026-01-06")
-  BUY missing                                                1 dropped
-  BUY not an integer                                         2 dropped ("99999999999999999999", "x")
-  BUY below 1                                                1 dropped ("0")
-  SPENT not a number                                         2 made null ("1d", "NaN")
-  SPENT below 0                                              1 made null ("-0.5")
-  SEGMENT not one of food, a, b, say "hi"                    1 made null ("drink")
-  BORN not a date D/M/YYYY                                   2 made null ("2001-01-07", "31/2/2001")
-  SEEN not true or false                                     1 dropped ("maybe")
-  (row) repeats paid_on, user_id of an earlier row           1 dropped"""
+  (row) not 6 fields                                        3 dropped ("2026-01-03,9,1", "2026-01-03,9,1,food,,,")
+  FECHA missing                                             1 dropped
+  FECHA not a date YYYY-MM-DD                               2 dropped ("2026-02-31", "2026-1-2")
+  FECHA before 2025-12-06                                   1 dropped ("2025-12-05")
+  FECHA after 2026-01-05                                    1 dropped ("2026-01-06")
+  BUY missing                                               1 dropped
+  BUY not an integer                                        2 dropped ("99999999999999999999", "x")
+  BUY below 1                                               1 dropped ("0")
+  SPENT not a number                                        2 made null ("1d", "NaN")
+  SPENT below 0                                             1 made null ("-0.5")
+  SEGMENT not one of food, a, b, say "hi"                   1 made null ("drink")
+  BORN not a date D/M/YYYY                                  2 made null ("2001-01-07", "31/2/2001")
+  SEEN not true or false                                    1 dropped ("maybe")
+  (row) repeats paid_on, user_id of an earlier row          1 dropped"""
 
 Clean = Callable[..., Cleaned]
 FOLDER = InFolder(folder="data")
@@ -101,7 +102,7 @@ def project(run: Run, tmp_path: Path) -> Run:
     spent = "SELECT user_id, sum(spent) AS spent FROM payments GROUP BY user_id ORDER BY user_id"
     (tmp_path / "configs" / "sql" / "spent.sql").write_text(spent)
     put(tmp_path, "PAYMENTS", LINES)
-    return replace(run, configs=tmp_path / "configs")
+    return replace(run, configs=tmp_path / "configs", log=logging.getLogger("test.cleaning"))
 
 
 @pytest.fixture
@@ -133,7 +134,8 @@ def rows(file: Path) -> list[tuple[Any, ...]]:
 
 def test_each_dirt_is_counted(clean: Clean, tmp_path: Path, project: Run, caplog: pytest.LogCaptureFixture) -> None:
     """Values that fit are kept with their types; each row that is not has one reason; a rerun gives the same bytes."""
-    caplog.set_level("INFO", "tasks")
+    project.log.setLevel(logging.INFO)
+    project.log.addHandler(caplog.handler)  # its own: Airflow, imported on the way, takes those of the root
     data = tmp_path / "data"
     cleaned = clean()
     assert cleaned == Cleaned(
