@@ -135,12 +135,10 @@ def estimator(candidate: Candidate, *, label: str, features: str, seed: int) -> 
         "random_forest": classification.RandomForestClassifier,
         "gradient_boosted_trees": classification.GBTClassifier,
     }
-    made: ProbabilisticClassifier = kinds[candidate.kind](
-        labelCol=label,
-        featuresCol=features,
-        **{f"{name}Col": f"_{name}_{candidate.number}" for name in ("rawPrediction", "probability", "prediction")},
-    )
-    settings: dict[str, object] = {**candidate.tried, **candidate.fixed}
+    made: ProbabilisticClassifier = kinds[candidate.kind]()
+    settings: dict[str, object] = {"label_col": label, "features_col": features, **candidate.tried, **candidate.fixed}
+    for output in ("raw_prediction", "probability", "prediction"):
+        settings[f"{output}_col"] = f"_{output}_{candidate.number}"
     if made.hasParam("seed"):
         settings["seed"] = seed
     if made.hasParam("standardization"):
