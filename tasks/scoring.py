@@ -1,8 +1,9 @@
 """How good fitted candidates are, measured inside Spark: the driver sees histograms of scores, never the scores.
 
-The bins are equally wide in log-odds, 1/1024 each, from -20 to 20. Log loss, Brier score and the counts at the
-threshold are exact sums. The areas under the ROC and the precision-recall curve treat the rows of one bin as ties,
-which moves them by less than 1e-5 where scores are spread out, and by nothing where they already are ties.
+The bins are equally wide in log-odds, from -20 to 20: 2**-20 each while that keeps few cells, else 1/4096. Log loss,
+Brier score and the counts at the threshold are exact sums. The areas under the ROC and the precision-recall curve
+treat the rows of one bin as ties: with fine bins they are those of the scores themselves, with coarse ones they differ
+by less than 1e-5 where scores are spread out.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 Threshold = Annotated[float, Field(gt=0, lt=1)] | Literal["max_f1", "max_youden"]
 """The probability from which on the prediction is 1: a number, or the best by F1 or by Youden's J on training rows."""
 
-_BINS_PER_UNIT = 1024
+_FINE, _COARSE = 2**20, 4096
+"""Bins for each unit of log-odds."""
+_FEW_CELLS = 300_000
+"""Sums that the driver takes from one job without thinking of its memory."""
 _ALMOST_ZERO = 2e-9
 """A probability whose log-odds are about -20: beyond, everything is one bin."""
 _SMALLEST = 1e-15
@@ -109,11 +113,12 @@ def score_candidates(
     from pyspark.sql import functions as sql
 
     test, train = rows.where(sql.col(held_out)), rows.where(~sql.col(held_out))
+    bins = _FINE if test.count() * min(len(models), _AT_ONCE) <= _FEW_CELLS else _COARSE
     found: list[Scores] = []
     for start in range(0, len(models), _AT_ONCE):
         some = models[start : start + _AT_ONCE]
         thresholds = _thresholds(train, some, label, threshold)
-        found += _scores(test, some, label, thresholds)
+        found += _scores(test, some, label, thresholds, bins)
     return found
 
 
@@ -122,14 +127,18 @@ def _thresholds(
 ) -> list[float]:
     if not isinstance(threshold, str):
         return [threshold] * len(models)
-    columns, sums = _binned(train, models, label, None)
+    columns, sums = _binned(train, models, label, None, _COARSE)
     return [_curve(columns, candidate, sums).best_threshold(threshold) for candidate in range(len(models))]
 
 
 def _scores(
-    test: DataFrame, models: Sequence[ProbabilisticClassificationModel], label: str, thresholds: list[float]
+    test: DataFrame,
+    models: Sequence[ProbabilisticClassificationModel],
+    label: str,
+    thresholds: list[float],
+    bins: int,
 ) -> Iterator[Scores]:
-    columns, sums = _binned(test, models, label, thresholds)
+    columns, sums = _binned(test, models, label, thresholds, bins)
     for candidate, threshold in enumerate(thresholds):
         totals = {name: float(columns[name][columns["candidate"] == candidate].sum()) for name in sums}
         confusion = Confusion(
@@ -162,6 +171,7 @@ def _binned(
     models: Sequence[ProbabilisticClassificationModel],
     label: str,
     thresholds: Sequence[float] | None,
+    bins: int,
 ) -> tuple[dict[str, Floats], list[str]]:
     """Return the sums over each bin of each candidate, from one job; and the names of those that add up."""
     from pyspark.ml.functions import vector_to_array
@@ -182,18 +192,18 @@ def _binned(
     measures = _measures(exact=thresholds is not None)
     counted = (
         exploded.select("y", "cell.*")
-        .groupBy("candidate", _bin(sql.col("p")).alias("bin"))
+        .groupBy("candidate", _bin(sql.col("p"), bins).alias("bin"))
         .agg(sql.min("p").alias("lowest"), *[one.alias(name) for name, one in measures.items()])
     )
     table = counted.toArrow()
     return {name: table[name].to_numpy().astype("float64") for name in table.column_names}, list(measures)
 
 
-def _bin(probability: Column) -> Column:
+def _bin(probability: Column, bins: int) -> Column:
     from pyspark.sql import functions as sql
 
     inner = sql.least(sql.greatest(probability, sql.lit(_ALMOST_ZERO)), sql.lit(1 - _ALMOST_ZERO))
-    return sql.floor(sql.log(inner / (1 - inner)) * _BINS_PER_UNIT)
+    return sql.floor(sql.log(inner / (1 - inner)) * bins)
 
 
 def _measures(*, exact: bool) -> dict[str, Column]:
