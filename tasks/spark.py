@@ -71,7 +71,7 @@ _ADVICE = re.compile(r" (?:Verify the spelling|If necessary set).*?(?=SQLSTATE|$
 """What Spark advises that does not fit here: its settings are ours, and a search path says nothing of a view."""
 _LOST = re.compile(
     r"ExecutorLostFailure|Master removed our application|All masters are unresponsive|SparkContext was shut down"
-    r"|stopped SparkContext|FetchFailed|No space left on device|Connection reset|RpcTimeoutException"
+    r"|stopped SparkContext|FetchFailed|No space left on device|Checkpoint block|Connection reset|RpcTimeoutException"
 )
 _FULL = re.compile(r"OutOfMemoryError: .*|UNABLE_TO_ACQUIRE_MEMORY.*")
 

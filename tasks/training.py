@@ -220,14 +220,11 @@ def fit_grid(given: Prepared, job: Job) -> Fit:
     """Fit every candidate on the training rows, and measure it on the others."""
     inputs = fitted_inputs(given.frame, given.rows, job.layout, given.profile)
     stages = vector_stages(inputs)
-    vectors = assembled(given.rows, stages).persist()
-    try:
-        vectors.count()  # fill the memory once, not from several fits at a time
-        given.rows.unpersist()
-        fitted = fit_candidates(vectors, job)
-        scores = score_candidates(vectors, HELD_OUT, [one.model for one in fitted], LABEL, job.threshold)
-    finally:
-        vectors.unpersist()
+    # A checkpoint, not only a cache: each of some hundred jobs would carry all that the vectors were made by.
+    vectors = assembled(given.rows, stages).localCheckpoint()
+    given.rows.unpersist()
+    fitted = fit_candidates(vectors, job)
+    scores = score_candidates(vectors, HELD_OUT, [one.model for one in fitted], LABEL, job.threshold)
     return Fit([Measured(*both) for both in zip(fitted, scores, strict=True)], inputs, stages)
 
 
