@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from tasks.contract import MissingResource, PermanentError, Run
+from tasks.recording import LOGGED_AS
 from tasks.tracking import airflow_tags
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ ALIAS = "production"
 STAGE, ARCHIVED = "Production", "Archived"
 DECISION = "taskflow.decision"
 """The tag of a version that keeps what its evaluation gave, so that a rerun gives the same."""
-LOGGED_AS = "model"
-"""The name under which a training logs the model that is to be registered."""
 
 
 @dataclass(frozen=True, slots=True)

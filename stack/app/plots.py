@@ -25,6 +25,7 @@ _INK = "#20242C"
 _ROW_HEIGHT, _AXIS_HEIGHT = 30, 60
 _NOTHING = 0.0005
 """A contribution too small to be seen in a probability."""
+_MUCH = float(np.log(1000))
 _TICKS = (0.01, 0.02, 0.05, 0.1, 0.2)
 """Distances of ticks, in probability."""
 
@@ -131,7 +132,12 @@ def _effect(part: float, unit: Unit) -> str:
         return "no effect"
     if unit == "probability":
         return f"{100 * part:+.1f}"
-    return f"× {np.exp(part):.2f}" if part > 0 else f"÷ {np.exp(-part):.2f}"
+    return f"{'×' if part > 0 else '÷'} {_factor(part)}"
+
+
+def _factor(part: float) -> str:
+    """Return what log-odds do to odds, up or down."""
+    return f"{np.exp(abs(part)):.2f}" if abs(part) < _MUCH else f"over {np.exp(_MUCH):,.0f}"
 
 
 def importance(values: Mapping[str, float], titles: Mapping[str, str]) -> alt.Chart:
@@ -185,7 +191,7 @@ def sentences(explanation: Explanation, fields: Sequence[Field], values: Mapping
 def _does(part: float, unit: Unit) -> str:
     if unit == "probability":
         return f"{'raises' if part > 0 else 'lowers'} the probability of churn by {100 * abs(part):.1f} points"
-    return f"{'multiplies' if part > 0 else 'divides'} the odds of churn by {np.exp(abs(part)):.2f}"
+    return f"{'multiplies' if part > 0 else 'divides'} the odds of churn by {_factor(part)}"
 
 
 def written(value: Value) -> str:

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import mlflow
+import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 
+import tasks.versions
+from stack.app.batch import score_csv
+from stack.app.production import Shelf
+from stack.app.registry import Registry
+from tasks.classifiers import Classifier, LogisticRegression
 from tasks.connections import TransientError
 from tasks.contract import MissingResource, PermanentError, Run
+from tasks.files import InFolder
 from tasks.models import evaluate, promote
-from tasks.versions import Registry
+from tasks.preparation import Features
+from tasks.training import train_classifier
 from tests.candidates import TRUTH, WEAK, Recipe, auc, log_candidate
+from tests.tasks.customers import FEATURES, write_customers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
     from typing import Any
 
     from tasks.models import Evaluation
@@ -306,4 +317,39 @@ def test_many_versions_are_found(client: mlflow.MlflowClient, model: str, strong
     client.create_registered_model(model)
     for _ in range(3):
         client.create_model_version(model, source=f"runs:/{strong}/model", run_id=strong)
-    assert [int(one.version) for one in Registry(client, CONNECTION, model).versions()] == [1, 2, 3]
+    assert [int(one.version) for one in tasks.versions.Registry(client, CONNECTION, model).versions()] == [1, 2, 3]
+
+
+def test_trained_model_is_served(
+    spark_connection: str, client: mlflow.MlflowClient, model: str, address: str, tmp_path: Path, run: Run
+) -> None:
+    """What Spark trained is judged, promoted and asked for in the app's form; its file scores as Spark did."""
+    write_customers(tmp_path / "customers.parquet", 2_000)
+    trained = train_classifier(
+        spark_connection,
+        CONNECTION,
+        "app",
+        InFolder(folder=str(tmp_path)),
+        "customers.parquet",
+        "user_id",
+        "churned",
+        Features.model_validate(FEATURES),
+        Classifier(logistic_regression=LogisticRegression(reg_param=[0.01])),
+        run=run,
+    )
+    found = judged(model, trained.run_id, run)
+    assert found.promote
+    assert found.roc_auc == pytest.approx(trained.roc_auc, abs=1e-4), "the training measures by histograms"
+    served = Shelf(Registry(address), model).look()
+    assert served.model is not None, served.problem
+    assert [one.name for one in served.model.fields] == [*FEATURES["numeric"], *FEATURES["categorical"]]
+    holdout = pd.read_parquet(client.download_artifacts(trained.run_id, "holdout.parquet", str(tmp_path)))
+    done = score_csv(
+        io.BytesIO(holdout.rename(columns={"probability": "spark"}).to_csv(index=False).encode()), served.model
+    )
+    scores = pd.read_csv(io.BytesIO(done.content))
+    assert (done.rows, done.problem_count) == (len(holdout), 0)
+    assert abs(scores["probability"] - scores["spark"]).max() < 1e-9
+    person = holdout.head(1)
+    explanation = served.model.explain(person)
+    assert explanation.probability(explanation.score) == pytest.approx(person["probability"].iloc[0], abs=1e-9)
