@@ -20,6 +20,7 @@ Layered = alt.LayerChart | alt.FacetChart
 MORE, LESS, NEUTRAL, TRACK = "#C4553B", "#2B7A82", "#8A94A6", "#E6E9EF"
 SHOWN = 12
 """Contributions beyond these are drawn as one."""
+MOST_IMPORTANT = 15
 _AS_PROBABILITY = "format(1 / (1 + exp(-datum.value)), '.1~%')"
 _INK = "#20242C"
 _ROW_HEIGHT, _AXIS_HEIGHT = 30, 60
@@ -141,8 +142,9 @@ def _factor(part: float) -> str:
 
 
 def importance(values: Mapping[str, float], titles: Mapping[str, str]) -> alt.Chart:
-    """Return the mean absolute SHAP value of each column, the largest first."""
-    frame = pd.DataFrame({"column": [titles.get(name, name) for name in values], "value": list(values.values())})
+    """Return the mean absolute SHAP values of the columns that matter most, the largest first."""
+    first = sorted(values.items(), key=lambda one: -one[1])[:MOST_IMPORTANT]
+    frame = pd.DataFrame([(titles.get(name, name), value) for name, value in first], columns=["column", "value"])
     chart: alt.Chart = (
         alt.Chart(frame)
         .mark_bar(color=LESS, height=16, cornerRadius=3)
@@ -200,4 +202,4 @@ def written(value: Value) -> str:
         return "not known"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:,.10g}" if isinstance(value, int | float) else value
+    return f"{round(value, 4):,.12g}" if isinstance(value, int | float) else value
