@@ -38,7 +38,7 @@ class OutputLink(BaseOperatorLink):
         return f"_link_{self.field}"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002  # Airflow's signature
-        """Return the address that the task's output holds; no address, and so no button, where it has no output.
+        """Return the address that the task's output holds; none, and so no button, where it has no output or a file.
 
         Airflow asks when a task ends, in whatever state: a gate that failed has its output, a skipped task none.
         """
@@ -49,7 +49,7 @@ class OutputLink(BaseOperatorLink):
 
 def _address_in(output: Any, field: str) -> str:
     value = output.get(field) if isinstance(output, dict) else None
-    return address(value) if value else ""
+    return address(value) if value and not value.startswith("/") else ""
 
 
 def address(link: str) -> str:

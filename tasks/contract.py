@@ -52,7 +52,10 @@ DataColumn = Annotated[Column, Kind("column", of="data")]
 Bucket = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]$"), Kind("bucket")]
 """A bucket of the object store."""
 Link = Annotated[str, Kind("link")]
-"""Where to look at what a task made: `s3://bucket/key` or an http address. Airflow's UI shows it as a button."""
+"""Where to look at what a task made: `s3://bucket/key`, an http address, or an absolute path on the workers' disk.
+
+Airflow's UI shows a button for it, unless it is a path.
+"""
 
 
 class Model(BaseModel):

@@ -1,0 +1,159 @@
+"""churn_training_dag on the scheduler, Spark and MLflow: a run, the same run once more, and exports that are no good.
+
+That a second run on the same data skips is what `make demo` shows (`tests/stack/test_demo.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from stack.airflow_api import DagRun
+from tests.conftest import RunningStack
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+pytestmark = pytest.mark.stack
+
+DAG = "churn_training_dag"
+USERS = 3000
+PROMOTED = {
+    "generate_raw_sources": "success",
+    "clean_raw_sources": "success",
+    "feature_engineering": "success",
+    "keep_reference_history": "success",
+    "train_spark_model": "success",
+    "evaluate_candidate": "success",
+    "decide_promotion": "success",
+    "promote_model": "success",
+    "skip_promotion": "skipped",
+    "notify_success": "success",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A run that promoted, as it ended for the first time."""
+
+    run: DagRun
+    states: dict[str, str]
+    outputs: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def data(stack: RunningStack) -> Path:
+    """The folder in which the pipeline's files lie."""
+    return stack.dags_folder.parent / "data" / "churn"
+
+
+@pytest.fixture(scope="module")
+def registry(stack: RunningStack) -> MlflowClient:
+    """MLflow, as a person who looks at it."""
+    from mlflow import MlflowClient
+
+    return MlflowClient(stack.services.tracking.address)
+
+
+@pytest.fixture(scope="module")
+def trained(stack: RunningStack) -> Trained:
+    """The first run: it takes the place of the one that the schedule owes."""
+    api = stack.api
+    api.await_dag(DAG, seconds=120)
+    owed = api.due(DAG)
+    assert owed is not None
+    run = api.trigger(DAG, {"users": USERS}, logical_date=owed.isoformat())
+    api.unpause(DAG)
+    ended = api.wait(run, seconds=900)
+    states = api.task_states(DAG, run.run_id)
+    done = [task for task, state in states.items() if state == "success" and task != "decide_promotion"]
+    return Trained(ended, states, {task: api.output(DAG, run.run_id, task) for task in done})
+
+
+def versions(registry: MlflowClient) -> list[ModelVersion]:
+    return list(registry.search_model_versions("name='churn-model'"))
+
+
+def test_first_model_is_promoted(stack: RunningStack, trained: Trained, registry: MlflowClient) -> None:
+    """Every step ends well, and the model is Production by its stage and by its alias."""
+    assert trained.states == PROMOTED
+    (version,) = versions(registry)
+    assert version.current_stage == "Production"
+    assert str(registry.get_model_version_by_alias("churn-model", "production").version) == str(version.version)
+    assert 0.7 < trained.outputs["evaluate_candidate"]["roc_auc"] < 0.9
+
+
+def test_dirt_is_told_of(trained: Trained, data: Path) -> None:
+    """Each source lost some rows, none all; the report beside the files has the reasons."""
+    cleaned = trained.outputs["clean_raw_sources"]
+    for source, read in cleaned["rows_read"].items():
+        assert 0 < cleaned["rows_dropped"][source] < 0.1 * read
+    assert "not a date YYYY-MM-DD" in (data / "reports" / "clean.json").read_text()
+
+
+def test_candidates_are_nested(trained: Trained, registry: MlflowClient) -> None:
+    """MLflow has the nine candidates below the run, and knows which Airflow run made it; XCom leads back."""
+    training = trained.outputs["train_spark_model"]
+    parent = registry.get_run(training["run_id"])
+    children = registry.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    assert (len(children), training["candidates"]) == (9, 9)
+    assert {"roc_auc", "pr_auc", "log_loss", "brier", "accuracy"} <= set(children[0].data.metrics)
+    assert parent.data.tags["airflow.run_id"] == trained.run.run_id
+    assert [one.dataset.name for one in parent.inputs.dataset_inputs] == ["churn/churn_features.parquet"]
+    assert training["run_page"].endswith(parent.info.run_id)
+
+
+def test_plots_are_kept(trained: Trained, registry: MlflowClient) -> None:
+    """The run has the curves, the confusion matrix and what SHAP says."""
+    run_id = trained.outputs["train_spark_model"]["run_id"]
+    plots = {one.path for one in registry.list_artifacts(run_id, "plots")}
+    names = ("roc", "pr", "calibration", "confusion", "shap_summary", "shap_bar")
+    assert {f"plots/{name}.png" for name in names} <= plots
+    assert [one.path for one in registry.list_artifacts(run_id, "shap")] == ["shap/mean_absolute.json"]
+
+
+def test_history_has_snapshot(trained: Trained, data: Path) -> None:
+    """The features of the week are kept for the monitor of drift."""
+    assert [one.name for one in (data / "reference_history.parquet").iterdir()] == [
+        f"snapshot_date={trained.outputs['keep_reference_history']['dates'][0]}.parquet"
+    ]
+
+
+def test_rerun_registers_nothing(stack: RunningStack, trained: Trained, registry: MlflowClient) -> None:
+    """The same Airflow run, cleared and run again, finds its model, and makes no second version."""
+    before = [(one.version, one.current_stage, one.run_id) for one in versions(registry)]
+    stack.api.clear(DAG, trained.run.run_id)
+    ended = stack.api.wait(stack.api.run(DAG, trained.run.run_id), seconds=900)
+
+    assert ended.state == "success"
+    assert [(one.version, one.current_stage, one.run_id) for one in versions(registry)] == before
+    again = stack.api.output(DAG, trained.run.run_id, "evaluate_candidate")
+    assert again == trained.outputs["evaluate_candidate"]
+
+
+def test_renamed_column_stops_run(stack: RunningStack, trained: Trained, registry: MlflowClient, data: Path) -> None:
+    """Somebody's own export with a column that has another name is told of by file and column; Production stands."""
+    before = [(one.version, one.current_stage) for one in versions(registry)]
+    features = (data / "churn_features.parquet").read_bytes()
+    payments = data / "raw" / "PAYMENTS.csv"
+    payments.write_text(payments.read_text().replace("DESCUENTO", "DESCUENTOS", 1))
+    try:
+        run = stack.api.trigger(DAG, {"users": USERS})
+        ended = stack.api.wait(run, seconds=600)
+        log = json.dumps(stack.api.task_log(DAG, run.run_id, "clean_raw_sources"))
+    finally:
+        shutil.rmtree(data / "raw")
+
+    assert ended.state == "failed"
+    assert "PAYMENTS.csv" in log
+    assert "DESCUENTO" in log
+    assert stack.api.task_states(DAG, run.run_id)["train_spark_model"] == "upstream_failed"
+    assert (data / "churn_features.parquet").read_bytes() == features
+    assert [(one.version, one.current_stage) for one in versions(registry)] == before
