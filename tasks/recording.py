@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.tracking import PARENT, airflow_tags, delete_run, experiment_id, runs_of
+from tasks.tracking import PARENT, airflow_tags, check_store, delete_run, experiment_id, runs_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,6 +83,10 @@ class Recorder:
         self.client.log_inputs(run_id, [DatasetInput(tracked, [InputTag("mlflow.data.context", "training")])])
         self._log(run_id, params, {})
         return run_id
+
+    def check_store(self, run_id: str) -> None:
+        """Raise unless the server's artifact store answers: it is needed only when all is fitted."""
+        check_store(self.client, run_id)
 
     def nested(self, parent: str, name: str, params: Mapping[str, object], metrics: Mapping[str, float]) -> None:
         """Record one candidate, whole, below its parent."""

@@ -44,6 +44,8 @@ _TRY = "airflow.try_number"
 PARENT = "mlflow.parentRunId"
 
 _ARTIFACT = re.compile(r"/mlflow-artifacts/artifacts/(?P<path>[^\s?)'\"]+)")
+_STORE_REFUSAL = re.compile(r'"message": "(?P<message>Failed to [^"]* in [a-z0-9]+://[^"]*)"')
+"""What the server tells of its bucket when artifacts are listed; of an upload that failed it tells nothing."""
 _NO_ANSWER = re.compile(r"Connection refused|timed out|timeout|NameResolution|Connection reset|Connection aborted|EOF")
 _FEW_RESULTS = 200
 
@@ -148,6 +150,11 @@ def delete_run(client: MlflowClient, experiment: str, run_id: str) -> None:
     client.delete_run(run_id)  # last: while it is there, the next attempt finds what is left
 
 
+def check_store(client: MlflowClient, run_id: str) -> None:
+    """Have the server look into its artifact store, so that a bucket that refuses is told of before it is needed."""
+    client.list_artifacts(run_id)
+
+
 def _own_tags(run: Run) -> dict[str, str]:
     tags = {tag: str(getattr(run, field)) for tag, field in _RUN_TAGS.items()}
     return tags | {_MAP_INDEX: str(run.map_index)}
@@ -211,7 +218,10 @@ def _raise_translated(error: MlflowException, server: Server) -> NoReturn:
 
 def _raise_for_request(error: Exception, server: Server) -> NoReturn:
     """Judge an error of the HTTP library itself, which MLflow lets through where artifacts are up- or downloaded."""
-    problem = " ".join(str(error).split())[:1000]
+    problem, answer = " ".join(str(error).split())[:1000], getattr(error, "response", None)
+    if answer is not None and 400 <= answer.status_code < 500 and (told := _STORE_REFUSAL.search(answer.text)):
+        remedy = "correct the bucket or the keys that the server is started with"
+        raise PermanentError(f"{server} is refused by its artifact store: {told['message']}; {remedy}") from error
     if lost := _ARTIFACT.search(problem):
         _raise_for_artifact(lost["path"], problem, server, error)
     raise TransientError(str(server), problem) from error

@@ -254,6 +254,7 @@ def _recorded(given: Prepared, job: Job, records: Recorder, dataset: Dataset) ->
     """Train within a run of MLflow, which ends well or as failed."""
     run_id = records.begin(_params(job), dataset)
     try:
+        records.check_store(run_id)
         fit = fit_grid(given, job)
         job.run.log.info("%s", _table(fit))
         for one in fit.measured:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import random
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from stack.ports import next_free
+from stack.service import running
 from stack.tracking import Tracking
 from tasks.connections import TransientError
 from tasks.contract import MissingResource, PermanentError, Run
 from tasks.tracking import (
     PARENT,
     airflow_tags,
+    check_store,
     delete_run,
     experiment_id,
     nested_runs,
@@ -27,6 +32,27 @@ from tasks.tracking import (
 )
 
 CONNECTION = "mlflow_default"
+
+
+class Bucketless(Tracking):
+    """A server whose bucket does not exist."""
+
+    def _environment(self) -> dict[str, str]:
+        backend = {"MLFLOW_BACKEND_STORE_URI": f"sqlite:///{self.folder}/runs.db"}
+        return {**super()._environment(), **backend, "MLFLOW_ARTIFACTS_DESTINATION": "s3://no-such-bucket"}
+
+    def probe(self) -> None:
+        """Raise NotReady unless the server answers."""
+        self._ask("GET", "/health")
+
+
+@pytest.fixture
+def bucketless(mlflow_server: Tracking, state: Path, connect: pytest.MonkeyPatch) -> Iterator[str]:
+    """The connection of a server whose bucket does not exist."""
+    port = next_free(random.randrange(10_000, 22_000))
+    server = Bucketless(state / "bucketless", port, mlflow_server.database, mlflow_server.store)
+    with running(replace(server.service(), name="bucketless"), state, seconds=180):
+        yield set_connection(connect, **json.loads(server.airflow_connection))
 
 
 @pytest.fixture
@@ -123,6 +149,19 @@ def test_runs_are_found_again(mlflow_server: Tracking, run: Run) -> None:
     assert (runs_of(client, experiment, run), nested_runs(client, experiment, first)) == ([], [])
     assert len(runs_of(client, experiment, replace(run, run_id="manual__2"))) == 1
     assert client.get_run(other).info.lifecycle_stage == "active"
+
+
+def test_refusing_bucket_is_named(bucketless: str, tmp_path: Path) -> None:
+    """A bucket that refuses the server is named, with the server, before anything is put there; so is a lost file."""
+    client = tracking(bucketless)
+    made = client.create_run(experiment_id(client, "x")).info.run_id
+    refused = r"is refused by its artifact store: .* s3://no-such-bucket"
+    with pytest.raises(PermanentError, match=refused), tracking_errors(bucketless):
+        check_store(client, made)
+    (tmp_path / "a.txt").write_text("a")
+    lost = rf"could not reach the artifact .*/{made}/artifacts/a\.txt"
+    with pytest.raises(TransientError, match=lost), tracking_errors(bucketless):
+        client.log_artifact(made, str(tmp_path / "a.txt"))
 
 
 def test_deleted_experiment_is_told(mlflow_server: Tracking) -> None:
