@@ -147,7 +147,8 @@ def test_renamed_column_stops_run(stack: RunningStack, trained: Trained, registr
     try:
         run = stack.api.trigger(DAG, {"users": USERS})
         ended = stack.api.wait(run, seconds=600)
-        log = json.dumps(stack.api.task_log(DAG, run.run_id, "clean_raw_sources"))
+        at = f"/dags/{DAG}/dagRuns/{run.run_id}/taskInstances/clean_raw_sources/logs/1"
+        log = json.dumps(stack.api.request("GET", at, full_content="true"))
     finally:
         shutil.rmtree(data / "raw")
 
