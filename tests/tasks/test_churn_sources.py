@@ -206,7 +206,8 @@ def test_own_exports_are_kept(run: Run, tmp_path: Path, caplog: pytest.LogCaptur
     assert done == Sources.model_validate(counts | {"generated": False})
     assert content(tmp_path) == before
     named = ", ".join(f"{name}.csv" for name in HEADERS)
-    assert caplog.messages == [f"{tmp_path}/raw: kept as it is, this step did not make {named}"]
+    logged = [record.getMessage() for record in caplog.records if record.name == run.log.name]
+    assert logged == [f"{tmp_path}/raw: kept as it is, this step did not make {named}"]
 
 
 @pytest.mark.parametrize("users", [300, 400])

@@ -147,7 +147,8 @@ def test_each_dirt_is_counted(clean: Clean, tmp_path: Path, project: Run, caplog
     )
     assert sorted(rows(data / "payments.parquet")) == KEPT
     assert rows(data / "spent.parquet")[:3] == [(1, 10.5), (2, None), (3, 100.0)]
-    assert caplog.messages[0] == LOG
+    logged = [record.getMessage() for record in caplog.records if record.name == project.log.name]
+    assert logged[0] == LOG
     report = json.loads((data / "report.json").read_text())
     assert report["sources"]["payments"]["dropped"][2] == {
         "column": "FECHA",
