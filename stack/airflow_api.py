@@ -136,9 +136,14 @@ class AirflowApi:
 
     def task_log(self, dag_id: str, run_id: str, task_id: str, *, try_number: int = 1) -> str:
         """Return what one try of a task logged, a line each event."""
-        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
-        events = self.request("GET", path, full_content="true")["content"]
+        events = self.task_events(dag_id, run_id, task_id, try_number=try_number)
         return "\n".join(event if isinstance(event, str) else str(event.get("event", "")) for event in events)
+
+    def task_events(self, dag_id: str, run_id: str, task_id: str, *, try_number: int = 1) -> list[Any]:
+        """Return what one try of a task logged, with all that Airflow tells of each event."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
+        events: list[Any] = self.request("GET", path, full_content="true")["content"]
+        return events
 
     def output(self, dag_id: str, run_id: str, task_id: str) -> JsonValue:
         """Return what a task returned."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stack.paths import REPOSITORY, private_folder
-from stack.service import NotReady, Service
+from stack.service import Service, fetch
 from stack.tracking import QUIET
 
 if TYPE_CHECKING:
@@ -57,13 +57,7 @@ class AppServer:
 
     def probe(self) -> None:
         """Raise NotReady unless the server is healthy."""
-        import httpx
-
-        try:
-            answer = httpx.get(f"{self.address}/_stcore/health", timeout=5, trust_env=False)
-            answer.raise_for_status()
-        except httpx.HTTPError as error:
-            raise NotReady(f"{type(error).__name__}: {error}") from error
+        fetch(f"{self.address}/_stcore/health")
 
     def _flags(self) -> tuple[str, ...]:
         settings = {

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from stack.paths import private_folder, write_private
-from stack.service import NotReady, Service, StartFailed
+from stack.service import NotReady, Service, StartFailed, fetch_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -131,14 +131,7 @@ class Airflow:
 
     def health(self) -> dict[str, dict[str, str | None]]:
         """Return what the API server says of the parts; raises NotReady while it says nothing."""
-        import httpx
-
-        try:
-            answer = httpx.get(f"{self.address}/api/v2/monitor/health", timeout=5, trust_env=False)
-            answer.raise_for_status()
-            return dict(answer.json())
-        except (httpx.HTTPError, ValueError) as error:
-            raise NotReady(f"{type(error).__name__}: {error}") from error
+        return fetch_json(f"{self.address}/api/v2/monitor/health")
 
     def probe(self, name: str) -> None:
         """Raise NotReady unless the process `name` is healthy, and has been heard of since it started."""

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -19,6 +19,8 @@ from stack.launch import Plan, kill_trees
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
+
+    import httpx
 
 
 class NotReady(Exception):
@@ -90,6 +92,24 @@ class StartFailed(Exception):
             f"{self.service} did not start: waited {self.seconds:.0f} s for {self.awaited}; {self.reason}\n"
             f"The last lines of {self.log}:\n{tail}"
         )
+
+
+def fetch(url: str) -> httpx.Response:
+    """Return what a page of a service answers; raise NotReady where it answers nothing, or an error."""
+    import httpx
+
+    try:
+        return httpx.get(url, timeout=5, trust_env=False).raise_for_status()
+    except httpx.HTTPError as error:
+        raise NotReady(f"{type(error).__name__}: {error}") from error
+
+
+def fetch_json(url: str) -> dict[str, Any]:
+    """Return the mapping that a page of a service holds as JSON; raise NotReady where it holds none."""
+    try:
+        return dict(fetch(url).json())
+    except ValueError as error:
+        raise NotReady(f"{type(error).__name__}: {error}") from error
 
 
 def last_lines(path: Path, count: int) -> list[str]:

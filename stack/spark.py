@@ -13,13 +13,13 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 
 from stack.java import refuse_nameless
 from stack.paths import private_folder, write_private
-from stack.service import NotReady, Service
+from stack.service import NotReady, Service, fetch_json
 
 if TYPE_CHECKING:
     from stack.java import Java
@@ -150,14 +150,14 @@ class Spark:
 
     def probe_master(self) -> None:
         """Raise NotReady unless the master is alive."""
-        seen = _read(self.master_page)
+        seen = fetch_json(f"{self.master_page}/json/")
         if seen.get("status") != "ALIVE":
             raise NotReady(f"the master is {seen.get('status')}")
 
     def probe_worker(self) -> None:
         """Raise NotReady unless the master knows this very process of the worker, and finds it alive."""
-        worker = _read(self.worker_page).get("id")
-        states = {one["id"]: one["state"] for one in _read(self.master_page)["workers"]}
+        worker = fetch_json(f"{self.worker_page}/json/").get("id")
+        states = {one["id"]: one["state"] for one in fetch_json(f"{self.master_page}/json/")["workers"]}
         if states.get(worker) != "ALIVE":
             raise NotReady(f"the master finds {worker} {states.get(worker, 'unknown')}")
 
@@ -216,14 +216,3 @@ def read_memory(text: str) -> int:
 
 def _spark_class(name: str) -> tuple[str, str]:
     return str(spark_home() / "bin" / "spark-class"), f"org.apache.spark.deploy.{name}"
-
-
-def _read(page: str) -> dict[str, Any]:
-    import httpx
-
-    try:
-        answer = httpx.get(f"{page}/json/", timeout=5, trust_env=False)
-        answer.raise_for_status()
-        return dict(answer.json())
-    except (httpx.HTTPError, ValueError) as error:
-        raise NotReady(f"{type(error).__name__}: {error}") from error

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.contract import MissingResource, PermanentError
+from tasks.recording import HOLDOUT
 
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities import Run as TrackedRun
 
-HOLDOUT = "holdout.parquet"
 METRIC = "roc_auc"
 LABEL = "label"
 """The param of a training's run that names the label's column."""

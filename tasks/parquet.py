@@ -31,18 +31,6 @@ def read_frame(session: SparkSession, place: Place, path: str, stack: ExitStack)
     return session.read.parquet(stack.enter_context(place.read(path)).as_uri())
 
 
-def write_frame(frame: DataFrame, place: Place, path: str) -> int:
-    """Write a table as one Parquet file, which takes its place when it is whole; return its rows.
-
-    The same rows in the same order make the same bytes: sort `frame` where Spark would leave the order open.
-    """
-    with place.write(path) as file:
-        parts = file.with_name("parts")
-        rows = write_parts(frame, parts)
-        join_parts(parts, file)
-        return rows
-
-
 def write_parts(frame: DataFrame, folder: Path) -> int:
     """Write a table as the Parquet files of a new folder, in parallel; return its rows.
 

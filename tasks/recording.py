@@ -27,7 +27,8 @@ RESULT = "taskflow.result"
 """The tag that keeps what the step returned, so that a rerun returns the same."""
 SUPERSEDED = "taskflow.superseded_by"
 LOGGED_AS = "model"
-"""The name under which the model is logged; `models.evaluate` looks for it."""
+HOLDOUT = "holdout.parquet"
+"""The names under which the model and a sample of the holdout are logged; `models.evaluate` looks for them."""
 _NAME = "mlflow.runName"
 
 

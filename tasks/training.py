@@ -43,7 +43,7 @@ from tasks.preparation import (
     split_rows,
     vector_stages,
 )
-from tasks.recording import RESULT, Dataset, Recorder, recorder
+from tasks.recording import HOLDOUT, RESULT, Dataset, Recorder, recorder
 from tasks.scoring import Scores, Threshold, score_candidates
 from tasks.spark import spark_session
 from tasks.tracking import run_page, tracking, tracking_errors
@@ -321,7 +321,7 @@ def _logged(given: Prepared, job: Job, fit: Fit, records: Recorder, run_id: str,
     difference = check_same(model, sample, fit.inputs, job.layout.key)
     job.run.log.info("scores without Java as Spark does, to %.1e on %s rows", difference, f"{len(sample):,}")
     _draw(best, model, sample, fit.inputs, artifacts)
-    sample.to_parquet(artifacts / "holdout.parquet", index=False)
+    sample.to_parquet(artifacts / HOLDOUT, index=False)
     params = best.fitted.candidate.params
     records.log(run_id, params, metrics, artifacts)
     return records.log_model(run_id, model, params, metrics)

@@ -70,9 +70,7 @@ class Pipeline:
 
     def events(self, run: DagRun, task_id: str, try_number: int) -> list[dict[str, Any]]:
         """Return what one try of a task logged, with all that Airflow tells of each event."""
-        at = f"/dags/{self.dag_id}/dagRuns/{run.run_id}/taskInstances/{task_id}/logs/{try_number}"
-        logged: list[dict[str, Any]] = self.api.request("GET", at, full_content="true")["content"]
-        return logged
+        return self.api.task_events(self.dag_id, run.run_id, task_id, try_number=try_number)
 
     def end_all(self) -> None:
         """Fail whatever runs of the pipeline an earlier test left unfinished: they would keep new ones waiting."""

@@ -147,8 +147,7 @@ def test_renamed_column_stops_run(stack: RunningStack, trained: Trained, registr
     try:
         run = stack.api.trigger(DAG, {"users": USERS})
         ended = stack.api.wait(run, seconds=600)
-        at = f"/dags/{DAG}/dagRuns/{run.run_id}/taskInstances/clean_raw_sources/logs/1"
-        log = json.dumps(stack.api.request("GET", at, full_content="true"))
+        log = json.dumps(stack.api.task_events(DAG, run.run_id, "clean_raw_sources"))
     finally:
         shutil.rmtree(data / "raw")
 

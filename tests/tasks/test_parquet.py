@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from stack.objects import ObjectStore
 from tasks.contract import MissingResource, PermanentError, Run
 from tasks.files import InBucket, InFolder, Place, place_of
-from tasks.parquet import check_parts, join_parts, read_frame, write_frame, write_parts
+from tasks.parquet import check_parts, join_parts, read_frame, write_parts
 from tasks.spark import spark_session
 
 ROWS = 300_000
@@ -37,6 +37,15 @@ def folder(run: Run, tmp_path: Path) -> Place:
 
 def digest(file: str) -> str:
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def write_frame(frame: DataFrame, place: Place, path: str) -> int:
+    """Write a table as the tasks do: in parts, then as one file that takes its place; return its rows."""
+    with place.write(path) as file:
+        parts = file.with_name("parts")
+        rows = write_parts(frame, parts)
+        join_parts(parts, file)
+        return rows
 
 
 def test_parts_become_one_file(session: SparkSession, folder: Place) -> None:
