@@ -123,7 +123,7 @@ def _warm_up() -> None:
 
     import factory.compiler
     import factory.registry
-    from tasks.expectations import catalogue
+    from tasks.quality.expectations import catalogue
 
     factory.registry.load_registry()
     catalogue()

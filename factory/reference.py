@@ -17,10 +17,10 @@ from factory.codes import CODES
 from factory.params import TYPES
 from factory.registry import Registry, TaskDefinition, load_registry
 from factory.schedules import TIMETABLES
-from tasks.suites import Batch, Quarantine
+from tasks.quality.suites import Batch, Quarantine
 
 if TYPE_CHECKING:
-    from tasks.expectations import ExpectationSchema
+    from tasks.quality.expectations import ExpectationSchema
 
 FILES = ("docs/tasks.md", "docs/diagnostics.md", "configs/pipeline.schema.json")
 """The generated files, below the root of the project."""
@@ -228,7 +228,7 @@ def _suite_schema(definitions: dict[str, Any]) -> dict[str, Any]:
 
 
 def _expectation_schema(definitions: dict[str, Any]) -> dict[str, Any]:
-    from tasks.expectations import catalogue
+    from tasks.quality.expectations import catalogue
 
     known = {name: _known_expectation(one, definitions) for name, one in sorted(catalogue().items())}
     return {"type": "object", "properties": {**known, "reason": {"type": "string"}}, "additionalProperties": False}

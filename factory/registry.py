@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
 import tasks
 from factory.errors import Path, RegistryError
 from tasks.contract import DECLARATION, Declaration, Kind, Output, Role, Run
-from tasks.suites import Suite
+from tasks.quality.suites import Suite
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*\Z")
 _CLOSED = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=False)

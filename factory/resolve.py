@@ -38,8 +38,8 @@ from factory.templates import (
 from factory.values import ValueProblem, check_values, replaced, templated, texts
 from factory.wiring import linked
 from tasks.contract import Kind
-from tasks.sql import check_expression
-from tasks.suites import Suite
+from tasks.postgres.sql import check_expression
+from tasks.quality.suites import Suite
 
 
 def resolve(spec: PipelineSpec, report: Report, registry: Registry, project: Project) -> Plan:
@@ -527,7 +527,7 @@ class _SuiteResolver:
     upstream: set[str]
 
     def suite(self, spec: SuiteSpec) -> dict[str, Any] | None:
-        from tasks.expectations import problems
+        from tasks.quality.expectations import problems
 
         written = {
             **spec.settings,
@@ -541,7 +541,7 @@ class _SuiteResolver:
         return dict(replaced(written, templates))
 
     def expectation(self, suite: SuiteSpec, one: ExpectationSpec, found: list[Any]) -> None:
-        from tasks.quarantine import can_quarantine
+        from tasks.quality.quarantine import can_quarantine
 
         for problem in found:
             path = (*one.path, one.type, *problem.path)
@@ -612,7 +612,7 @@ def _template_name_hint(name: str) -> str:
 
 
 def _expectation(one: ExpectationSpec) -> Any:
-    from tasks.suites import Expectation
+    from tasks.quality.suites import Expectation
 
     return Expectation.model_construct(type=one.type, arguments=dict(one.arguments), reason=one.reason)
 

@@ -18,7 +18,7 @@ from jinja2.meta import find_undeclared_variables
 
 from factory.document import Value
 from tasks.contract import PermanentError, Run
-from tasks.sql import literal
+from tasks.postgres.sql import literal
 
 AIRFLOW_NAMES = frozenset({
     "dag", "dag_run", "data_interval_end", "data_interval_start", "ds", "ds_nodash", "exception", "expanded_ti_count",

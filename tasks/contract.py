@@ -38,13 +38,13 @@ Table = Annotated[str, Field(pattern=rf"^{_IDENTIFIER}\.{_IDENTIFIER}$"), Kind("
 Column = Annotated[str, Field(pattern=rf"^{_IDENTIFIER}$"), Kind("column")]
 """A column's name, spelt exactly as the database spells it."""
 Sql = Annotated[str, Field(min_length=1), Kind("sql")]
-"""One SQL expression; a `{{ … }}` in it enters as a quoted literal (`tasks.sql`)."""
+"""One SQL expression; a `{{ … }}` in it enters as a quoted literal (`tasks.postgres.sql`)."""
 SqlFile = Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]+(/[A-Za-z0-9_\-]+)*\.sql$"), Kind("sql_file")]
 """A file below `configs/sql/`."""
 _FILE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.=\-]*"
 
 DataFile = Annotated[str, Field(pattern=rf"^{_FILE_NAME}(/{_FILE_NAME})*$"), Kind("file")]
-"""A file, or a folder of files, that steps hand to each other: its path below the place of `tasks.files`."""
+"""A file, or a folder of files, that steps hand to each other: its path below the place of `tasks.files.places`."""
 BuiltFile = Annotated[DataFile, Kind("file", of="sql")]
 """A file that the step makes of the query in its argument `sql`: lint knows its columns."""
 DataColumn = Annotated[Column, Kind("column", of="data")]

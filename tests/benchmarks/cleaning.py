@@ -25,10 +25,10 @@ from rich.console import Console
 from rich.table import Table
 
 from stack.java import choose
-from tasks.cleaning import CsvSource, FromSource, FromSql, clean_csv
 from tasks.contract import Run
-from tasks.files import InFolder
-from tasks.spark import spark_session
+from tasks.files.places import InFolder
+from tasks.spark.cleaning import CsvSource, FromSource, FromSql, clean_csv
+from tasks.spark.session import spark_session
 
 CONNECTION = "spark_default"
 DATE = dt.date(2026, 1, 5)

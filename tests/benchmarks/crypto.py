@@ -29,10 +29,10 @@ from stack.database import Cluster, Database, binaries
 from stack.ports import Wish, choose
 from stack.service import running
 from tasks.contract import Run
-from tasks.merging import Deactivation, Timestamps
-from tasks.sql import check_expression
-from tasks.synthetic import Rule, fill_table
-from tasks.tables import merge, rebuild_table, run_sql
+from tasks.postgres.merging import Deactivation, Timestamps
+from tasks.postgres.sql import check_expression
+from tasks.postgres.synthetic import Rule, fill_table
+from tasks.postgres.tables import merge, rebuild_table, run_sql
 
 ROOT = Path(__file__).parents[2]
 CONNECTION = "crypto_postgres"

@@ -24,9 +24,9 @@ from rich.table import Table
 
 from stack import java as javas
 from tasks.contract import Run
-from tasks.features import build_table
-from tasks.files import InFolder
-from tasks.spark import spark_session
+from tasks.files.places import InFolder
+from tasks.spark.features import build_table
+from tasks.spark.session import spark_session
 from tests.tasks.churn import build_users, write_inputs
 
 ROOT = Path(__file__).parents[2]

@@ -30,8 +30,8 @@ from rich.table import Table
 
 from stack import java
 from tasks.contract import Run
-from tasks.spark import spark_session
-from tasks.training import Job, fit_grid, prepared
+from tasks.models.training import Job, fit_grid, prepared
+from tasks.spark.session import spark_session
 from tests.tasks.customers import FEATURES, write_customers
 from tests.tasks.grids import job, layout
 
@@ -133,7 +133,7 @@ def split(frame: DataFrame) -> tuple[DataFrame, DataFrame]:
     """Return training rows and holdout: the same as the training's."""
     from pyspark.sql import functions as sql
 
-    from tasks.preparation import sampled
+    from tasks.models.preparation import sampled
 
     terms = layout()
     numbers = [sql.col(name).cast("double").alias(name) for name in FEATURES["numeric"]]
@@ -211,7 +211,7 @@ def peaks_of_child(rows: int, folder: Path) -> dict[str, float]:
 
 def peaks(path: Path) -> dict[str, float]:
     """Return the greatest resident memory in MiB of Python and of the JVM while the grid is fitted."""
-    from tasks.training import _pipeline, _sample
+    from tasks.models.training import _pipeline, _sample
 
     seen: dict[str, float] = {"python": 0.0, "java": 0.0}
     over, process = threading.Event(), psutil.Process()

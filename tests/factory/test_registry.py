@@ -9,7 +9,7 @@ from pydantic import Field
 from factory.errors import RegistryError
 from factory.registry import Registry, load_registry, registry_of
 from tasks.contract import Kind, Output, Run, Sql, Table, reusable
-from tasks.suites import Suite
+from tasks.quality.suites import Suite
 
 
 class Rows(Output):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.classifiers import Classifier
 from tasks.contract import Run
-from tasks.preparation import Features, Layout
-from tasks.training import Job
+from tasks.models.classifiers import Classifier
+from tasks.models.preparation import Features, Layout
+from tasks.models.training import Job
 from tests.tasks.customers import FEATURES
 
 FILE = "churn/features.parquet"

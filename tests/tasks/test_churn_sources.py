@@ -17,8 +17,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import csv
 
-from tasks.churn_people import active_user, demographics, funds, marketplace, payments, people
-from tasks.churn_sources import (
+from tasks.churn.people import active_user, demographics, funds, marketplace, payments, people
+from tasks.churn.sources import (
     BAD_DATES,
     FLAWS,
     REPEATED_EVERY,
@@ -30,7 +30,7 @@ from tasks.churn_sources import (
     generate,
 )
 from tasks.contract import PermanentError, Run
-from tasks.files import InBucket, InFolder, Place, place_of
+from tasks.files.places import InBucket, InFolder, Place, place_of
 from tests.tasks.churn import peak_memory
 from tests.tasks.conftest import ROOT, until
 
@@ -298,9 +298,9 @@ def test_killed_attempt_is_mended(run: Run, tmp_path: Path) -> None:
     """A first attempt that is killed after some files is made whole by the next, as if nothing had been."""
     program = f"""
 import datetime as dt, pathlib
-from tasks.churn_sources import churn_sources
+from tasks.churn.sources import churn_sources
 from tasks.contract import Run
-from tasks.files import InFolder
+from tasks.files.places import InFolder
 run = Run("d", "r", "t", dt.date(2026, 1, 5), configs=pathlib.Path("configs"))
 files = InFolder(folder={str(tmp_path / "one")!r})
 churn_sources(50_000, dt.date.fromisoformat("{UNTIL}"), {HORIZON}, "raw", files, run=run)

@@ -15,11 +15,11 @@ import pytest
 from pydantic import ValidationError
 
 from stack.objects import ObjectStore
-from tasks.cleaning import Cleaned, CsvSource, FromSource, FromSql, clean_csv
 from tasks.connections import object_store as store_client
 from tasks.contract import DataRejected, MissingResource, PermanentError, Run
-from tasks.csv_columns import CsvColumn
-from tasks.files import Files, InBucket, InFolder
+from tasks.files.places import Files, InBucket, InFolder
+from tasks.spark.cleaning import Cleaned, CsvSource, FromSource, FromSql, clean_csv
+from tasks.spark.csv_columns import CsvColumn
 
 PAYMENTS: dict[str, Any] = {
     "file": "raw/PAYMENTS.csv",

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-import tasks.expectations
-from tasks.expectations import catalogue, problems
-from tasks.suites import Expectation
+import tasks.quality.expectations
+from tasks.quality.expectations import catalogue, problems
+from tasks.quality.suites import Expectation
 from tests.tasks.expectation_examples import EXAMPLES
 
 
@@ -20,10 +20,10 @@ def said(name: str, /, **arguments: Any) -> list[tuple[Any, ...]]:
 
 
 def test_catalogue_is_fresh() -> None:
-    """The file is what the installed library makes of it; `python -m tasks.expectations` writes it again."""
-    from tasks.expectation_schemas import describe
+    """The file is what the installed library makes of it; `python -m tasks.quality.expectations` writes it again."""
+    from tasks.quality.expectation_schemas import describe
 
-    written = Path(tasks.expectations.__file__).with_suffix(".json").read_text(encoding="utf-8")
+    written = Path(tasks.quality.expectations.__file__).with_suffix(".json").read_text(encoding="utf-8")
     assert json.loads(written) == json.loads(json.dumps(describe()))
 
 

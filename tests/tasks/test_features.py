@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.contract import DataRejected, MissingResource, PermanentError, Run
-from tasks.features import Built, Value, build_table
-from tasks.files import InBucket, InFolder
+from tasks.files.places import InBucket, InFolder
+from tasks.spark.features import Built, Value, build_table
 from tests.tasks.churn import CATEGORICAL, NUMERIC, build_features, build_users, write_inputs
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def test_broken_input_is_named(spark_connection: str, here: Run) -> None:
 
 def test_bucket_serves_as_well(spark_connection: str, object_store: ObjectStore, here: Run, tmp_path: Path) -> None:
     """Files in a bucket are read and written like those in a folder."""
-    from tasks.files import place_of
+    from tasks.files.places import place_of
 
     files = InBucket(connection="object_store", bucket="ge-artifacts", prefix=f"features/{tmp_path.name}")
     place = place_of(files, here)

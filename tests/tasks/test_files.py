@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tasks.contract import MissingResource, PermanentError
-from tasks.files import FolderPlace, InBucket, InFolder, Place, place_of
+from tasks.files.places import FolderPlace, InBucket, InFolder, Place, place_of
 
 if TYPE_CHECKING:
     from pathlib import Path

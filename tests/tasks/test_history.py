@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.contract import MissingResource, PermanentError, Run
-from tasks.files import Files, InBucket, InFolder, Place, place_of
-from tasks.history import Kept, keep_snapshot, snapshots
+from tasks.files.history import Kept, keep_snapshot, snapshots
+from tasks.files.places import Files, InBucket, InFolder, Place, place_of
 from tests.tasks.churn import peak_memory
 
 HISTORY = "churn/history.parquet"

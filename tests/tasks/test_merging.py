@@ -15,8 +15,8 @@ import pytest
 from stack.database import Database
 from tasks.connections import TransientError
 from tasks.contract import DataRejected, MissingResource, PermanentError, Run
-from tasks.merging import Deactivation, Merged, Timestamps
-from tasks.tables import merge
+from tasks.postgres.merging import Deactivation, Merged, Timestamps
+from tasks.postgres.tables import merge
 from tests.tasks.conftest import ROOT, Gate, Sql, until
 
 CONNECTION = "crypto_postgres"

@@ -13,17 +13,17 @@ import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 
-import tasks.versions
 from stack.app.batch import score_csv
 from stack.app.production import Shelf
 from stack.app.registry import Registry
-from tasks.classifiers import Classifier, LogisticRegression
 from tasks.connections import TransientError
 from tasks.contract import MissingResource, PermanentError, Run
-from tasks.files import InFolder
-from tasks.models import evaluate, promote
-from tasks.preparation import Features
-from tasks.training import train_classifier
+from tasks.files.places import InFolder
+from tasks.models import versions
+from tasks.models.classifiers import Classifier, LogisticRegression
+from tasks.models.preparation import Features
+from tasks.models.promotion import evaluate, promote
+from tasks.models.training import train_classifier
 from tests.candidates import TRUTH, WEAK, Recipe, auc, log_candidate
 from tests.tasks.customers import FEATURES, write_customers
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from tasks.models import Evaluation
+    from tasks.models.promotion import Evaluation
 
 CONNECTION = "mlflow_default"
 BARE = Recipe().lacking("plots", "shap")
@@ -317,7 +317,8 @@ def test_many_versions_are_found(client: mlflow.MlflowClient, model: str, strong
     client.create_registered_model(model)
     for _ in range(3):
         client.create_model_version(model, source=f"runs:/{strong}/model", run_id=strong)
-    assert [int(one.version) for one in tasks.versions.Registry(client, CONNECTION, model).versions()] == [1, 2, 3]
+    found = versions.Registry(client, CONNECTION, model).versions()
+    assert [int(one.version) for one in found] == [1, 2, 3]
 
 
 def test_trained_model_is_served(

@@ -15,9 +15,9 @@ from pyspark.sql import DataFrame, SparkSession
 
 from stack.objects import ObjectStore
 from tasks.contract import MissingResource, PermanentError, Run
-from tasks.files import InBucket, InFolder, Place, place_of
-from tasks.parquet import check_parts, join_parts, read_frame, write_parts
-from tasks.spark import spark_session
+from tasks.files.places import InBucket, InFolder, Place, place_of
+from tasks.spark.parquet import check_parts, join_parts, read_frame, write_parts
+from tasks.spark.session import spark_session
 
 ROWS = 300_000
 """More than two row groups."""

@@ -8,9 +8,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from tasks.connections import postgres as connected
-from tasks.quality import _one_snapshot
-from tasks.suites import Batch, Expectation, Suite
-from tasks.verdicts import judge
+from tasks.quality.gate import _one_snapshot
+from tasks.quality.suites import Batch, Expectation, Suite
+from tasks.quality.verdicts import judge
 from tests.tasks.expectation_examples import NASTY_TABLE
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from pydantic import ValidationError
 from pyspark.sql import DataFrame, SparkSession
 
 from tasks.contract import DataRejected, MissingResource, PermanentError, Run
-from tasks.preparation import HELD_OUT, KEY, Features, Layout, Profile, assembled, fitted_inputs, split_rows
-from tasks.preparation import vector_stages as stages_of
-from tasks.spark import spark_session
-from tasks.training import prepared
+from tasks.models.preparation import HELD_OUT, KEY, Features, Layout, Profile, assembled, fitted_inputs, split_rows
+from tasks.models.preparation import vector_stages as stages_of
+from tasks.models.training import prepared
+from tasks.spark.session import spark_session
 from tests.tasks.conftest import ROOT
 from tests.tasks.customers import CARDS, CITIES, FEATURES, customers
 from tests.tasks.grids import FILE, job, layout

@@ -15,10 +15,10 @@ import pytest
 
 from tasks.connections import TransientError
 from tasks.contract import DataRejected, MissingResource, PermanentError, Run
-from tasks.data_docs import run_key
-from tasks.quality import Artifacts, Validation, validate
-from tasks.suites import Batch, Expectation, Quarantine, Suite
-from tasks.verdicts import UnansweredError
+from tasks.quality.data_docs import run_key
+from tasks.quality.gate import Artifacts, Validation, validate
+from tasks.quality.suites import Batch, Expectation, Quarantine, Suite
+from tasks.quality.verdicts import UnansweredError
 from tests.tasks.expectation_examples import EXAMPLES, NASTY_TABLE
 
 if TYPE_CHECKING:
@@ -412,8 +412,8 @@ def test_run_keys_differ() -> None:
 MEASURE = """
 import datetime as dt, json, resource, sys
 from tasks.contract import DataRejected, Run
-from tasks.quality import validate
-from tasks.suites import Suite
+from tasks.quality.gate import validate
+from tasks.quality.suites import Suite
 
 run = Run("d", "r", "t", dt.date(2026, 1, 5))
 suite = Suite.model_validate_json(sys.argv[1])

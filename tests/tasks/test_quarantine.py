@@ -8,8 +8,8 @@ import pytest
 
 from tasks.connections import postgres as connected
 from tasks.contract import MissingResource, PermanentError, Run
-from tasks.quarantine import quarantine
-from tasks.suites import Batch, Expectation, Quarantine, Suite
+from tasks.quality.quarantine import quarantine
+from tasks.quality.suites import Batch, Expectation, Quarantine, Suite
 
 if TYPE_CHECKING:
     from tests.tasks.conftest import Sql

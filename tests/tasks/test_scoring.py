@@ -18,11 +18,11 @@ from pyspark.ml.functions import vector_to_array
 from sklearn import metrics as reference
 
 from tasks.contract import PermanentError, Run
-from tasks.portable import check_same, portable, save_model
-from tasks.preparation import HELD_OUT, LABEL, VECTOR, assembled
-from tasks.scoring import score_candidates
-from tasks.spark import spark_session
-from tasks.training import Fit, Prepared, _pipeline, _sample, fit_grid, prepared
+from tasks.models.portable import check_same, portable, save_model
+from tasks.models.preparation import HELD_OUT, LABEL, VECTOR, assembled
+from tasks.models.scoring import score_candidates
+from tasks.models.training import Fit, Prepared, _pipeline, _sample, fit_grid, prepared
+from tasks.spark.session import spark_session
 from tests.tasks.conftest import ROOT
 from tests.tasks.customers import FEATURES, write_customers
 from tests.tasks.grids import ALL, classifier, job, layout

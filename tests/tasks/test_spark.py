@@ -18,7 +18,7 @@ from stack.service import running
 from stack.spark import Spark, SparkPorts
 from tasks.connections import TransientError
 from tasks.contract import MissingResource, PermanentError, Run
-from tasks.spark import spark_errors, spark_session
+from tasks.spark.session import spark_errors, spark_session
 from tests.conftest import FIRST_PORT, LAST_PORT, secret
 
 CONNECTION = "spark_default"

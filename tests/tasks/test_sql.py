@@ -9,7 +9,7 @@ import pytest
 from psycopg2.sql import SQL
 
 from stack.database import Database
-from tasks.sql import SqlValue, check_expression, fragment, literal, table_identifier
+from tasks.postgres.sql import SqlValue, check_expression, fragment, literal, table_identifier
 from tests.tasks.conftest import Sql
 
 

@@ -12,7 +12,7 @@ import pytest
 from stack.database import Cluster, Database
 from tasks.connections import TransientError
 from tasks.contract import MissingResource, PermanentError, Run
-from tasks.tables import Bound, Executed, Rebuilt, rebuild_table, run_sql, vacuum
+from tasks.postgres.tables import Bound, Executed, Rebuilt, rebuild_table, run_sql, vacuum
 from tests.tasks.conftest import Gate, Sql
 
 CONNECTION = "crypto_postgres"

@@ -17,7 +17,7 @@ from stack.service import running
 from stack.tracking import Tracking
 from tasks.connections import TransientError
 from tasks.contract import MissingResource, PermanentError, Run
-from tasks.tracking import (
+from tasks.models.tracking import (
     PARENT,
     airflow_tags,
     check_store,

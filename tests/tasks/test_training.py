@@ -20,11 +20,11 @@ from mlflow import MlflowClient, pyfunc
 from stack.tracking import Tracking
 from tasks.connections import TransientError
 from tasks.contract import DataRejected, MissingResource, Run
-from tasks.files import InFolder
-from tasks.preparation import Features
-from tasks.recording import RESULT, SUPERSEDED
-from tasks.tracking import airflow_tags, nested_runs, runs_of, tracking
-from tasks.training import Training, train_classifier
+from tasks.files.places import InFolder
+from tasks.models.preparation import Features
+from tasks.models.recording import RESULT, SUPERSEDED
+from tasks.models.tracking import airflow_tags, nested_runs, runs_of, tracking
+from tasks.models.training import Training, train_classifier
 from tests.tasks.customers import FEATURES, write_customers
 from tests.tasks.grids import FILE, LINEAR, classifier
 

@@ -1,0 +1,1 @@
+"""The invented exports of the churn pipeline."""

@@ -1,0 +1,112 @@
+"""A rolling history: the last few snapshots of a table, a parquet file for each date.
+
+Knows how snapshots are named, kept and found; knows nothing of what is in them.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from tasks.contract import DataFile, Output, PermanentError, Run, reusable
+from tasks.files.places import Files, Place, place_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+COLUMN = "snapshot_date"
+_NAME = re.compile(rf"{COLUMN}=(\d{{4}}-\d\d-\d\d)\.parquet")
+_BATCH = 50_000
+"""Rows that are held in memory at a time."""
+
+
+class Kept(Output):
+    """The history after a snapshot was added."""
+
+    dates: list[str]
+    """Dates of the snapshots, the oldest first."""
+    rows: int
+    """Rows of the run's own snapshot; 0 where newer ones leave it no room."""
+
+
+@reusable("files.keep_snapshot", role="transform")
+def keep_snapshot(
+    source: DataFile, history: DataFile, keep: Annotated[int, Field(ge=1, le=1000)], files: Files, *, run: Run
+) -> Kept:
+    """Add a parquet file to a history as the snapshot of the run's date, and keep the newest snapshots.
+
+    `history` is a folder of files `snapshot_date=YYYY-MM-DD.parquet`, each a copy of `source` with that date in a new
+    column `snapshot_date`. A rerun replaces its own date's snapshot. The `keep` newest by date stay, so that a
+    backfilled date takes the place that its date gives it, or none; other files in the folder are left alone. Raises
+    PermanentError for a `source` that is not parquet or has a column `snapshot_date`.
+    """
+    place = place_of(files, run)
+    there = set(_dates(place, history))
+    newest = sorted(there | {run.date})[-keep:]
+    rows = 0
+    if run.date in newest:
+        with place.read(source) as old, place.write(_path(history, run.date)) as new:
+            rows = _copy(old, new, run.date, place.address(source))
+    for date in there.difference(newest):
+        place.remove(_path(history, date))
+    _log(run, place.address(history), newest, rows)
+    return Kept(dates=[f"{date}" for date in newest], rows=rows)
+
+
+def snapshots(place: Place, history: str, before: dt.date, count: int) -> list[str]:
+    """Return the paths of the last `count` snapshots dated `before` or earlier, the oldest first."""
+    known = [date for date in _dates(place, history) if date <= before]
+    return [_path(history, date) for date in known[-count:]]
+
+
+def _dates(place: Place, history: str) -> list[dt.date]:
+    dates = []
+    for name in filter(None, map(_NAME.fullmatch, place.names(history))):
+        with suppress(ValueError):  # no day of the calendar, so none of ours
+            dates.append(dt.date.fromisoformat(name[1]))
+    return sorted(dates)
+
+
+def _path(history: str, date: dt.date) -> str:
+    return f"{history}/{COLUMN}={date}.parquet"
+
+
+def _copy(old: Path, new: Path, date: dt.date, address: str) -> int:
+    """Copy a parquet file a batch at a time, with the date in a column of its own, and return its rows."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(old) as source:
+            schema = _dated(source.schema_arrow, address)
+            with parquet.ParquetWriter(new, schema) as target:
+                for batch in source.iter_batches(_BATCH):
+                    dates = pa.repeat(pa.scalar(date), len(batch))
+                    target.write_batch(pa.record_batch([*batch.columns, dates], schema=schema))
+            return int(source.metadata.num_rows)
+    except pa.ArrowInvalid as error:
+        problem = f"{address} is not a whole parquet file ({error})"
+        raise PermanentError(f"{problem}; run the step that writes it again") from error
+
+
+def _dated(schema: pa.Schema, address: str) -> pa.Schema:
+    import pyarrow as pa
+
+    if COLUMN in schema.names:
+        remedy = "give that column another name, or name the file that a step writes afresh"
+        raise PermanentError(f"{address} has a column {COLUMN} already; {remedy}")
+    return schema.append(pa.field(COLUMN, pa.date32()))
+
+
+def _log(run: Run, address: str, newest: list[dt.date], rows: int) -> None:
+    if run.date in newest:
+        run.log.info(
+            "%s: %s rows of %s added; kept from %s to %s", address, f"{rows:,}", run.date, newest[0], newest[-1]
+        )
+    else:
+        run.log.info("%s: %s is older than the %s snapshots kept; left out", address, run.date, len(newest))

@@ -1,0 +1,1 @@
+"""Models: trained on Spark, recorded in MLflow, explained, compared and promoted."""

@@ -1,0 +1,118 @@
+"""How well a candidate and the Production model rank the same people.
+
+Knows models of MLflow that give a column `probability`, and the rows that a training held out; knows nothing of the
+registry, nor of what follows from the comparison. No Java: both models are scored in this process.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from tasks.contract import MissingResource, PermanentError
+from tasks.models.recording import HOLDOUT
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow import MlflowClient
+    from mlflow.entities import Run as TrackedRun
+
+METRIC = "roc_auc"
+LABEL = "label"
+"""The param of a training's run that names the label's column."""
+
+ComparedOn = Literal["holdout", "recorded"]
+
+
+@dataclass(frozen=True, slots=True)
+class Holdout:
+    """Rows that a candidate was not fitted on, and their label's column."""
+
+    rows: pd.DataFrame
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The ROC AUC of a candidate and of Production, and what both were measured on."""
+
+    candidate: float
+    production: float | None
+    on: ComparedOn
+    why: str = ""
+    """Why the recorded metrics had to do."""
+
+
+@dataclass
+class NotComparable(Exception):
+    """A model cannot score rows that it was not made for; the text says what they lack."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+def holdout_of(client: MlflowClient, source: TrackedRun) -> Holdout:
+    """Return the rows that a training held out; raise MissingResource or PermanentError."""
+    import pandas as pd
+
+    run_id = source.info.run_id
+    remedy = "log it in the training step (spark.train_classifier does)"
+    if HOLDOUT not in [one.path for one in client.list_artifacts(run_id)]:
+        raise MissingResource("artifact", HOLDOUT, f"run {run_id!r} of MLflow", remedy)
+    with tempfile.TemporaryDirectory(prefix="taskflow-") as folder:
+        rows = pd.read_parquet(client.download_artifacts(run_id, HOLDOUT, folder))
+    label = source.data.params.get(LABEL, "")
+    if label not in rows.columns:
+        there = ", ".join(rows.columns)
+        raise PermanentError(
+            f"{HOLDOUT} of run {run_id!r} has no column {label!r}, named by the run's param {LABEL!r}; it has {there}"
+        )
+    if (classes := rows[label].nunique()) != 2:
+        raise PermanentError(
+            f"{HOLDOUT} of run {run_id!r} has {len(rows)} rows with {classes} values of {label!r}; a ROC AUC needs two"
+        )
+    return Holdout(rows, label)
+
+
+def measured(model: str, holdout: Holdout) -> float:
+    """Return the ROC AUC of the model at an address of MLflow on held-out rows; raise NotComparable."""
+    from mlflow.exceptions import MlflowException
+    from sklearn.metrics import roc_auc_score
+
+    loaded = _loaded(model)
+    schema = loaded.metadata.get_input_schema()
+    if schema is None:
+        raise PermanentError(f"{model} has no signature, which names its columns; log it with one")
+    if missing := sorted(set(schema.input_names()) - set(holdout.rows.columns)):  # also those that may be null
+        raise NotComparable(f"the candidate's data has no {', '.join(missing)}")
+    try:
+        scores = loaded.predict(holdout.rows[schema.input_names()])
+    except MlflowException as error:  # a column has another type now
+        raise NotComparable(" ".join(str(error).split())) from error
+    if "probability" not in scores:
+        raise PermanentError(f"{model} gives {', '.join(map(str, scores))}, and no column 'probability'")
+    return float(roc_auc_score(holdout.rows[holdout.label], scores["probability"]))
+
+
+def _loaded(model: str) -> Any:
+    from mlflow import pyfunc
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return pyfunc.load_model(model)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        remedy = "bring its files back, or make another version Production"
+        raise MissingResource("model", model, "the artifact store of MLflow", remedy) from error
+
+
+def recorded(source: TrackedRun) -> float:
+    """Return the ROC AUC that a training recorded."""
+    if METRIC not in source.data.metrics:
+        where, remedy = f"run {source.info.run_id!r} of MLflow", "record it in the training step"
+        raise MissingResource("metric", METRIC, where, remedy)
+    return float(source.data.metrics[METRIC])

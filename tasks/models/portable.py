@@ -1,0 +1,193 @@
+"""A fitted Spark model made into one that scores without Java, and the proof that both say the same.
+
+Knows how Spark's models keep their numbers and how MLflow stores a model written as code (`served/scorer.py`); knows
+nothing of runs or registries.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.contract import PermanentError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow.models import ModelSignature
+    from numpy.typing import NDArray
+    from pyspark.ml.classification import ProbabilisticClassificationModel
+
+    from tasks.models.preparation import Input
+
+SCORER = Path(__file__).with_name("served") / "scorer.py"
+TOLERANCE = 1e-9
+_EXAMPLE_ROWS = 3
+
+Nodes = dict[str, "NDArray[Any]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Portable:
+    """A model as numbers: what goes into `parameters.json` and, for trees, into `trees.npz`."""
+
+    parameters: Mapping[str, object]
+    nodes: Nodes | None
+
+
+def portable(model: ProbabilisticClassificationModel, saved: Path, inputs: list[Input], threshold: float) -> Portable:
+    """Return the numbers of a fitted model, whose saved form is the folder `saved`."""
+    from pyspark.ml.classification import LogisticRegressionModel
+
+    parameters: dict[str, object] = {
+        "threshold": threshold,
+        "inputs": [_described(one) for one in inputs],
+        "background": [share for one in inputs for share in one.background],
+    }
+    if isinstance(model, LogisticRegressionModel):
+        linear = {"coefficients": model.coefficients.toArray().tolist(), "intercept": model.intercept}
+        return Portable({**parameters, "linear": linear}, None)
+    nodes, link = _nodes(saved)
+    return Portable({**parameters, "trees": {"link": link}}, nodes)
+
+
+def _described(one: Input) -> dict[str, object]:
+    shared: dict[str, object] = {"name": one.name, "kind": one.kind, "nullable": one.nullable}
+    if one.kind == "numeric":
+        return {**shared, "mean": one.mean, "scale": one.scale}
+    return {**shared, "levels": list(one.levels)}
+
+
+def _nodes(saved: Path) -> tuple[Nodes, str]:
+    """Read the trees of a saved model of Spark 4.3: rows of nodes, in one table for all trees."""
+    import pyarrow.parquet as pq
+
+    kind = _saved_class(saved)
+    rows = pq.read_table(saved / "data").to_pylist()
+    trees: dict[int, list[dict[str, Any]]] = {}
+    for row in rows:
+        trees.setdefault(row.get("treeID", 0), []).append(row.get("nodeData", row))
+    weights = _tree_weights(saved)
+    if kind == "GBTClassificationModel":
+        scale = {number: 2 * weights[number] for number in trees}  # Spark's loss is of 2·label - 1
+        return _flat(trees, lambda number, node: scale[number] * float(node["prediction"])), "logit"
+    share = 1 / len(trees)
+    return _flat(trees, lambda _, node: share * _positive(node["impurityStats"])), "identity"
+
+
+def _saved_class(saved: Path) -> str:
+    (metadata,) = (saved / "metadata").glob("part-*")
+    name: str = json.loads(metadata.read_text())["class"]
+    return name.rpartition(".")[2]
+
+
+def _tree_weights(saved: Path) -> dict[int, float]:
+    import pyarrow.parquet as pq
+
+    if not (saved / "treesMetadata").exists():
+        return {0: 1.0}
+    return {int(tree): float(weight) for tree, _, weight in _rows(pq.read_table(saved / "treesMetadata"))}
+
+
+def _rows(table: Any) -> list[tuple[Any, ...]]:
+    return [tuple(row.values()) for row in table.to_pylist()]
+
+
+def _positive(stats: list[float]) -> float:
+    return stats[1] / sum(stats)
+
+
+def _flat(trees: dict[int, list[dict[str, Any]]], value: Any) -> Nodes:
+    """Return the nodes of all trees one after the other, each tree's in the order of their ids, parents first."""
+    import numpy as np
+
+    found: dict[str, list[Any]] = {name: [] for name in ("feature", "threshold", "left", "right", "value", "cover")}
+    roots: list[int] = []
+    for number in sorted(trees):
+        start = len(found["value"])
+        roots.append(start)
+        for node in sorted(trees[number], key=lambda one: int(one["id"])):
+            inner = node["leftChild"] >= 0
+            found["feature"].append(node["split"]["featureIndex"] if inner else -1)
+            found["threshold"].append(node["split"]["leftCategoriesOrThreshold"][0] if inner else 0.0)
+            found["left"].append(start + node["leftChild"] if inner else -1)
+            found["right"].append(start + node["rightChild"] if inner else -1)
+            found["value"].append(value(number, node))
+            found["cover"].append(float(node["rawCount"]))
+    flat = {name: np.array(values) for name, values in found.items()}
+    return _averaged(flat) | {"roots": np.array(roots)}
+
+
+def _averaged(nodes: Nodes) -> Nodes:
+    """Return the nodes with the value of each inner one the mean of its children, weighted by their rows."""
+    values, cover = nodes["value"].copy(), nodes["cover"]
+    for node in reversed(range(len(values))):
+        if nodes["feature"][node] >= 0:
+            left, right = int(nodes["left"][node]), int(nodes["right"][node])
+            below = cover[left] + cover[right]
+            values[node] = (cover[left] * values[left] + cover[right] * values[right]) / below
+    return nodes | {"value": values}
+
+
+def save_model(found: Portable, inputs: list[Input], sample: pd.DataFrame, folder: Path) -> Path:
+    """Write the model as MLflow stores it, with signature and example, and return its folder."""
+    import numpy as np
+    from mlflow import pyfunc
+
+    parameters = folder / "parameters.json"
+    parameters.write_text(json.dumps(found.parameters, ensure_ascii=False, indent=1), encoding="utf-8")
+    artifacts = {"parameters": str(parameters)}
+    if found.nodes is not None:
+        artifacts["trees"] = str(folder / "trees.npz")
+        np.savez_compressed(folder / "trees.npz", allow_pickle=False, **found.nodes)
+    target = folder / "model"
+    pyfunc.save_model(
+        path=str(target),
+        python_model=str(SCORER),
+        artifacts=artifacts,
+        signature=_signature(inputs),
+        input_example=sample[[one.name for one in inputs]].head(_EXAMPLE_ROWS),
+        pip_requirements=_requirements(trees=found.nodes is not None),
+    )
+    return target
+
+
+def _signature(inputs: list[Input]) -> ModelSignature:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema, TensorSpec
+
+    columns: list[ColSpec | TensorSpec] = [ColSpec(one.type, one.name, required=not one.nullable) for one in inputs]
+    outputs: list[ColSpec | TensorSpec] = [ColSpec("double", "probability"), ColSpec("long", "prediction")]
+    return ModelSignature(inputs=Schema(columns), outputs=Schema(outputs))
+
+
+def _requirements(*, trees: bool) -> list[str]:
+    """Return what scoring needs, in the versions that were checked here; shap explains the scores of trees."""
+    from importlib.metadata import version
+
+    names = ["mlflow", "numpy", "pandas", *(["shap"] if trees else [])]
+    return [f"{name}=={version(name)}" for name in names]
+
+
+def check_same(model: Path, sample: pd.DataFrame, inputs: list[Input], key: str) -> float:
+    """Return by how much the saved model's probabilities differ from Spark's, at most.
+
+    `sample` has the inputs and Spark's `probability`. Raises PermanentError where it is more than TOLERANCE.
+    """
+    from mlflow import pyfunc
+
+    loaded = pyfunc.load_model(str(model))
+    probability = loaded.predict(sample[[one.name for one in inputs]])["probability"].to_numpy()
+    expected = sample["probability"].to_numpy()
+    difference = abs(probability - expected)
+    worst = int(difference.argmax())
+    if not difference[worst] <= TOLERANCE:  # a NaN is no agreement
+        raise PermanentError(_disagreement(sample, worst, key, float(probability[worst]), float(expected[worst])))
+    return float(difference[worst])
+
+
+def _disagreement(sample: pd.DataFrame, row: int, key: str, ours: float, spark: float) -> str:
+    told = f"{key}={sample[key].iloc[row]}: probability {ours!r}, where Spark gives {spark!r}"
+    return f"the model that scores without Java does not agree with Spark's to {TOLERANCE:g}: {told}; nothing is logged"

@@ -1,0 +1,228 @@
+"""The gate between a trained candidate and Production, and the promotion itself.
+
+Knows when a candidate is good enough; does not know how models are measured (`tasks.models.comparison`) nor how the
+registry keeps them (`tasks.models.versions`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from tasks.contract import ConnectionId, Link, Model, Output, Run, reusable
+from tasks.models.comparison import ComparedOn, Comparison, NotComparable, holdout_of, measured, recorded
+from tasks.models.tracking import tracking, tracking_errors, version_page
+from tasks.models.versions import ARCHIVED, DECISION, ModelName, Registry, RunId, finished_run, logged_model
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run as TrackedRun
+    from mlflow.entities.model_registry import ModelVersion
+
+Auc = Annotated[float, Field(ge=0, le=1)]
+
+
+class Terms(Model):
+    """What a candidate has to reach."""
+
+    margin: float
+    minimum: float
+
+
+class Decision(Model):
+    """What an evaluation gave: kept with the version, so that a rerun gives the same."""
+
+    promote: bool
+    terms: Terms
+    production_version: int | None
+    roc_auc: float
+    production_roc_auc: float | None
+    compared_on: ComparedOn
+    verdict: str
+
+    @property
+    def gain(self) -> float | None:
+        """By how much the candidate is better than Production."""
+        return None if self.production_roc_auc is None else self.roc_auc - self.production_roc_auc
+
+    @property
+    def missed_by(self) -> float:
+        """How much more was needed."""
+        if self.promote:
+            return 0.0
+        lacking = self.terms.minimum - self.roc_auc if self.gain is None else self.terms.margin - self.gain
+        return max(lacking, 0.0)
+
+
+class Evaluation(Output):
+    """Whether a candidate should become Production, and why."""
+
+    promote: bool
+    candidate_version: int
+    production_version: int | None
+    """The version that was Production when this was decided."""
+    roc_auc: float
+    production_roc_auc: float | None
+    gain: float | None
+    margin: float
+    missed_by: float
+    """How much more ROC AUC was needed; 0 for a candidate that is to be promoted."""
+    compared_on: ComparedOn
+    """`holdout`: both models scored the same rows. `recorded`: each model's own training measured it."""
+    verdict: str
+    """The decision in one sentence."""
+    version_page: Link
+
+
+class Promotion(Output):
+    """What a promotion left."""
+
+    version: int
+    promoted: bool
+    """Whether the version is Production now."""
+    reason: str
+    archived: list[int]
+    """The older versions: all of them are archived now. None where the version was not promoted."""
+    version_page: Link
+
+
+@reusable("models.evaluate", role="evaluate")
+def evaluate(
+    mlflow: ConnectionId, model: ModelName, run_id: RunId, margin: Auc = 0.005, minimum: Auc = 0.5, *, run: Run
+) -> Evaluation:
+    """Register the candidate that a training run of MLflow logged, and judge it against Production.
+
+    `run_id` is the training's run; its model becomes a version of the registered model `model`. The candidate passes
+    when its ROC AUC beats that of Production by `margin` or more, both models scoring the rows that the candidate's
+    training held out. Where Production cannot score them (the list of features changed), the metrics recorded at
+    training time are compared instead, and the output says so. Without a Production, `minimum` has to be reached.
+    Production itself is not touched. A rerun registers nothing again and, by the same terms, decides the same.
+    """
+    terms = Terms(margin=margin, minimum=minimum)
+    registry = Registry(tracking(mlflow), mlflow, model)
+    with tracking_errors(mlflow):
+        source = finished_run(registry, run_id)
+        version, production = registry.version_from(source), registry.production()
+        decision = _settled(version, production, terms)
+        if decision is None:
+            decision = _decided(registry, source, production, terms)
+            version = _kept(registry, source, version, decision, run)
+        assert version is not None
+    run.log.info("%s version %s: %s", model, version.version, decision.verdict)
+    return _evaluation(decision, int(version.version), version_page(mlflow, model, version.version))
+
+
+@reusable("models.promote", role="promote")
+def promote(mlflow: ConnectionId, model: ModelName, version: Annotated[int, Field(ge=1)], *, run: Run) -> Promotion:
+    """Make `version` of the registered model `model` Production, and archive all older versions.
+
+    The alias `production` and the stage Production are both set. A version older than the present Production is left
+    as it is, and `promoted` is false: an old run that is run again does not undo what came after it.
+    """
+    registry = Registry(tracking(mlflow), mlflow, model)
+    with tracking_errors(mlflow):
+        candidate, production = registry.version(version), registry.production()
+        page = version_page(mlflow, model, candidate.version)
+        if production is not None and int(production.version) > version:
+            reason = (
+                f"version {production.version} is Production and newer than version {version}, which stays as it is"
+            )
+            run.log.warning("%s: %s; to go back, move the alias `production` in MLflow", model, reason)
+            return Promotion(version=version, promoted=False, reason=reason, archived=[], version_page=page)
+        registry.make_production(candidate)
+        older = [one for one in registry.versions() if int(one.version) < version]
+        for one in older:
+            registry.archive(one)
+    archived = [int(one.version) for one in older]
+    reason = _change(version, production)
+    run.log.info("%s: %s; %s %s", model, reason, ARCHIVED.lower(), ", ".join(map(str, archived)) or "none")
+    return Promotion(version=version, promoted=True, reason=reason, archived=archived, version_page=page)
+
+
+def _change(version: int, production: ModelVersion | None) -> str:
+    if production is None:
+        return f"version {version} is Production, the first one"
+    if int(production.version) == version:
+        return f"version {version} is Production already"
+    return f"version {version} is Production in place of version {production.version}"
+
+
+def _settled(version: ModelVersion | None, production: ModelVersion | None, terms: Terms) -> Decision | None:
+    """Return what was decided before, unless the terms changed since, and the candidate could still meet them."""
+    if version is None or DECISION not in version.tags:
+        return None
+    decision = Decision.model_validate_json(version.tags[DECISION])
+    is_production = production is not None and production.version == version.version
+    return decision if is_production or decision.terms == terms else None
+
+
+def _decided(registry: Registry, source: TrackedRun, production: ModelVersion | None, terms: Terms) -> Decision:
+    compared = _compared(registry, source, production)
+    gain = None if compared.production is None else compared.candidate - compared.production
+    passed = compared.candidate >= terms.minimum if gain is None else gain > 0 and gain >= terms.margin
+    return Decision(
+        promote=passed,
+        terms=terms,
+        production_version=None if production is None else int(production.version),
+        roc_auc=compared.candidate,
+        production_roc_auc=compared.production,
+        compared_on=compared.on,
+        verdict=_verdict(compared, production, terms, passed=passed),
+    )
+
+
+def _compared(registry: Registry, source: TrackedRun, production: ModelVersion | None) -> Comparison:
+    holdout = holdout_of(registry.client, source)
+    candidate = measured(f"models:/{logged_model(registry, source).model_id}", holdout)
+    if production is None:
+        return Comparison(candidate, None, "holdout")
+    try:
+        return Comparison(candidate, measured(f"models:/{registry.model}/{production.version}", holdout), "holdout")
+    except NotComparable as problem:
+        before = registry.client.get_run(production.run_id or "")
+        return Comparison(recorded(source), recorded(before), "recorded", str(problem))
+
+
+def _verdict(compared: Comparison, production: ModelVersion | None, terms: Terms, *, passed: bool) -> str:
+    candidate = f"ROC AUC {compared.candidate:.4f}"
+    if production is None or compared.production is None:
+        if passed:
+            return f"{candidate} reaches the minimum {terms.minimum:g}; there was no Production before"
+        lacking = terms.minimum - compared.candidate
+        return f"{candidate} misses the minimum {terms.minimum:g} by {lacking:.4f}; there was no Production before"
+    gain = compared.candidate - compared.production
+    rival = f"Production {compared.production:.4f} (version {production.version})"
+    why = (
+        f"; recorded metrics compared, since Production cannot score this data: {compared.why}" if compared.why else ""
+    )
+    if passed:
+        return f"{candidate} beats {rival} by {gain:.4f}, the margin being {terms.margin:g}{why}"
+    missed = f"misses the margin {terms.margin:g} by {max(terms.margin - gain, 0):.4f}"
+    return f"{candidate} against {rival}: a gain of {gain:+.4f} {missed}{why}"
+
+
+def _kept(
+    registry: Registry, source: TrackedRun, version: ModelVersion | None, decision: Decision, run: Run
+) -> ModelVersion:
+    """Return the candidate's version with the decision on it, registered if it is not."""
+    tags = {DECISION: decision.model_dump_json()}
+    if version is not None:
+        registry.describe(version, tags=tags, description=decision.verdict)
+        return version
+    return registry.register(logged_model(registry, source), run, tags=tags, description=decision.verdict)
+
+
+def _evaluation(decision: Decision, version: int, page: str) -> Evaluation:
+    return Evaluation(
+        promote=decision.promote,
+        candidate_version=version,
+        production_version=decision.production_version,
+        roc_auc=decision.roc_auc,
+        production_roc_auc=decision.production_roc_auc,
+        gain=decision.gain,
+        margin=decision.terms.margin,
+        missed_by=decision.missed_by,
+        compared_on=decision.compared_on,
+        verdict=decision.verdict,
+        version_page=page,
+    )

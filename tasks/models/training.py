@@ -1,0 +1,375 @@
+"""Train a classifier over a grid on Spark, and record it in MLflow: the order of things.
+
+Does not know how rows become vectors (`tasks.models.preparation`), how candidates are measured
+(`tasks.models.scoring`), how a model leaves Spark (`tasks.models.portable`) or how MLflow keeps it
+(`tasks.models.recording`). Nothing is recorded before MLflow answered and the data was checked; the model is logged
+last, after it was proved equal to Spark's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from tasks.contract import ConnectionId, DataColumn, DataFile, Link, Output, Run, reusable
+from tasks.files.places import Files, place_of
+from tasks.models.classifiers import Candidate, Classifier, estimator
+from tasks.models.explanations import explained
+from tasks.models.plots import draw
+from tasks.models.portable import check_same, portable, save_model
+from tasks.models.preparation import (
+    HELD_OUT,
+    LABEL,
+    VECTOR,
+    Features,
+    Input,
+    Layout,
+    Profile,
+    assembled,
+    checked_columns,
+    fitted_inputs,
+    profiled,
+    sampled,
+    split_rows,
+    vector_stages,
+)
+from tasks.models.recording import HOLDOUT, RESULT, Dataset, Recorder, recorder
+from tasks.models.scoring import Scores, Threshold, score_candidates
+from tasks.models.tracking import run_page, tracking, tracking_errors
+from tasks.spark.parquet import read_frame
+from tasks.spark.session import spark_session
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pyspark.ml import PipelineModel
+    from pyspark.ml.base import Transformer
+    from pyspark.ml.classification import ProbabilisticClassificationModel
+    from pyspark.sql import DataFrame
+
+_SAMPLE_ROWS = 100_000
+"""Rows of the holdout that are kept with the run: enough to compare two models, few enough for one process."""
+_FORMAT = 1
+"""Part of the fingerprint: raised when a training would leave something else from the same data and arguments."""
+
+ExperimentName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^'/\x00-\x1f][^'\x00-\x1f]*$")]
+
+
+class Training(Output):
+    """The best candidate, how good it is, and where to look at it."""
+
+    run_id: str
+    run_page: Link
+    model_uri: str
+    """The address under which MLflow loads the model; `models.evaluate` finds it by `run_id`."""
+    experiment: str
+    best: str
+    """The point of the grid that is best by ROC AUC on the holdout."""
+    candidates: int
+    train_rows: int
+    holdout_rows: int
+    roc_auc: float
+    pr_auc: float
+    log_loss: float
+    brier: float
+    accuracy: float
+    threshold: float
+    """The probability from which on the prediction is 1, which `accuracy` goes by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A candidate, fitted."""
+
+    candidate: Candidate
+    model: ProbabilisticClassificationModel
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A candidate, fitted and measured on the holdout."""
+
+    fitted: Fitted
+    scores: Scores
+
+    @property
+    def roc_auc(self) -> float:
+        """What the best is chosen by."""
+        return self.scores.metrics["roc_auc"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be trained, and for whom."""
+
+    layout: Layout
+    candidates: list[Candidate]
+    threshold: Threshold
+    parallelism: int
+    run: Run
+
+
+@reusable("spark.train_classifier", role="train")
+def train_classifier(
+    spark: ConnectionId,
+    mlflow: ConnectionId,
+    experiment: ExperimentName,
+    files: Files,
+    data: DataFile,
+    key: DataColumn,
+    label: DataColumn,
+    features: Features,
+    classifier: Classifier,
+    holdout: Annotated[float, Field(gt=0, lt=0.9)] = 0.2,
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0,
+    threshold: Threshold = 0.5,
+    parallelism: Annotated[int, Field(ge=1, le=16)] = 3,
+    *,
+    run: Run,
+) -> Training:
+    """Fit a classifier over a grid on the rows of `data`, and record the best and all others in MLflow.
+
+    `classifier` names one of `logistic_regression`, `decision_tree`, `random_forest` and `gradient_boosted_trees`, with
+    lists of values to be tried. Nulls of numeric features become the mean, numbers are standardised, and each level of
+    a categorical feature becomes an indicator, one more standing for null and for levels yet unseen: all learned from
+    the training rows. A hash of `key` and `seed` holds `holdout` of the rows out, on which candidates are measured.
+    The run in MLflow has the candidates as nested runs, plots, SHAP values, a sample of the holdout, Spark's own model
+    and the one that scores without Java, logged once both were seen to agree to 1e-9. A retry or rerun on the same
+    data with the same arguments returns the run that is there. Raises DataRejected for data that cannot be learned
+    from, MissingResource for a column that is not there, TransientError where Spark or MLflow does not answer.
+    """
+    layout = Layout(data, key, label, features, holdout, seed)
+    job = Job(layout, classifier.candidates(), threshold, parallelism, run)
+    client, place = tracking(mlflow), place_of(files, run)
+    with tracking_errors(mlflow):
+        client.search_experiments(max_results=1)  # MLflow refuses before Spark has worked for minutes, not after
+
+    def _training(result: dict[str, Any]) -> Training:
+        page = run_page(mlflow, result["run_id"], records.experiment)
+        return Training(**result, experiment=experiment, run_page=page)
+
+    with ExitStack() as open_files, spark_session(spark, run) as session:
+        frame = read_frame(session, place, data, open_files)
+        with prepared(frame, job) as rows, tracking_errors(mlflow):
+            made_from = {"spark": [layout, classifier, threshold], "data": rows.profile.digest}
+            records = recorder(client, experiment, run, _fingerprint(made_from))
+            if before := records.finished():
+                run.log.info("trained before on the same data with the same arguments: run %s", before.info.run_id)
+                return _training(json.loads(before.data.tags[RESULT]))
+            records.clear()
+            schema = {field.name: field.dataType.simpleString() for field in frame.schema.fields}
+            dataset = Dataset(data, rows.profile.digest, place.address(data), schema, rows.profile.rows)
+            return _training(_recorded(rows, job, records, dataset))
+
+
+def _fingerprint(made_from: dict[str, Any]) -> str:
+    text = json.dumps({"format": _FORMAT, **made_from}, sort_keys=True, default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "model_dump"):
+        return value.model_dump()
+    return {name: getattr(value, name) for name in value.__dataclass_fields__}
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Rows that were checked, and what to read them again by."""
+
+    frame: DataFrame
+    rows: DataFrame
+    profile: Profile
+
+
+@contextmanager
+def prepared(frame: DataFrame, job: Job) -> Iterator[Prepared]:
+    """Check the rows and keep them in Spark's memory for the block."""
+    checked_columns(frame, job.layout)
+    rows = split_rows(frame, job.layout).persist()
+    try:
+        yield Prepared(frame, rows, profiled(rows, job.layout, job.run.log))
+    finally:
+        rows.unpersist()
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """All candidates, measured, and what turns rows into vectors."""
+
+    measured: list[Measured]
+    inputs: list[Input]
+    stages: list[Transformer]
+
+    @property
+    def best(self) -> Measured:
+        """The greatest ROC AUC; the first of the grid among equals."""
+        return max(self.measured, key=lambda one: one.roc_auc)
+
+
+def fit_grid(given: Prepared, job: Job) -> Fit:
+    """Fit every candidate on the training rows, and measure it on the others."""
+    inputs = fitted_inputs(given.frame, given.rows, job.layout, given.profile)
+    stages = vector_stages(inputs)
+    # A checkpoint, not only a cache: each of some hundred jobs would carry all that the vectors were made by.
+    vectors = assembled(given.rows, stages).localCheckpoint()
+    given.rows.unpersist()
+    fitted = fit_candidates(vectors, job)
+    scores = score_candidates(vectors, HELD_OUT, [one.model for one in fitted], LABEL, job.threshold)
+    return Fit([Measured(*both) for both in zip(fitted, scores, strict=True)], inputs, stages)
+
+
+def fit_candidates(vectors: DataFrame, job: Job) -> list[Fitted]:
+    """Return all candidates fitted, `parallelism` of them at a time, in the order of the grid."""
+    train = vectors.where(f"NOT {HELD_OUT}").select(LABEL, VECTOR)
+
+    def fit(candidate: Candidate) -> Fitted:
+        started = monotonic()
+        model: Any = estimator(candidate, label=LABEL, features=VECTOR, seed=job.layout.seed).fit(train)
+        return Fitted(candidate, model, monotonic() - started)
+
+    found: dict[int, Fitted] = {}
+    threads = ThreadPoolExecutor(job.parallelism)
+    try:
+        for done in as_completed([threads.submit(fit, one) for one in job.candidates]):
+            fitted = done.result()
+            found[fitted.candidate.number] = fitted
+            many = f"{len(found)} of {len(job.candidates)}"
+            job.run.log.info("fitted %s in %.1f s (%s)", fitted.candidate, fitted.seconds, many)
+    finally:
+        threads.shutdown(cancel_futures=True)  # after an error, do not fit the rest
+    return [found[number] for number in sorted(found)]
+
+
+def _recorded(given: Prepared, job: Job, records: Recorder, dataset: Dataset) -> dict[str, Any]:
+    """Train within a run of MLflow, which ends well or as failed."""
+    run_id = records.begin(_params(job), dataset)
+    try:
+        records.check_store(run_id)
+        fit = fit_grid(given, job)
+        job.run.log.info("%s", _table(fit))
+        for one in fit.measured:
+            candidate = one.fitted.candidate
+            metrics = {**one.scores.metrics, "fit_seconds": one.fitted.seconds}
+            records.nested(run_id, f"{candidate.number + 1:02} {candidate}", candidate.params, metrics)
+        with tempfile.TemporaryDirectory(prefix="taskflow-") as folder:
+            uri = _logged(given, job, fit, records, run_id, Path(folder))
+        result = _result(run_id, uri, given.profile, fit)
+        records.finish(run_id, json.dumps(result))
+    except BaseException:
+        records.fail(run_id)
+        raise
+    return result
+
+
+def _params(job: Job) -> dict[str, object]:
+    layout = job.layout
+    return {
+        "data": layout.file,
+        "key": layout.key,
+        "label": layout.label,
+        "numeric_features": len(layout.features.numeric),
+        "categorical_features": len(layout.features.categorical),
+        "holdout": layout.holdout,
+        "seed": layout.seed,
+        "threshold": job.threshold,
+        "candidates": len(job.candidates),
+    }
+
+
+def _result(run_id: str, uri: str, profile: Profile, fit: Fit) -> dict[str, Any]:
+    return {
+        "run_id": run_id,
+        "model_uri": uri,
+        "best": str(fit.best.fitted.candidate),
+        "candidates": len(fit.measured),
+        "train_rows": profile.train.rows,
+        "holdout_rows": profile.held_out.rows,
+        **fit.best.scores.metrics,
+    }
+
+
+def _table(fit: Fit) -> str:
+    """Return a line for each candidate, the best first."""
+    shown = ("roc_auc", "pr_auc", "log_loss", "brier", "accuracy")
+    width = max(len(str(one.fitted.candidate)) for one in fit.measured)
+    lines = [f"{'candidate':{width}}  {'  '.join(f'{name:>8}' for name in shown)}   seconds"]
+    for one in sorted(fit.measured, key=lambda one: -one.roc_auc):
+        numbers = "  ".join(f"{one.scores.metrics[name]:8.5f}" for name in shown)
+        lines.append(f"{one.fitted.candidate!s:{width}}  {numbers}  {one.fitted.seconds:8.1f}")
+    return "measured on the holdout:\n" + "\n".join(lines)
+
+
+def _logged(given: Prepared, job: Job, fit: Fit, records: Recorder, run_id: str, folder: Path) -> str:
+    """Make, check and upload all that belongs to the best candidate; return the address of its model."""
+    best, artifacts = fit.best, folder / "artifacts"
+    metrics = dict(best.scores.metrics)
+    pipeline = _pipeline(best.fitted.model, fit.stages)
+    sample = _sample(given, job.layout, fit.inputs, pipeline)
+    saved = _save_native(pipeline, artifacts / "spark_model", folder / "scratch")
+    found = portable(best.fitted.model, saved, fit.inputs, metrics["threshold"])
+    model = save_model(found, fit.inputs, sample, folder)
+    difference = check_same(model, sample, fit.inputs, job.layout.key)
+    job.run.log.info("scores without Java as Spark does, to %.1e on %s rows", difference, f"{len(sample):,}")
+    _draw(best, model, sample, fit.inputs, artifacts)
+    sample.to_parquet(artifacts / HOLDOUT, index=False)
+    params = best.fitted.candidate.params
+    records.log(run_id, params, metrics, artifacts)
+    return records.log_model(run_id, model, params, metrics)
+
+
+def _draw(best: Measured, model: Path, sample: pd.DataFrame, inputs: list[Input], artifacts: Path) -> None:
+    """Write the plots and the SHAP values that people and the app look at."""
+    told = explained(model, sample, [one.name for one in inputs])
+    draw(best.scores.curve, best.scores.confusion, dict(best.scores.metrics), told, artifacts / "plots")
+    (artifacts / "shap").mkdir()
+    (artifacts / "shap" / "mean_absolute.json").write_text(json.dumps(told.mean_absolute(), indent=1))
+
+
+def _pipeline(model: ProbabilisticClassificationModel, stages: list[Transformer]) -> PipelineModel:
+    """Return the model with all that comes before it, with the column names that Spark's users expect."""
+    from pyspark.ml import PipelineModel
+
+    for name in ("rawPrediction", "probability", "prediction"):
+        model.set(model.getParam(f"{name}Col"), name)
+    return PipelineModel([*stages, model])
+
+
+def _sample(given: Prepared, layout: Layout, inputs: list[Input], pipeline: PipelineModel) -> pd.DataFrame:
+    """Return rows of the holdout, in the types of the model's signature, with Spark's probability."""
+    from pyspark.ml.functions import vector_to_array
+    from pyspark.sql import functions as sql
+
+    share = min(1.0, _SAMPLE_ROWS / given.profile.held_out.rows)
+    held_out = sampled(layout.key, layout.seed, layout.holdout)
+    kept = held_out & sampled(layout.key, layout.seed, share, "sample")
+    typed = [sql.col(one.name).cast(one.type).alias(one.name) for one in inputs]
+    names = [layout.key, layout.label, *(one.name for one in inputs)]
+    rows = given.frame.where(kept).select(layout.key, sql.col(layout.label).cast("int").alias(layout.label), *typed)
+    probability = vector_to_array(sql.col("probability"))[1].alias("probability")
+    frame: pd.DataFrame = pipeline.transform(rows).select(*names, probability).toPandas()
+    return frame.sort_values(layout.key, ignore_index=True)
+
+
+def _save_native(pipeline: PipelineModel, folder: Path, scratch: Path) -> Path:
+    """Save the pipeline as MLflow's Spark models are, in `folder`; return where its last stage is."""
+    from importlib.metadata import version
+
+    import mlflow.spark
+
+    scratch.mkdir()
+    mlflow.spark.save_model(
+        pipeline, str(folder), dfs_tmpdir=str(scratch), pip_requirements=[f"pyspark=={version('pyspark')}"]
+    )
+    stages = sorted((folder / "sparkml" / "stages").iterdir(), key=lambda one: int(one.name.partition("_")[0]))
+    return stages[-1]

@@ -1,0 +1,1 @@
+"""Tables of Postgres: filled, rebuilt, merged, vacuumed."""

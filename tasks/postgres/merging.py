@@ -1,0 +1,325 @@
+"""The statements of a merge: what differs between two tables, and how the differences are written.
+
+Works on a cursor whose transaction holds the locks; opens no connection. The two tables are joined once, into a
+temporary table that holds the differences alone. Target rows outside the window are looked up only for what the window
+does not hold, so that the work of a run does not grow with the target's history.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tasks.contract import Column, DataRejected, Model, Output, PermanentError, Sql
+from tasks.postgres.relations import columns_of, require_columns, require_unique_key
+from tasks.postgres.sql import fragment, table_identifier
+from tasks.postgres.statements import joined, name, names, only_row, statement, value
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from psycopg2.extensions import cursor as Cursor  # noqa: N812  psycopg2 spells its class in lower case
+    from psycopg2.sql import Composable
+
+_CUT_BY_CAST = ("character", "bit")
+"""Types that an explicit cast cuts to length without a word, where an INSERT would refuse: never cast to them."""
+
+_WRITTEN = ("inserted", "updated", "reactivated")
+"""Kinds of difference that the upsert writes; the others: `deactivated`, `absent` (inactive before), `unchanged`."""
+
+
+class Merged(Output):
+    """What a merge did to the target, in rows."""
+
+    inserted: int
+    updated: int
+    """Rows that stood in the target, active, with other values."""
+    reactivated: int
+    """Rows that stood in the target, inactive, and came back."""
+    deactivated: int
+    unchanged: int
+    """Rows of the source that the target already held: they were not written."""
+
+
+class Deactivation(Model):
+    """Which rows of the target are switched off when they are no longer in the source."""
+
+    window: Sql
+    """A condition on the target's rows: outside of it nothing is switched off."""
+    flag: Column = "is_active"
+    """The boolean column of the target that says whether a row is active."""
+
+
+class Timestamps(Model):
+    """The columns of the target that say when a row was made and when it last changed."""
+
+    created: Column | None = None
+    updated: Column | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a step asks of a merge."""
+
+    source: str
+    target: str
+    keys: Sequence[str]
+    columns: Sequence[str] | None
+    deactivate: Deactivation | None
+    timestamps: Timestamps
+
+    @property
+    def kept(self) -> list[str]:
+        """The target's own columns, which the source never fills."""
+        own = (self.deactivate.flag if self.deactivate else None, self.timestamps.created, self.timestamps.updated)
+        return [column for column in own if column]
+
+
+def merge_tables(cursor: Cursor, terms: Terms) -> Merged:
+    """Write to the target what differs; raise DataRejected where the keys do not tell the source's rows apart."""
+    from psycopg2.errors import CardinalityViolation
+
+    merge = _planned(cursor, terms)
+    rows = merge.count_source(cursor)
+    cursor.execute("SAVEPOINT before_writing")
+    try:
+        counts = merge.write_differences(cursor, rows) if merge.target_has_rows(cursor) else merge.fill(cursor, rows)
+    except CardinalityViolation:  # one INSERT met a key twice
+        cursor.execute("ROLLBACK TO SAVEPOINT before_writing")
+        merge.refuse_duplicates(cursor)
+        raise
+    written = {kind: counts.get(kind, 0) for kind in _WRITTEN}
+    return Merged(**written, deactivated=counts.get("deactivated", 0), unchanged=rows - sum(written.values()))
+
+
+def _planned(cursor: Cursor, terms: Terms) -> _Merge:
+    """Look both tables up; raise where the step asks of them what they do not have."""
+    source, target = columns_of(cursor, terms.source), columns_of(cursor, terms.target)
+    taken = {*terms.keys, *terms.kept}
+    common = [one for one in source if one in target and one not in taken and not target[one].generated]
+    carried = [*terms.keys, *(common if terms.columns is None else terms.columns)]
+    require_columns(terms.source, source, carried)
+    require_columns(terms.target, target, [*carried, *terms.kept])
+    require_unique_key(cursor, terms.target, terms.keys)
+    differing = [one for one in carried if source[one].type != target[one].type]
+    casts = {one: target[one].type for one in differing if not target[one].type.startswith(_CUT_BY_CAST)}
+    return _Merge(terms, carried[len(terms.keys) :], casts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Merge:
+    """A merge over columns that both tables are known to have."""
+
+    terms: Terms
+    columns: Sequence[str]
+    casts: dict[str, str]
+    """Columns whose type differs in the target, and that type: values are compared as they will be stored."""
+
+    def count_source(self, cursor: Cursor) -> int:
+        """Return how many rows the source has; refuse a row that lacks a key."""
+        keys = self.terms.keys
+        filled = joined(", ", (statement("count({key})", key=name(key)) for key in keys))
+        cursor.execute(statement("SELECT count(*), {filled} FROM {source}", filled=filled, source=self.source))
+        rows, *counts = only_row(cursor)
+        lacking = [f"{rows - count:,} without {key}" for key, count in zip(keys, counts, strict=True) if count < rows]
+        if lacking:
+            problem = f"has rows that lack a key of the merge: {', '.join(lacking)}"
+            raise DataRejected(f"{self.terms.source} {problem}; nothing was written to {self.terms.target}")
+        return int(rows)
+
+    def target_has_rows(self, cursor: Cursor) -> bool:
+        """Whether there is anything to compare with."""
+        cursor.execute(statement("SELECT EXISTS (SELECT FROM {target})", target=self.target))
+        return bool(only_row(cursor)[0])
+
+    def fill(self, cursor: Cursor, rows: int) -> dict[str, int]:
+        """Write the whole source to a target that is empty."""
+        self.write(cursor, self.typed_source, rows)
+        return {"inserted": rows}
+
+    def write_differences(self, cursor: Cursor, rows: int) -> dict[str, int]:
+        """Find what differs, make sure that keys are unique, and write it; return the rows of each kind."""
+        cursor.execute(self.find_differences)
+        cursor.execute("ANALYZE pg_temp.difference")
+        counts = self.count_differences(cursor)
+        if not self.keys_are_unique(cursor, counts, rows):
+            self.refuse_duplicates(cursor)
+        if self.terms.deactivate and counts.get("inserted"):
+            counts = self.look_outside_window(cursor, counts)
+        if to_write := sum(counts.get(kind, 0) for kind in _WRITTEN):
+            self.write(cursor, self.differences_to_write, to_write)
+        if counts.get("deactivated"):
+            cursor.execute(self.switch_off)
+        return counts
+
+    def write(self, cursor: Cursor, rows: Composable, expected: int) -> None:
+        """Upsert `rows`, and make sure that each of them was written."""
+        cursor.execute(self.upsert(rows))
+        if (taken := cursor.rowcount) != expected:
+            self.refuse_duplicates(cursor)
+            problem = f"took {taken:,} of {expected:,} rows: a trigger or a rule of it holds rows back"
+            raise PermanentError(f"{self.terms.target} {problem}, so that the merge cannot say what it did")
+
+    def count_differences(self, cursor: Cursor) -> dict[str, int]:
+        """Return the rows of each kind of difference."""
+        cursor.execute("SELECT kind, count(*) FROM pg_temp.difference GROUP BY kind")
+        return dict(cursor.fetchall())
+
+    def keys_are_unique(self, cursor: Cursor, counts: dict[str, int], rows: int) -> bool:
+        """Whether the counts prove that no two rows of the source met the same row of the target.
+
+        What no row of the source met is among the differences; so is what met no row of the target. Two rows of the
+        source that are both new are found by the INSERT.
+        """
+        met = rows - counts.get("inserted", 0)
+        if self.terms.deactivate is None or not met:
+            return not met
+        window = fragment(self.terms.deactivate.window)
+        cursor.execute(statement("SELECT count(*) FROM {target} WHERE {window}", target=self.target, window=window))
+        return bool(met == only_row(cursor)[0] - counts.get("deactivated", 0) - counts.get("absent", 0))
+
+    def refuse_duplicates(self, cursor: Cursor) -> None:
+        """Raise DataRejected, with a sample, if two rows of the source share their keys."""
+        keys = names(self.terms.keys)
+        text = """
+            SELECT {keys}, count(*) FROM ({source}) AS s GROUP BY {keys} HAVING count(*) > 1
+            ORDER BY count(*) DESC, {keys} LIMIT 3
+        """
+        cursor.execute(statement(text, keys=keys, source=self.typed_source))
+        if sample := cursor.fetchall():
+            shown = "; ".join(f"({', '.join(map(str, key))}) {count} times" for *key, count in sample)
+            problem = f"has several rows with the same key ({', '.join(self.terms.keys)}), among them {shown}"
+            raise DataRejected(f"{self.terms.source} {problem}; nothing was written to {self.terms.target}")
+
+    def look_outside_window(self, cursor: Cursor, counts: dict[str, int]) -> dict[str, int]:
+        """Judge again what the window did not hold: its key may stand elsewhere in the target."""
+        text = """
+            UPDATE pg_temp.difference AS s SET kind = {kind}
+            FROM {target} AS t WHERE s.kind = 'inserted' AND {same_key}
+        """
+        cursor.execute(statement(text, kind=self.kind_of_match, target=self.target, same_key=self.same_key))
+        if not cursor.rowcount:
+            return counts
+        self.refuse_duplicates(cursor)
+        return self.count_differences(cursor)
+
+    @property
+    def source(self) -> Composable:
+        return table_identifier(self.terms.source)
+
+    @property
+    def target(self) -> Composable:
+        return table_identifier(self.terms.target)
+
+    @property
+    def carried(self) -> list[str]:
+        """What comes from the source: the keys and the values."""
+        return [*self.terms.keys, *self.columns]
+
+    @property
+    def typed_source(self) -> Composable:
+        """The source's rows, in the target's types."""
+        from psycopg2.sql import SQL
+
+        typed = (
+            statement(
+                "CAST({column} AS {type}) AS {column}", column=name(one), type=SQL(self.casts[one])
+            )  # catalogue's
+            if one in self.casts
+            else name(one)
+            for one in self.carried
+        )
+        return statement("SELECT {typed} FROM {source}", typed=joined(", ", typed), source=self.source)
+
+    @property
+    def same_key(self) -> Composable:
+        return joined(
+            " AND ", (statement("{s} = {t}", s=name(key, of="s"), t=name(key, of="t")) for key in self.terms.keys)
+        )
+
+    @property
+    def differs(self) -> Composable:
+        """A condition on a pair with the same key: the source has another value."""
+        pairs = ((name(one, of="s"), name(one, of="t")) for one in self.columns)
+        return joined(" OR ", (value(False), *(statement("{s} IS DISTINCT FROM {t}", s=s, t=t) for s, t in pairs)))
+
+    @property
+    def inactive(self) -> Composable:
+        """A condition on a row of the target: it is switched off."""
+        flag = self.terms.deactivate and name(self.terms.deactivate.flag, of="t")
+        return statement("{flag} IS NOT TRUE", flag=flag) if flag else value(False)
+
+    @property
+    def kind_of_match(self) -> Composable:
+        text = "CASE WHEN {inactive} THEN 'reactivated' WHEN {differs} THEN 'updated' ELSE 'unchanged' END"
+        return statement(text, inactive=self.inactive, differs=self.differs)
+
+    @property
+    def find_differences(self) -> Composable:
+        """Make the table of differences: with a window to switch off in, the target's side of the join counts too."""
+        keys = self.terms.keys
+        both = (
+            statement("coalesce({s}, {t}) AS {key}", s=name(k, of="s"), t=name(k, of="t"), key=name(k)) for k in keys
+        )
+        deactivate = self.terms.deactivate
+        text = """
+            CREATE TEMPORARY TABLE pg_temp.difference ON COMMIT DROP AS
+            SELECT {carried},
+                CASE WHEN {no_source} THEN CASE WHEN {inactive} THEN 'absent' ELSE 'deactivated' END
+                     WHEN {no_target} THEN 'inserted' ELSE {kind_of_match} END AS kind
+            FROM ({source}) AS s {join} (SELECT * FROM {target} WHERE {window}) AS t ON {same_key}
+            WHERE {no_source} OR {no_target} OR {inactive} OR {differs}
+        """
+        return statement(
+            text,
+            carried=joined(", ", (*both, *(name(column, of="s") for column in self.columns))),
+            no_source=statement("{s} IS NULL", s=name(keys[0], of="s")),
+            no_target=statement("{t} IS NULL", t=name(keys[0], of="t")),
+            inactive=self.inactive,
+            differs=self.differs,
+            kind_of_match=self.kind_of_match,
+            source=self.typed_source,
+            join=statement("FULL JOIN" if deactivate else "LEFT JOIN"),
+            target=self.target,
+            window=fragment(deactivate.window if deactivate else "TRUE"),
+            same_key=self.same_key,
+        )
+
+    @property
+    def differences_to_write(self) -> Composable:
+        text = "SELECT {carried} FROM pg_temp.difference WHERE kind = ANY ({written})"
+        return statement(text, carried=names(self.carried), written=value(list(_WRITTEN)))
+
+    def upsert(self, rows: Composable) -> Composable:
+        """Return the INSERT of `rows` that updates where the key is there."""
+        stamps, deactivate = self.terms.timestamps, self.terms.deactivate
+        own = {stamps.created: "now()", stamps.updated: "now()", deactivate.flag if deactivate else None: "TRUE"}
+        filled = {column: text for column, text in own.items() if column}
+        replaced = [*self.columns, *(column for column in filled if column != stamps.created)]
+        assignments = (statement("{c} = EXCLUDED.{c}", c=name(column)) for column in replaced)
+        text = "INSERT INTO {target} ({columns}) SELECT {values} FROM ({rows}) AS s ON CONFLICT ({keys}) DO {action}"
+        return statement(
+            text,
+            target=self.target,
+            columns=names([*self.carried, *filled]),
+            values=joined(", ", (*(name(one, of="s") for one in self.carried), *map(statement, filled.values()))),
+            rows=rows,
+            keys=names(self.terms.keys),
+            action=statement("UPDATE SET {all}", all=joined(", ", assignments)) if replaced else statement("NOTHING"),
+        )
+
+    @property
+    def switch_off(self) -> Composable:
+        assert self.terms.deactivate is not None
+        updated = self.terms.timestamps.updated
+        text = """
+            UPDATE {target} AS t SET {flag} = FALSE {stamp}
+            FROM pg_temp.difference AS s WHERE s.kind = 'deactivated' AND {same_key}
+        """
+        return statement(
+            text,
+            target=self.target,
+            flag=name(self.terms.deactivate.flag),
+            stamp=statement(", {updated} = now()", updated=name(updated)) if updated else statement(""),
+            same_key=self.same_key,
+        )

@@ -1,0 +1,104 @@
+"""What people look at of a validation: its results as JSON, and Data Docs, in a bucket.
+
+Knows the library's page renderers and where objects go. The pages are self-contained, so that they are read without
+the internet and downloaded as they are; an earlier attempt's objects are overwritten.
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime as dt
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.connections import bucket_errors, object_store
+from tasks.quality.conditions import can_quarantine
+from tasks.quality.validation_text import plain
+
+if TYPE_CHECKING:
+    from tasks.contract import Run
+    from tasks.quality.suites import Suite
+    from tasks.quality.verdicts import Outcome, Verdict
+
+_PAGES = Path(__file__).parent / "pages"
+_SUITE_LINK = re.compile(r'href="(\.\./)+expectations/[^"]*"')
+"""The link that the library writes from a result to its suite: to a page of the tree that it would make."""
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Where the objects of a validation are."""
+
+    result: str
+    data_docs: str
+
+
+def publish(verdict: Verdict, suite: Suite, run: Run, *, connection: str, bucket: str) -> Links:
+    """Upload the results and Data Docs of a validation; raise MissingResource where there is no such bucket."""
+    place = f"{_safe(suite.name)}/{run_key(run)}"
+    result, data_docs = f"validations/{place}.json", f"data_docs/{place}"
+    objects = {f"{data_docs}/{name}": page for name, page in pages(verdict, suite, run).items()}
+    objects[result] = _as_json(verdict.results)
+    with bucket_errors(connection, bucket):
+        client = object_store(connection)
+        for key, text in objects.items():
+            client.put_object(Bucket=bucket, Key=key, Body=text.encode(), ContentType=_content_type(key))
+    return Links(f"s3://{bucket}/{result}", f"s3://{bucket}/{data_docs}/index.html")
+
+
+def run_key(run: Run) -> str:
+    """Return a name for a run that is safe in a key, the same for each of its attempts, and no other run's."""
+    digest = hashlib.sha256(json.dumps([run.dag_id, run.run_id]).encode()).hexdigest()[:8]
+    return f"{_safe(run.dag_id)[:80]}__{_safe(run.run_id)[:80]}-{digest}"
+
+
+def _safe(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip(".") or "-"
+
+
+def _content_type(key: str) -> str:
+    return "text/html; charset=utf-8" if key.endswith(".html") else "application/json"
+
+
+def _as_json(results: Any) -> str:
+    return json.dumps(plain(results.to_json_dict()), indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def pages(verdict: Verdict, suite: Suite, run: Run) -> dict[str, str]:
+    """Return the pages of Data Docs by their names: they link to each other."""
+    from great_expectations.core import ExpectationSuite
+    from great_expectations.core.run_identifier import RunIdentifier
+    from great_expectations.render.renderer import page_renderer
+
+    results: Any = copy.deepcopy(verdict.results)
+    results.meta["run_id"] = RunIdentifier(run.run_id, dt.datetime.combine(run.date, dt.time(), dt.UTC))
+    results.meta["batch_spec"] = {"table": suite.batch.table, "where": suite.batch.where or "", "rows": verdict.rows}
+    for outcome, answer in zip(verdict.outcomes, results.results, strict=True):
+        answer.result = answer.result or _implied(outcome, verdict.rows)
+    asked = [answer.expectation_config.to_domain_obj() for answer in results.results]
+    of_results: Any = page_renderer.ValidationResultsPageRenderer()
+    of_suite: Any = page_renderer.ExpectationSuitePageRenderer()
+    documents = {
+        "index.html": of_results.render(results),
+        "expectations.html": of_suite.render(ExpectationSuite(suite.name, expectations=asked)),
+    }
+    return {name: _page(name, document, run) for name, document in documents.items()}
+
+
+def _implied(outcome: Outcome, rows: int) -> dict[str, Any]:
+    """Return the counts that a rule about rows has if it is kept without exception: it was asked for no more."""
+    if not can_quarantine(outcome.expectation) or outcome.expectation.arguments.get("mostly", 1) != 1:
+        return {}
+    return {"element_count": rows, "unexpected_count": 0, "unexpected_percent": 0.0}
+
+
+def _page(name: str, document: Any, run: Run) -> str:
+    from great_expectations.render.view import view as views
+
+    view: Any = views.DefaultJinjaPageView(custom_views_directory=str(_PAGES))
+    html: str = view.render(document, "data_docs.j2", page=name, dag_id=run.dag_id, run_id=run.run_id)
+    return _SUITE_LINK.sub('href="expectations.html"', html)

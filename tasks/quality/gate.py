@@ -1,0 +1,156 @@
+"""The gate: a batch keeps the rules of its suite, or the run stops here.
+
+Knows the order of things: the verdict, the rejected rows and the record of the validation are one transaction; what
+people look at comes after it. Does not know how a rule is judged (`tasks.quality.verdicts`), how rows are set aside
+(`tasks.quality.quarantine`) or how pages are made (`tasks.quality.data_docs`).
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from tasks.connections import TransientError, postgres
+from tasks.contract import (
+    Bucket,
+    ConnectionId,
+    DataRejected,
+    Link,
+    Model,
+    Output,
+    PermanentError,
+    Run,
+    Table,
+    reusable,
+)
+from tasks.postgres.sql import table_identifier
+from tasks.postgres.statements import joined, names, statement, value
+from tasks.quality.data_docs import Links, publish
+from tasks.quality.quarantine import quarantine
+from tasks.quality.suites import Suite
+from tasks.quality.validation_text import account, rejection, report
+from tasks.quality.verdicts import Verdict, check_arguments, judge, load_library
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from psycopg2.extensions import connection as PostgresSession  # noqa: N812  psycopg2 spells its class in lower case
+    from psycopg2.extensions import cursor as Cursor  # noqa: N812
+
+
+class Artifacts(Model):
+    """Where results and Data Docs go: a bucket of an object store."""
+
+    connection: ConnectionId
+    bucket: Bucket
+
+
+class Validation(Output):
+    """What a validation found, and where to look at it."""
+
+    suite: str
+    passed: bool
+    expectations: int
+    failed: int
+    rows: int
+    """Rows of the batch."""
+    rejected: int
+    """Rows set aside, counted once for each reason."""
+    data_docs: Link | None
+    result: Link | None
+
+
+@reusable("quality.validate", role="gate")
+def validate(
+    suite: Suite, record_in: Table | None = None, artifacts: Artifacts | None = None, *, run: Run
+) -> Validation:
+    """Judge a batch by a suite; where a rule is broken, set the rows aside and stop the run.
+
+    The rules run as SQL in Postgres, on one consistent view of the batch. Rows that break an expectation with a
+    `reason` go to the suite's quarantine; `record_in` takes one row for each validation, and `artifacts` the results
+    and Data Docs. A retry replaces what it wrote before. Raises DataRejected, which no retry repeats, when a rule is
+    broken, and MissingResource for a table, column or bucket that is not there.
+    """
+    check_arguments(suite)
+    load_library()
+    with postgres(suite.connection, run=run, autocommit=True) as session, _one_snapshot(session, suite, run) as cursor:
+        verdict = judge(session, suite, run)
+        rejected = quarantine(cursor, suite, [outcome.expectation for outcome in verdict.failed], run)
+        if record_in is not None:
+            _record(cursor, record_in, suite, run, verdict, rejected)
+    links, problem = _published(artifacts, verdict, suite, run)
+    run.log.info(report(verdict, suite, rejected))
+    validation = _validation(verdict, suite, rejected, links)
+    if verdict.failed:
+        raise DataRejected(rejection(verdict, suite, run, rejected, links, problem), validation)
+    if problem:
+        raise problem
+    return validation
+
+
+@contextmanager
+def _one_snapshot(session: PostgresSession, suite: Suite, run: Run) -> Iterator[Cursor]:
+    """Begin a transaction that sees one state of the database, and commit it at the end of the block.
+
+    The lock lets a retry wait for the attempt before it, should that be still alive; it is taken first, as the
+    snapshot must see what that attempt wrote. Without a commit, the server rolls back when the session is closed.
+    """
+    with session.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_advisory_lock(hashtextextended(%s, 0))", [json.dumps([suite.name, run.dag_id, run.run_id])]
+        )
+        cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        yield cursor
+        cursor.execute("COMMIT")
+
+
+def _record(cursor: Cursor, table: str, suite: Suite, run: Run, verdict: Verdict, rejected: Mapping[str, int]) -> None:
+    """Write the one row of this validation, in the place of that of an earlier attempt."""
+    row = {
+        "suite": suite.name,
+        "dag_id": run.dag_id,
+        "run_id": run.run_id,
+        "task_id": run.task_id,
+        "run_date": run.date,
+        "passed": not verdict.failed,
+        "expectations": len(verdict.outcomes),
+        "failed": len(verdict.failed),
+        "rejected": sum(rejected.values()),
+        "details": json.dumps(account(verdict, suite, rejected), ensure_ascii=False, allow_nan=False),
+    }
+    cursor.execute(
+        statement(
+            "INSERT INTO {table} ({columns}) VALUES ({values})"
+            " ON CONFLICT (dag_id, run_id, suite) DO UPDATE SET ({columns}) = ROW ({written})",
+            table=table_identifier(table),
+            columns=names(row),
+            values=joined(", ", map(value, row.values())),
+            written=names(row, of="excluded"),
+        )
+    )
+
+
+def _published(
+    artifacts: Artifacts | None, verdict: Verdict, suite: Suite, run: Run
+) -> tuple[Links | None, PermanentError | TransientError | None]:
+    """Upload what people look at, or return why not: the verdict is recorded, and is the first thing to be told of."""
+    if artifacts is None:
+        return None, None
+    try:
+        return publish(verdict, suite, run, connection=artifacts.connection, bucket=artifacts.bucket), None
+    except (PermanentError, TransientError) as problem:
+        return None, problem
+
+
+def _validation(verdict: Verdict, suite: Suite, rejected: Mapping[str, int], links: Links | None) -> Validation:
+    return Validation(
+        suite=suite.name,
+        passed=not verdict.failed,
+        expectations=len(verdict.outcomes),
+        failed=len(verdict.failed),
+        rows=verdict.rows,
+        rejected=sum(rejected.values()),
+        data_docs=links.data_docs if links else None,
+        result=links.result if links else None,
+    )

@@ -1,0 +1,134 @@
+"""What is said of a validation: in the log, in the error that stops the run, and in the record of it.
+
+Pure text from a verdict; knows neither the database nor the object store.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+from tasks.quality.conditions import can_quarantine
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tasks.contract import Run
+    from tasks.quality.data_docs import Links
+    from tasks.quality.suites import Expectation, Suite
+    from tasks.quality.verdicts import Outcome, Verdict
+
+
+def report(verdict: Verdict, suite: Suite, rejected: Mapping[str, int]) -> str:
+    """Return the block for the log: a line for each expectation."""
+    width = max(len(outcome.expectation.type) for outcome in verdict.outcomes)
+    lines = [_headline(verdict, suite)]
+    if verdict.rows == 0:
+        lines.append("  the batch is empty: a rule about each row holds of it")
+    for outcome in verdict.outcomes:
+        mark = "ok    " if outcome.passed else "FAILED"
+        lines.append(f"  {mark}  {outcome.expectation.type:{width}}  {_told(outcome)}")
+    lines += [f"  set aside  {reason}: {_rows(count)}" for reason, count in rejected.items()]
+    lines += [f"  not set aside  {text}" for text in _without_condition(verdict, suite)]
+    return "\n".join(lines)
+
+
+def rejection(
+    verdict: Verdict,
+    suite: Suite,
+    run: Run,
+    rejected: Mapping[str, int],
+    links: Links | None,
+    problem: Exception | None,
+) -> str:
+    """Return the message that stops the run: the broken rules, and where to look."""
+    lines = [_headline(verdict, suite)]
+    for outcome in verdict.failed:
+        expectation = outcome.expectation
+        reason = f" [{expectation.reason}]" if expectation.reason else ""
+        lines.append(f"  {expectation.type} {_told(outcome)}{reason}")
+    if rejected and suite.quarantine:
+        counts = ", ".join(f"{reason} {count:,}" for reason, count in rejected.items())
+        keys = f"suite = '{suite.name}' and dag_id = '{run.dag_id}' and run_id = '{run.run_id}'"
+        lines.append(f"rejected rows: {counts}; in {suite.quarantine.table} where {keys}")
+    if links:
+        lines.append(f"Data Docs: {links.data_docs}")
+    if problem:
+        lines.append(f"no Data Docs: {problem}")
+    return "\n".join(lines)
+
+
+def account(verdict: Verdict, suite: Suite, rejected: Mapping[str, int]) -> dict[str, Any]:
+    """Return the details for the record, as JSON that Postgres takes."""
+    rules = [
+        {
+            "type": outcome.expectation.type,
+            "arguments": outcome.expectation.arguments,
+            "reason": outcome.expectation.reason,
+            "passed": outcome.passed,
+            **outcome.found,
+        }
+        for outcome in verdict.outcomes
+    ]
+    batch = suite.batch.model_dump(mode="json")
+    found: dict[str, Any] = {"batch": batch, "rows": verdict.rows, "expectations": rules, "rejected": dict(rejected)}
+    return {name: plain(part) for name, part in found.items()}
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON that Postgres takes: without NaN, the infinities and the character NUL."""
+    if isinstance(value, dict):
+        return {str(name): plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    if hasattr(value, "item"):  # a number of numpy
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value.replace("\0", "") if isinstance(value, str) else value
+
+
+def _headline(verdict: Verdict, suite: Suite) -> str:
+    count, failed = len(verdict.outcomes), len(verdict.failed)
+    kept = f"rejected, {failed} of {count} expectations failed" if failed else f"passed all of {count} expectations"
+    return f"suite {suite.name} on {suite.batch.table}, {_rows(verdict.rows)}: {kept}"
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"
+
+
+def _told(outcome: Outcome) -> str:
+    given = ", ".join(f"{name}={_short(value)}" for name, value in outcome.expectation.arguments.items())
+    return f"({given}){_counted(outcome.found)}"
+
+
+def _counted(found: Mapping[str, Any]) -> str:
+    """Return what the library found, of a rule that failed."""
+    parts = []
+    count, percent = found.get("unexpected_count"), found.get("unexpected_percent")
+    if count is not None:
+        share = f" ({percent:.3g} %)" if percent is not None else ""
+        parts.append(f"{count:,} of {found.get('element_count', count):,}{share}")
+    if examples := found.get("partial_unexpected_list"):
+        shown = ", ".join(dict.fromkeys(map(_short, examples)))
+        parts.append(f"for example {shown}")
+    if count is None and "observed_value" in found:
+        parts.append(f"observed {_short(found['observed_value'])}")
+    return ": " + ", ".join(parts) if parts else ""
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+def _without_condition(verdict: Verdict, suite: Suite) -> list[str]:
+    """Return the reasons of broken rules that no single row breaks."""
+
+    def is_lost(expectation: Expectation) -> bool:
+        return bool(suite.quarantine and expectation.reason and not can_quarantine(expectation))
+
+    lost = [outcome.expectation for outcome in verdict.failed if is_lost(outcome.expectation)]
+    return [f"{one.reason}: {one.type} is no rule that a single row breaks" for one in lost]

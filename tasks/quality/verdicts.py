@@ -1,0 +1,271 @@
+"""Judges a batch by a suite: Great Expectations asks, Postgres answers, and no row comes to Python but a few examples.
+
+Knows the library and the session that it works in; knows nothing of what follows from a verdict. The library works
+inside a transaction that the caller began, so that every one of its queries sees the same rows.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+from tasks.connections import TransientError, postgres, statement_errors
+from tasks.contract import MissingResource, PermanentError
+from tasks.postgres.relations import columns_of, require_columns
+from tasks.quality.expectations import problems
+from tasks.quality.quarantine import batch_rows
+
+if TYPE_CHECKING:
+    import psycopg2
+    from great_expectations.core import ExpectationSuiteValidationResult, ExpectationValidationResult
+    from great_expectations.datasource.fluent.interfaces import Batch as LibraryBatch
+    from psycopg2.extensions import connection as PostgresSession  # noqa: N812  psycopg2 spells its class in lower case
+    from psycopg2.extensions import cursor as Cursor  # noqa: N812
+    from sqlalchemy.engine import ExceptionContext
+
+    from tasks.contract import Run
+    from tasks.quality.suites import Expectation, Suite
+
+EXAMPLES = 5
+"""How many of the values that break a rule are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one expectation; `found` has the counts and examples of one that failed."""
+
+    expectation: Expectation
+    passed: bool
+    found: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a suite, in its own order; `results` is the library's own account of it."""
+
+    rows: int
+    outcomes: tuple[Outcome, ...]
+    results: ExpectationSuiteValidationResult
+
+    @property
+    def failed(self) -> tuple[Outcome, ...]:
+        """The outcomes of the rules that the batch broke."""
+        return tuple(outcome for outcome in self.outcomes if not outcome.passed)
+
+
+class UnansweredError(PermanentError):
+    """An expectation could not be judged: it asks for what is not there, or what its column's type cannot answer."""
+
+
+def load_library() -> None:
+    """Import the library, which takes seconds: before a transaction is open, not in it."""
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)  # before the import, which logs 200 lines
+
+    from tasks.quality.postgres_metrics import install
+
+    install()
+
+
+def judge(session: PostgresSession, suite: Suite, run: Run) -> Verdict:
+    """Judge the suite's batch in the transaction that `session` is in.
+
+    First every rule with no more than yes or no, then counts and examples for the failed ones. Raises MissingResource
+    for a column that is not there, UnansweredError naming the expectation that the database could not answer.
+    """
+    load_library()
+    with session.cursor() as cursor:
+        rows = _open_batch(cursor, suite)
+    with ExitStack() as others:
+        compared = {name: others.enter_context(postgres(name, run=run, autocommit=True)) for name in _compared(suite)}
+        library = _Library.open(suite, {suite.connection: session, **compared})
+        results = library.ask(range(len(suite.expectations)), "BOOLEAN_ONLY")
+        failed = [place for place, answer in enumerate(results.results) if not answer.success]
+        if failed:
+            details = library.ask(failed, {"result_format": "BASIC", "partial_unexpected_count": EXAMPLES})
+            for place, answer in zip(failed, details.results, strict=True):
+                results.results[place] = answer
+    outcomes = zip(suite.expectations, results.results, strict=True)
+    return Verdict(rows, tuple(_outcome(expectation, answer) for expectation, answer in outcomes), results)
+
+
+def check_arguments(suite: Suite) -> None:
+    """Raise PermanentError for arguments that came out wrong when their templates were filled."""
+    for expectation in suite.expectations:
+        for problem in problems(expectation):
+            raise PermanentError(f"suite {suite.name!r}, {expectation.type}: {problem.message}; {problem.hint}")
+
+
+_ABOUT_COLUMNS = frozenset(
+    {
+        "expect_column_to_exist",
+        "expect_table_columns_to_match_set",
+        "expect_table_columns_to_match_ordered_list",
+    }
+)
+"""The expectations for which a missing column is an answer, not a mistake."""
+
+
+def columns_named(expectation: Expectation) -> list[str]:
+    """Return the columns that an expectation is about, which must be there for it to be asked at all."""
+    if expectation.type in _ABOUT_COLUMNS:
+        return []
+    given = [expectation.arguments.get(name) for name in ("column", "column_A", "column_B")]
+    listed = expectation.arguments.get("column_list")
+    return [str(name) for name in [*given, *(listed if isinstance(listed, list) else ())] if name is not None]
+
+
+def _open_batch(cursor: Cursor, suite: Suite) -> int:
+    """Make the batch a view of this session, under the name of its table, and return how many rows it holds."""
+    from psycopg2.sql import SQL, Identifier
+
+    schema, table = suite.batch.table.split(".")
+    there = columns_of(cursor, suite.batch.table)
+    require_columns(suite.batch.table, there, [name for one in suite.expectations for name in columns_named(one)])
+    cursor.execute(SQL("CREATE TEMPORARY VIEW {} AS {}").format(Identifier(table), batch_rows(suite.batch)))
+    # Beside the view, a rule may name other tables of the batch's schema.
+    path = "quote_ident(%s) || ', ' || current_setting('search_path')"
+    cursor.execute(f"SELECT set_config('search_path', {path}, true)", [schema])
+    cursor.execute(SQL("SELECT count(*) FROM pg_temp.{}").format(Identifier(table)))
+    row = cursor.fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _compared(suite: Suite) -> set[str]:
+    """Return the connections, other than the suite's own, whose queries a rule compares with the batch's."""
+    named = {one.arguments.get("comparison_data_source_name") for one in suite.expectations}
+    return {str(name) for name in named if name is not None} - {suite.connection}
+
+
+def _outcome(expectation: Expectation, answer: ExpectationValidationResult) -> Outcome:
+    found = {} if answer.success else cast("dict[str, Any]", answer.to_json_dict())["result"]
+    return Outcome(expectation, bool(answer.success), found)
+
+
+@dataclass(frozen=True)
+class _Library:
+    """The library, set to work in open sessions."""
+
+    suite: Suite
+    session: PostgresSession
+    batch: LibraryBatch
+    errors: list[psycopg2.Error]
+
+    @classmethod
+    def open(cls, suite: Suite, sessions: Mapping[str, PostgresSession]) -> _Library:
+        import great_expectations
+        from great_expectations.data_context.types.base import (
+            DataContextConfig,
+            InMemoryStoreBackendDefaults,
+            ProgressBarsConfig,
+        )
+
+        config = DataContextConfig(
+            store_backend_defaults=InMemoryStoreBackendDefaults(),
+            progress_bars=ProgressBarsConfig(globally=False),
+            analytics_enabled=False,
+        )
+        context = great_expectations.get_context(mode="ephemeral", project_config=config)
+        errors: list[psycopg2.Error] = []
+        sources = {name: _source(context, name, lent, errors) for name, lent in sessions.items()}
+        table = suite.batch.table.split(".")[1]
+        asset = sources[suite.connection].add_table_asset(suite.batch.table, table_name=f'"{table}"')
+        batch = asset.add_batch_definition_whole_table("batch").get_batch()
+        session = sessions[suite.connection]
+        with session.cursor() as cursor:
+            cursor.execute("SAVEPOINT asked")
+        return cls(suite, session, batch, errors)
+
+    def ask(self, places: Sequence[int], result_format: Any) -> ExpectationSuiteValidationResult:
+        """Return the library's answers about the expectations at `places`, in their order."""
+        results = self._answers(places, result_format)
+        unanswered = [place for place, answer in zip(places, results.results, strict=True) if _exception(answer)]
+        if unanswered:
+            self._raise_for(unanswered, result_format)
+        return results
+
+    def _answers(self, places: Sequence[int], result_format: Any) -> ExpectationSuiteValidationResult:
+        from great_expectations.core import ExpectationSuite
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # one for each text in a row_condition, many times over
+            asked = ExpectationSuite(self.suite.name, expectations=[self._expectation(place) for place in places])
+            results: Any = self.batch.validate(asked, result_format=result_format)
+        results.results.sort(key=lambda answer: answer.expectation_config.meta["place"])
+        return cast("ExpectationSuiteValidationResult", results)
+
+    def _expectation(self, place: int) -> Any:
+        """Return a new object of the library: it does not share one between suites."""
+        from great_expectations.expectations.registry import get_expectation_impl
+
+        written = self.suite.expectations[place]
+        implementation: Any = get_expectation_impl(written.type)
+        return implementation(**written.arguments, meta={"place": place})
+
+    def _raise_for(self, places: Sequence[int], result_format: Any) -> NoReturn:
+        """Raise for the expectation to blame: asked together, one that fails takes others with it."""
+        for place in places:
+            with self.session.cursor() as cursor:
+                cursor.execute("ROLLBACK TO SAVEPOINT asked")
+            self.errors.clear()
+            (answer,) = self._answers([place], result_format).results
+            if problem := _exception(answer):
+                self._raise(self.suite.expectations[place], problem)
+        named = ", ".join(self.suite.expectations[place].type for place in places)
+        raise TransientError("Great Expectations", f"could not answer {named} at once, but each by itself")
+
+    def _raise(self, expectation: Expectation, problem: str) -> NoReturn:
+        name = f"suite {self.suite.name!r}, {expectation.type}"
+        if not self.errors:
+            raise UnansweredError(f"{name}: {problem}")
+        try:
+            with statement_errors(self.suite.connection):
+                raise self.errors[0]
+        except MissingResource as missing:
+            raise replace(missing, where=f"{missing.where}, where {name} looks for it") from None
+        except PermanentError as error:
+            raise UnansweredError(f"{name}: {error}") from None
+
+
+def _source(context: Any, name: str, session: PostgresSession, errors: list[psycopg2.Error]) -> Any:
+    """Return a data source that works in an open session and leaves its transaction alone."""
+    import psycopg2
+    from sqlalchemy import event
+    from sqlalchemy.pool import StaticPool
+
+    class Lent(StaticPool):
+        """Keeps the session when the library is done with it: whoever lent it closes it."""
+
+        def dispose(self) -> None:
+            """Leave the session open."""
+
+        def recreate(self) -> Lent:
+            """Return the same pool, which still has its session."""
+            return self
+
+    source = context.data_sources.add_postgres(
+        name,
+        connection_string="postgresql+psycopg2://lent@session/open",
+        kwargs={"creator": lambda: session, "poolclass": Lent},
+    )
+
+    def note(failure: ExceptionContext) -> None:
+        if isinstance(failure.original_exception, psycopg2.Error):
+            errors.append(failure.original_exception)
+
+    event.listen(source.get_execution_engine().engine, "handle_error", note)
+    return source
+
+
+def _exception(answer: ExpectationValidationResult) -> str | None:
+    """Return why an expectation could not be answered: the library tells it once, or once for each of its metrics."""
+    told = answer.exception_info or {}
+    several = [told] if "raised_exception" in told else list(told.values())
+    raised = [one for one in several if one["raised_exception"]]
+    return str(raised[0]["exception_message"]).strip() if raised else None

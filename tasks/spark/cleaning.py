@@ -1,0 +1,374 @@
+"""CSV files brought to a declared schema: what fits is written as parquet, what does not is counted and told of.
+
+Knows the order of things: headers first, then each file read once, the verdict, the outputs, the report. Does not know
+what fits (`tasks.spark.csv_columns`), what a whole file looks like (`tasks.spark.csv_files`) or how it is told
+(`tasks.spark.cleaning_report`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from tasks.contract import Column, ConnectionId, DataFile, DataRejected, Link, Model, Output, Run, SqlFile, reusable
+from tasks.files.places import Files, Place, place_of
+from tasks.spark.cleaning_report import Dropped, Sifted, as_json, rejection, table
+from tasks.spark.csv_columns import CsvColumn, Rule, converted, given, name_of, rules, wrong_type
+from tasks.spark.csv_files import check_end, header_problems, read_header
+from tasks.spark.parquet import join_parts, write_parts
+from tasks.spark.session import spark_errors, spark_session
+from tasks.sql_files import sql_text
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column as Expression
+    from pyspark.sql import DataFrame, Observation, SparkSession
+
+_BROKEN = "_broken"
+_LINE = "_line"
+_DROP = "_drop"
+_EXAMPLE_CHARACTERS = 60
+
+
+class CsvSource(Model):
+    """A CSV file with a header, and the columns that it must have. A line is a row, also within quotes."""
+
+    file: DataFile
+    columns: Annotated[dict[Annotated[str, Field(min_length=1)], CsvColumn], Field(min_length=1)]
+    unique: Annotated[list[Column], Field(min_length=1)] | None = None
+    """Of the rows that have the same values here, the first of the file is kept."""
+    separator: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    nulls: list[str] = Field(default_factory=list)
+    """Texts that mean null, such as `NULL`, besides the empty one."""
+    ignore_other_columns: bool = False
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        names = list(self.names.values())
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"has more than one column with the name {repeated[0]!r}")
+        if unknown := [name for name in self.unique or () if name not in names]:
+            raise ValueError(f"has {unknown[0]!r} in `unique`, which is none of its columns: {', '.join(names)}")
+        return self
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The new name of each column of the CSV."""
+        return {csv_name: name_of(csv_name, column) for csv_name, column in self.columns.items()}
+
+
+class FromSource(Model):
+    """The rows of a source that were kept."""
+
+    source: Column
+
+
+class FromSql(Model):
+    """What a query of `configs/sql/` makes of the kept rows: each source is a view of its name."""
+
+    sql: SqlFile
+
+
+class Cleaned(Output):
+    """What was read and kept of each source, what was written, and where all that was dropped is told of."""
+
+    rows_read: dict[str, int]
+    rows_kept: dict[str, int]
+    rows_dropped: dict[str, int]
+    rows_written: dict[str, int]
+    """Rows of each output; none where the step failed."""
+    report: Link
+
+
+@reusable("spark.clean_csv", role="transform")
+def clean_csv(
+    connection: ConnectionId,
+    sources: Annotated[dict[Column, CsvSource], Field(min_length=1)],
+    outputs: Annotated[dict[DataFile, FromSource | FromSql], Field(min_length=1)],
+    report: DataFile,
+    files: Files,
+    max_dropped: Annotated[float, Field(ge=0, le=1)] | None = None,
+    *,
+    run: Run,
+) -> Cleaned:
+    """Bring CSV files to a declared schema and write what fits as parquet; count and report what does not.
+
+    Each of `sources` is read once, by Spark, in parallel. A row is dropped for the first thing that is wrong with it;
+    `report`, a JSON file, has the rows dropped and the values made null by column and reason, with the smallest and the
+    largest text as examples. An output is the rows of one source, or of one query over all. Raises DataRejected where a
+    file is empty or cut off, lacks a column or has another, where a column has no value or none of its type, where no
+    row is left, or where a source loses more than the share `max_dropped`; the report is then written nevertheless,
+    and every output is left as it was. All outputs are made before the first takes its place.
+    """
+    place, started = place_of(files, run), monotonic()
+    queries = _queries(outputs, sources, run)
+    with ExitStack() as opened:
+        plans = _plans(sources, place, opened)
+        session = opened.enter_context(spark_session(connection, run))
+        made = opened.enter_context(_Outputs(place, outputs))
+        sifted = [_sifted(session, plan, made.scratch / plan.name) for plan in plans]
+        run.log.info(table(sifted))
+        problems = rejection(sifted, max_dropped)
+        rows = {} if problems else made.write(session, sifted, queries)
+        with place.write(report) as file:
+            file.write_bytes(as_json(sifted, rows, run, max_dropped))
+        cleaned = _cleaned(sifted, rows, place.address(report))
+        if problems:
+            raise DataRejected("\n".join([*problems, f"Nothing was written; see {cleaned.report}"]), cleaned)
+    run.log.info("%s in %.1f s", ", ".join(f"{path}: {n:,} rows" for path, n in rows.items()), monotonic() - started)
+    return cleaned
+
+
+def _cleaned(sifted: list[Sifted], rows: dict[str, int], report: str) -> Cleaned:
+    return Cleaned(
+        rows_read={one.name: one.read for one in sifted},
+        rows_kept={one.name: one.kept for one in sifted},
+        rows_dropped={one.name: one.read - one.kept for one in sifted},
+        rows_written=rows,
+        report=report,
+    )
+
+
+def _queries(outputs: Mapping[str, FromSource | FromSql], sources: Mapping[str, CsvSource], run: Run) -> dict[str, str]:
+    """Return the text of each SQL file; raise DataRejected for an output of a source that is not declared."""
+    for path, output in outputs.items():
+        if isinstance(output, FromSource) and output.source not in sources:
+            known = ", ".join(sources)
+            raise DataRejected(f"output {path} is made of {output.source!r}, which is not among the sources: {known}")
+    return {one.sql: sql_text(one.sql, run) for one in outputs.values() if isinstance(one, FromSql)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A source whose header is as declared."""
+
+    name: str
+    source: CsvSource
+    file: Path
+    header: list[str]
+
+
+def _plans(sources: Mapping[str, CsvSource], place: Place, opened: ExitStack) -> list[_Plan]:
+    """Look at every file before any is read; raise DataRejected with all that is wrong."""
+    plans, problems = [], list[str]()
+    for name, source in sources.items():
+        file = opened.enter_context(place.read(source.file))
+        try:
+            header = read_header(file, source.separator)
+            found = list(
+                header_problems(header, source.columns, source.separator, closed=not source.ignore_other_columns)
+            )
+            if not found:
+                check_end(file, source.separator, len(header))
+            plans.append(_Plan(name, source, file, header))
+        except ValueError as error:
+            found = [str(error)]
+        problems += [f"{name}: {place.address(source.file)} {problem}" for problem in found]
+    if problems:
+        raise DataRejected("\n".join(problems))
+    return plans
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """A rule of one column, as a column of counts."""
+
+    column: str
+    rule: Rule
+    drops: bool
+    text: str
+    """The frame's column with the text of the value."""
+    problem: str
+    """The frame's column with the number of the rule that is broken; null where none is."""
+    number: int
+
+    def count(self) -> Expression:
+        """Return in how many rows this rule was the first to be broken."""
+        from pyspark.sql import functions as sql
+
+        return sql.count_if(self._hit()).alias(f"rows_{self.number}")
+
+    def examples(self) -> list[Expression]:
+        """Return the smallest and the largest text that broke it: the same ones however the rows are spread."""
+        from pyspark.sql import functions as sql
+
+        text = sql.when(self._hit(), sql.left(self.text, sql.lit(_EXAMPLE_CHARACTERS)))
+        return [sql.min(text).alias(f"min_{self.number}"), sql.max(text).alias(f"max_{self.number}")]
+
+    def _hit(self) -> Expression:
+        from pyspark.sql import functions as sql
+
+        if self.drops:
+            return sql.col(_DROP) == self.number
+        return sql.col(_DROP).isNull() & (sql.col(self.problem) == self.number)
+
+
+def _sifted(session: SparkSession, plan: _Plan, folder: Path) -> Sifted:
+    """Read a source once: write the rows that are kept as parts in `folder`, and count the others."""
+    from pyspark.sql import Observation
+
+    with spark_errors(f"{plan.name} ({plan.source.file})"):
+        frame, checks = _judged(_raw(session, plan), plan)
+        counted = Observation(plan.name)
+        kept = _kept(frame.observe(counted, *_counts(checks, plan)), checks, plan)
+        rows = write_parts(kept, folder)
+        session.read.schema(kept.schema).parquet(folder.as_uri()).createOrReplaceTempView(plan.name)
+    return _tally(plan, checks, counted, rows, folder)
+
+
+def _raw(session: SparkSession, plan: _Plan) -> DataFrame:
+    """Return the lines of the CSV as texts `t0`, `t1`, …, and those with too few or too many fields in `_broken`."""
+    from pyspark.sql import functions as sql
+
+    schema = ", ".join([f"t{place} STRING" for place in range(len(plan.header))] + [f"{_BROKEN} STRING"])
+    frame = session.read.csv(
+        plan.file.as_uri(),
+        schema=schema,
+        header=True,
+        sep=plan.source.separator,
+        escape='"',  # a quote within quotes is doubled; Spark's own default is a backslash
+        columnNameOfCorruptRecord=_BROKEN,
+    )
+    # Numbers rise with the lines of the file, whatever the splits in which it is read.
+    return frame.withColumn(_LINE, sql.monotonically_increasing_id())
+
+
+def _judged(frame: DataFrame, plan: _Plan) -> tuple[DataFrame, list[_Check]]:
+    """Add to each line, for each column, the text `g`, the value `v` and the first broken rule `p`; and `_drop`."""
+    from pyspark.sql import functions as sql
+
+    source, checks = plan.source, list[_Check]()
+    texts, values, problems, fatal = {}, {}, {}, [sql.when(sql.col(_BROKEN).isNotNull(), 0)]
+    for place, (csv_name, column) in enumerate(source.columns.items()):
+        text, value, problem = f"g{place}", f"v{place}", f"p{place}"
+        texts[text] = given(sql.col(f"t{plan.header.index(csv_name)}"), source.nulls)
+        values[value] = converted(sql.col(text), column)
+        own = [
+            _Check(csv_name, rule, column.drops, text, problem, number)
+            for number, rule in enumerate(rules(sql.col(text), sql.col(value), column), start=len(checks) + 1)
+        ]
+        checks += own
+        if own:
+            problems[problem] = sql.coalesce(*(sql.when(one.rule.broken, one.number) for one in own))
+        if own and column.drops:
+            fatal.append(sql.col(problem))
+    judged = frame.withColumns(texts).withColumns(values).withColumns(problems)
+    return judged.withColumn(_DROP, sql.coalesce(*fatal)), checks
+
+
+def _counts(checks: list[_Check], plan: _Plan) -> list[Expression]:
+    from pyspark.sql import functions as sql
+
+    broken = sql.when(sql.col(_DROP) == 0, sql.left(_BROKEN, sql.lit(_EXAMPLE_CHARACTERS)))
+    every = [sql.count(sql.lit(1)).alias("read"), sql.count_if(sql.col(_DROP).isNull()).alias("sound")]
+    every += [sql.count(broken).alias("rows_0"), sql.min(broken).alias("min_0"), sql.max(broken).alias("max_0")]
+    for place in range(len(plan.source.columns)):
+        every += [sql.count(f"g{place}").alias(f"given_{place}"), sql.count(f"v{place}").alias(f"fit_{place}")]
+    for check in checks:
+        every += [check.count(), *(check.examples() if check.rule.problem != "missing" else [])]
+    return every
+
+
+def _kept(frame: DataFrame, checks: list[_Check], plan: _Plan) -> DataFrame:
+    from pyspark.sql import Window
+    from pyspark.sql import functions as sql
+
+    forgiving = {check.problem for check in checks if not check.drops}
+    columns = [_value(place, forgiving).alias(name) for place, name in enumerate(plan.source.names.values())]
+    sound = frame.where(sql.col(_DROP).isNull())
+    if plan.source.unique is None:
+        return sound.select(*columns)
+    # Not dropDuplicates, which keeps any. Sorted by the key, so that the same lines make the same file.
+    same = Window.partitionBy(*plan.source.unique).orderBy(_LINE)
+    marked = sound.select(*columns, _LINE).withColumn("_earlier", sql.lag(_LINE).over(same))
+    return marked.where(sql.col("_earlier").isNull()).drop("_earlier", _LINE)
+
+
+def _value(place: int, forgiving: Collection[str]) -> Expression:
+    """Return a column's value: null where it broke a rule that drops no row."""
+    from pyspark.sql import functions as sql
+
+    value = sql.col(f"v{place}")
+    return sql.when(sql.isnull(f"p{place}"), value) if f"p{place}" in forgiving else value
+
+
+def _tally(plan: _Plan, checks: list[_Check], counted: Observation, rows: int, folder: Path) -> Sifted:
+    found: dict[str, Any] = counted.get
+    broken = f"not {len(plan.header)} fields"
+    tallies = [Dropped("", broken, found["rows_0"], _examples(found, 0), drops=True)]
+    tallies += [
+        Dropped(one.column, one.rule.problem, found[f"rows_{one.number}"], _examples(found, one.number), one.drops)
+        for one in checks
+    ]
+    if plan.source.unique:
+        repeated = f"repeats {', '.join(plan.source.unique)} of an earlier row"
+        tallies.append(Dropped("", repeated, found["sound"] - rows, (), drops=True))
+    return Sifted(
+        name=plan.name,
+        file=plan.source.file,
+        read=found["read"],
+        kept=rows,
+        tallies=tuple(one for one in tallies if one.rows),
+        hollow=tuple(_hollow(plan, tallies, found)),
+        folder=folder,
+    )
+
+
+def _hollow(plan: _Plan, tallies: list[Dropped], found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with columns as a whole: nothing in them, or nothing of their type."""
+    for place, (name, column) in enumerate(plan.source.columns.items()):
+        texts = found[f"given_{place}"]
+        if not texts:
+            yield f'column "{name}" has no value in any row'
+        elif not found[f"fit_{place}"]:
+            shown = ", ".join(f'"{one}"' for tally in tallies if tally.column == name for one in tally.examples)
+            yield f'column "{name}" is no {column.type}: {wrong_type(column)} in any of its {texts:,} values ({shown})'
+
+
+def _examples(found: Mapping[str, Any], number: int) -> tuple[str, ...]:
+    ends = (found.get(f"min_{number}"), found.get(f"max_{number}"))
+    return tuple(dict.fromkeys(end for end in ends if end is not None))
+
+
+class _Outputs:
+    """The outputs while they are made: all take their places when the block ends, or none does."""
+
+    def __init__(self, place: Place, outputs: Mapping[str, FromSource | FromSql]) -> None:
+        self._place = place
+        self._outputs = outputs
+        self._opened = ExitStack()
+        self._made: dict[str, Path] = {}
+
+    def __enter__(self) -> Self:
+        self._made = {path: self._opened.enter_context(self._place.write(path)) for path in self._outputs}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return self._opened.__exit__(kind, error, traceback)
+
+    @property
+    def scratch(self) -> Path:
+        """A private folder that Spark's executors see as they see the outputs."""
+        return next(iter(self._made.values())).parent / "sources"
+
+    def write(self, session: SparkSession, sifted: list[Sifted], queries: Mapping[str, str]) -> dict[str, int]:
+        """Make every output; return the rows of each."""
+        sources, rows = {one.name: one for one in sifted}, {}
+        for path, output in self._outputs.items():
+            file = self._made[path]
+            if isinstance(output, FromSource):
+                join_parts(sources[output.source].folder, file)
+                rows[path] = sources[output.source].kept
+            else:
+                with spark_errors(f"configs/sql/{output.sql}"):
+                    rows[path] = write_parts(session.sql(queries[output.sql]), file.with_name("parts"))
+                join_parts(file.with_name("parts"), file)
+        return rows

@@ -1,0 +1,178 @@
+"""A table built on Spark by a file of SQL, from files that other steps wrote.
+
+Knows how files become views, how values enter the SQL, and what a table must keep to be handed on; knows nothing of
+what the columns mean.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from tasks.contract import (
+    BuiltFile,
+    Column,
+    ConnectionId,
+    DataFile,
+    DataRejected,
+    Kind,
+    Output,
+    PermanentError,
+    Run,
+    SqlFile,
+    reusable,
+)
+from tasks.files.places import Files, place_of
+from tasks.spark.parquet import join_parts, read_frame, write_parts
+from tasks.spark.session import spark_errors, spark_session
+from tasks.sql_files import sql_text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyarrow.parquet import FileMetaData
+    from pyspark.sql import DataFrame, SparkSession
+
+Value = str | int | float | bool | dt.date
+"""A value that is bound to a `:name` of a SQL file."""
+
+_PARAMETER = re.compile(
+    r"""
+    '(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | `[^`]*` | --[^\n]* | /\*.*?\*/  # where a colon is only a colon
+    | (?<![:\w)\]]) : (?P<name>[A-Za-z_]\w*)
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+_ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+_EXAMPLES = 5
+
+
+class Built(Output):
+    """The table that was written."""
+
+    rows: int
+    columns: int
+    path: str
+    """Where it is: a path, or s3://bucket/key."""
+
+
+@reusable("spark.build_table", role="transform")
+def build_table(
+    connection: ConnectionId,
+    inputs: Annotated[dict[Column, DataFile], Field(min_length=1)],
+    sql: SqlFile,
+    keys: Annotated[list[Annotated[Column, Kind("column", of="output")]], Field(min_length=1)],
+    output: BuiltFile,
+    files: Files,
+    values: dict[Column, Value] | None = None,
+    *,
+    run: Run,
+) -> Built:
+    """Build a table with one query of Spark SQL, and write it as one parquet file, sorted by `keys`.
+
+    `inputs` names parquet files; each becomes a view of that name. `sql` is a file below `configs/sql/` with one query;
+    each of `values` is bound to `:name` in it, never pasted, and a text like 2026-01-31 is bound as a date. Raises
+    PermanentError where the names in the file and in `values` differ, and for a mistake in the SQL, with its line; and
+    DataRejected where `keys` are null or not unique, where a column is null in all rows, or where there is no row. The
+    output is then left as it was.
+    """
+    text = sql_text(sql, run)
+    bound = {name: _typed(value) for name, value in (values or {}).items()}
+    _check_parameters(sql, text, bound)
+    place, started = place_of(files, run), monotonic()
+    with spark_session(connection, run) as session, ExitStack() as opened:
+        for name, path in inputs.items():
+            with spark_errors(place.address(path)):
+                read_frame(session, place, path, opened).createOrReplaceTempView(name)
+        with spark_errors(f"configs/sql/{sql}"), place.write(output) as file:
+            frame = _query(session, sql, text, bound, keys)
+            rows = write_parts(frame.sort(*keys), file.with_name("parts"))
+            join_parts(file.with_name("parts"), file)
+            _check(file, sql, keys)
+    run.log.info("%s: %s rows of %s columns in %.1f s", output, f"{rows:,}", len(frame.columns), monotonic() - started)
+    return Built(rows=rows, columns=len(frame.columns), path=place.address(output))
+
+
+def _typed(value: Value) -> Value:
+    """Return a text that is a whole ISO date as a date: JSON, in which values travel, has no dates."""
+    if isinstance(value, str) and _ISO_DATE.fullmatch(value):
+        with suppress(ValueError):
+            return dt.date.fromisoformat(value)
+    return value
+
+
+def _check_parameters(file: str, text: str, values: Mapping[str, Value]) -> None:
+    """Raise PermanentError unless the file's `:name`s and the step's values are the same."""
+    used = [found for found in _PARAMETER.finditer(text) if found["name"]]
+    for found in used:
+        if found["name"] not in values:
+            place = f"configs/sql/{file}, line {text.count(chr(10), 0, found.start()) + 1}"
+            given = ", ".join(sorted(values)) or "none"
+            raise PermanentError(f"{place}: :{found['name']} has no value; `values` of the step has {given}")
+    if unused := sorted(set(values) - {found["name"] for found in used}):
+        raise PermanentError(f"configs/sql/{file} has no :{unused[0]}; remove {unused[0]} from `values`, or use it")
+
+
+def _query(session: SparkSession, file: str, text: str, values: Mapping[str, Value], keys: Sequence[str]) -> DataFrame:
+    frame = session.sql(text, args=dict(values))
+    if lacking := [key for key in keys if key not in frame.columns]:
+        problem = f"configs/sql/{file} makes no column {lacking[0]}, which is one of `keys`"
+        raise PermanentError(f"{problem}; its columns are {', '.join(frame.columns)}")
+    return frame
+
+
+def _check(file: Path, sql: str, keys: Sequence[str]) -> None:
+    """Raise DataRejected for a table that should not be handed on; reads the keys, and of all else the statistics."""
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(file) as table:
+        rows, nulls = table.metadata.num_rows, _nulls(table.metadata)
+        what = f"configs/sql/{sql} made {rows:,} rows"
+        if not rows:
+            raise DataRejected(f"{what}; check that the inputs have rows within the limits of `values`")
+        if empty := [column for column, count in nulls.items() if count == rows]:
+            problem = f"where {', '.join(empty)} {'is' if len(empty) == 1 else 'are'} null in all"
+            raise DataRejected(f"{what}, {problem}; check the inputs, or leave out the column")
+        for key in keys:
+            if nulls[key]:
+                raise DataRejected(f"{what}, of which {nulls[key]:,} have no {key}; every one of `keys` must be there")
+        repeated, examples = _repeated(table.iter_batches(columns=list(keys)), keys)
+    if repeated:
+        shown = "; ".join(", ".join(f"{key} {one[key]}" for key in keys) for one in examples)
+        problem = f"of which {repeated:,} repeat the keys of another, such as {shown}"
+        raise DataRejected(f"{what}, {problem}; group or join so that one row is left for each")
+
+
+def _nulls(metadata: FileMetaData) -> dict[str, int]:
+    """Return how many nulls each plain column has."""
+    nulls: dict[str, int] = {}
+    for group in range(metadata.num_row_groups):
+        for place in range(metadata.num_columns):
+            column = metadata.row_group(group).column(place)
+            nulls[column.path_in_schema] = nulls.get(column.path_in_schema, 0) + column.statistics.null_count
+    return nulls
+
+
+def _repeated(batches: Iterator[pa.RecordBatch], keys: Sequence[str]) -> tuple[int, list[dict[str, Any]]]:
+    """Return how many rows have the keys of the row before, and the first of them; the rows come sorted by `keys`."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    count, last = 0, None
+    examples: list[dict[str, Any]] = []
+    for batch in batches:
+        rows = pa.Table.from_batches([batch] if last is None else [last, batch]).combine_chunks()
+        same = pa.repeat(pa.scalar(value=True), max(len(rows) - 1, 0))
+        for key in keys:
+            same = compute.and_(same, compute.equal(rows[key].slice(1), rows[key].slice(0, len(rows) - 1)))
+        found = rows.slice(1).filter(same)
+        count += len(found)
+        examples += found.slice(0, _EXAMPLES - len(examples)).to_pylist()
+        last = batch.slice(len(batch) - 1)
+    return count, examples
