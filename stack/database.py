@@ -113,6 +113,7 @@ class Cluster:
             identity=self.identity,
             stop_signal=signal.SIGINT,  # the fast shutdown: sessions are ended, nothing is lost
             signal_group=False,  # to a child of the server, SIGINT means something else
+            settled_after=1,  # what keeps it from starting shows at once; who kills it often is not to have it given up
         )
 
     def initialise(self) -> None:

@@ -61,6 +61,8 @@ class Service:
     signal_group: bool = True
     """Whether the stop signal goes to the whole process group, or to its leader alone."""
     stop_seconds: int = 20
+    settled_after: int = 10
+    """Seconds after which it has come up: one that ends sooner, several times in a row, is given up."""
 
     def plan(self, pid_file: Path) -> Plan:
         """Return how a process becomes this service."""

@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 
 NAME = "supervisor"
 RETRIES = 3
-"""A service that dies within `STARTED_AFTER` seconds is started again this often, after 1, 2 and 3 s."""
-STARTED_AFTER = 10
+"""A service that dies before it has settled is started again this often, after 1, 2 and 3 s; then it is given up."""
 DOWN = frozenset({"STOPPED", "FATAL", "UNKNOWN"})
 """Not EXITED: what ended without being told to is about to be started again."""
 RPC_FACTORY = "supervisor.rpcinterface:make_main_rpcinterface"
@@ -222,7 +221,7 @@ class Supervisor:
             "command": shlex.join(launch_command(self._inside(self._plan(service.name)))).replace("%", "%%"),
             "autostart": "false",
             "autorestart": "true",
-            "startsecs": str(STARTED_AFTER),
+            "startsecs": str(service.settled_after),
             "startretries": str(RETRIES),
             "stopsignal": service.stop_signal.name.removeprefix("SIG"),
             "stopasgroup": str(service.signal_group).lower(),

@@ -115,12 +115,13 @@ def test_running_service_keeps_port(environment: Environment) -> None:
 
 
 def test_killed_postgres_returns(environment: Environment) -> None:
-    """Postgres killed with -9 comes back by itself, with another process and the same data."""
+    """Postgres killed with -9 comes back by itself, with the same data, however often it is killed."""
     command_line(environment, "up", "postgres")
-    before = process(environment, "postgres")
-    before.kill()
-    await_that(lambda: pid(environment, "postgres") != before.pid)
-    assert "is up already" in command_line(environment, "up", "postgres")
+    for _ in range(5):
+        before = process(environment, "postgres")
+        before.kill()
+        await_that(lambda before=before: pid(environment, "postgres") != before.pid)
+        assert "is up already" in command_line(environment, "up", "postgres")
 
 
 def test_busy_postgres_returns(environment: Environment) -> None:
