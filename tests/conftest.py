@@ -27,6 +27,7 @@ from stack.paths import REPOSITORY, Home
 from stack.ports import HOST, Wish, choose, next_free
 from stack.service import running
 from stack.tracking import QUIET, Tracking
+from tasks.spark.session import JAVA_OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -122,6 +123,7 @@ def spark_connection(java: javas.Java, state: Path) -> Iterator[str]:
         "spark.driver.host": HOST,
         "spark.driver.bindAddress": HOST,
         "spark.driver.memory": "1g",
+        "spark.driver.extraJavaOptions": f"{JAVA_OPTIONS} -XX:TieredStopAtLevel=1",
         "spark.sql.shuffle.partitions": "2",
         "spark.sql.warehouse.dir": str(state / "warehouse"),
         "spark.ui.enabled": "false",

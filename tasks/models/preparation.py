@@ -28,6 +28,9 @@ KEY, LABEL, HELD_OUT, VECTOR = "_key", "_label", "_held_out", "_features"
 MAX_LEVELS = 50
 """Levels of a column that count on their own, the most frequent ones; the others, and those yet to come, are one."""
 
+_PARTITION_VALUES = 8_000_000
+"""Values of features in a partition: below, Spark needs longer to start a task than the task to look at them."""
+
 _RESERVED = {KEY, LABEL, HELD_OUT, VECTOR, "probability", "prediction"}
 _WHOLE = ("tinyint", "smallint", "int", "bigint")
 _NUMERIC = (*_WHOLE, "float", "double", "decimal", "boolean")
@@ -148,7 +151,7 @@ def _check_type(name: str, found: DataType, allowed: tuple[str, ...], expected: 
 
 
 def split_rows(frame: DataFrame, layout: Layout) -> DataFrame:
-    """Return key, label, features and the side of the split of each row, in as many partitions as there are cores.
+    """Return key, label, features and the side of the split of each row, in no more partitions than there are cores.
 
     A hash of key and seed decides which rows are held out: neither the order of the rows nor their partitions matter.
     """
@@ -157,7 +160,8 @@ def split_rows(frame: DataFrame, layout: Layout) -> DataFrame:
     features = [_value(name, kind).alias(name) for name, kind in layout.columns.items()]
     key, label = sql.col(layout.key).cast("string").alias(KEY), sql.col(layout.label).cast("double").alias(LABEL)
     rows = frame.select(key, label, sampled(layout.key, layout.seed, layout.holdout).alias(HELD_OUT), *features)
-    return rows.repartition(frame.sparkSession.sparkContext.defaultParallelism, KEY)
+    filled = math.ceil(frame.count() * len(features) / _PARTITION_VALUES)
+    return rows.repartition(max(1, min(filled, frame.sparkSession.sparkContext.defaultParallelism)), KEY)
 
 
 def sampled(key: str, seed: int, share: float, purpose: str = "split") -> SparkColumn:
@@ -176,12 +180,14 @@ def _value(name: str, kind: Kind) -> SparkColumn:
 
 
 def profiled(rows: DataFrame, layout: Layout, log: Logger) -> Profile:
-    """Count the rows in one pass, and raise DataRejected for what no classifier could learn from."""
+    """Count the rows, and raise DataRejected for what no classifier could learn from."""
     counted = {bool(row[HELD_OUT]): row for row in rows.groupBy(HELD_OUT).agg(*_counts(layout)).collect()}
     if not counted:
         raise DataRejected(f"{layout.file} holds no rows; look at the step that writes it")
+    numbers = _numbers(rows, layout.features.numeric)
     _check_rows(list(counted.values()), layout)
-    parts = {side: _part(counted.get(side), layout) for side in (False, True)}
+    _check_numbers(numbers, layout)
+    parts = {side: _part(counted.get(side), numbers.get(side, {}), layout) for side in (False, True)}
     _check_keys(rows, layout)
     profile = Profile(parts[False], parts[True], _digest(list(counted.values())))
     _check_labels(profile, layout)
@@ -200,13 +206,32 @@ def _counts(layout: Layout) -> Iterator[SparkColumn]:
     yield sql.count_if(label == 1.0).alias("positives")
     for number in (0, 1):
         yield sql.bit_xor(sql.xxhash64(sql.lit(number), *every)).alias(f"digest_{number}")
-    for position, (name, kind) in enumerate(layout.columns.items()):
-        column = sql.col(name)
-        yield sql.count(column).alias(f"known_{position}")
-        if kind == "numeric":
-            yield sql.avg(column).alias(f"mean_{position}")
-            yield sql.var_pop(column).alias(f"variance_{position}")
-            yield sql.max(sql.abs(column)).alias(f"largest_{position}")
+    for position, name in enumerate(layout.features.categorical):
+        yield sql.count(name).alias(f"known_{position}")
+
+
+def _numbers(rows: DataFrame, names: list[str]) -> Mapping[bool, Mapping[str, Row]]:
+    """Return, for each side of the split that has rows, `known`, `mean`, `variance` and `largest` of each column.
+
+    The columns are laid below each other: code for hundreds of aggregates beside each other takes Spark longer to make
+    than it runs, and is too long to be compiled.
+    """
+    from pyspark.sql import functions as sql
+
+    if not names:
+        return {}
+    value = sql.col("value")
+    cells = rows.select(HELD_OUT, sql.posexplode(sql.array(*names)).alias("position", "value"))
+    counted = cells.groupBy(HELD_OUT, "position").agg(
+        sql.count(value).alias("known"),
+        sql.avg(value).alias("mean"),
+        sql.var_pop(value).alias("variance"),
+        sql.max(sql.abs(value)).alias("largest"),
+    )
+    found: dict[bool, dict[str, Row]] = {}
+    for row in counted.collect():
+        found.setdefault(bool(row[HELD_OUT]), {})[names[row["position"]]] = row
+    return found
 
 
 def _check_rows(counted: list[Row], layout: Layout) -> None:
@@ -216,22 +241,25 @@ def _check_rows(counted: list[Row], layout: Layout) -> None:
         values = [f"{row['odd_label']:g}" for row in counted if row["odd_label"] is not None]
         example = f"such as {values[0]}" if values else "all of them null"
         raise DataRejected(f"{layout.file}: {odd:,} values of the label {layout.label!r} are not 0 or 1, {example}")
-    for position, (name, kind) in enumerate(layout.columns.items()):
-        if kind == "numeric" and any(math.isinf(row[f"largest_{position}"] or 0) for row in counted):
+
+
+def _check_numbers(numbers: Mapping[bool, Mapping[str, Row]], layout: Layout) -> None:
+    for name in layout.features.numeric:
+        if any(math.isinf(side[name]["largest"] or 0) for side in numbers.values()):
             raise DataRejected(f"{layout.file}: column {name!r} holds an infinite number; guard its division by zero")
 
 
-def _part(row: Row | None, layout: Layout) -> Part:
+def _part(row: Row | None, numbers: Mapping[str, Row], layout: Layout) -> Part:
     if row is None:
         return Part(0, 0, dict.fromkeys(layout.columns, 0), {}, {})
-    places = {name: position for position, name in enumerate(layout.columns)}
-    numbers = {name: places[name] for name in layout.features.numeric if row[f"known_{places[name]}"]}
+    known = {name: number["known"] for name, number in numbers.items()}
+    known |= {name: row[f"known_{position}"] for position, name in enumerate(layout.features.categorical)}
     return Part(
         rows=row["rows"],
         positives=row["positives"],
-        known={name: row[f"known_{position}"] for name, position in places.items()},
-        mean={name: row[f"mean_{position}"] for name, position in numbers.items()},
-        variance={name: row[f"variance_{position}"] for name, position in numbers.items()},
+        known=known,
+        mean={name: number["mean"] for name, number in numbers.items() if number["known"]},
+        variance={name: number["variance"] for name, number in numbers.items() if number["known"]},
     )
 
 

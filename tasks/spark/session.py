@@ -40,6 +40,8 @@ _RESOURCES_TIME = "spark.scheduler.maxRegisteredResourcesWaitingTime"
 """How long a cluster may take to give the first executor, in seconds; to Spark itself it is no end."""
 
 _LOG = Path(__file__).with_name("spark_log.properties")
+JAVA_OPTIONS = f"-Dlog4j2.configurationFile={_LOG.as_uri()}"
+"""What a driver's JVM is started with, unless the connection's `conf` says otherwise."""
 _SETTINGS: dict[str, Setting] = {
     "spark.sql.session.timeZone": "UTC",  # a day means the same everywhere
     "spark.sql.ansi.enabled": "true",  # an overflow or a bad cast is an error, never a silent null
@@ -55,13 +57,17 @@ _SETTINGS: dict[str, Setting] = {
     "spark.rpc.askTimeout": "30s",
     "spark.task.maxFailures": "2",
     _RESOURCES_TIME: "45s",
-    "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={_LOG.as_uri()}",
+    "spark.driver.extraJavaOptions": JAVA_OPTIONS,
 }
 """What every session has unless the connection's `conf` says otherwise."""
 
 _LOCAL_SETTINGS: dict[str, Setting] = {
     "spark.driver.memory": "2g",  # the driver is the executor too
     "spark.ui.enabled": "false",
+}
+_CLUSTER_SETTINGS: dict[str, Setting] = {
+    # The driver makes plans and computes nothing: what compiles its code further takes the processor from the rest.
+    "spark.driver.extraJavaOptions": f"{JAVA_OPTIONS} -XX:TieredStopAtLevel=1",
 }
 _LOOPBACK_SETTINGS: dict[str, Setting] = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
 
@@ -195,9 +201,8 @@ def _settings(found: Connection, master: Master) -> dict[str, Setting]:
     conf = found.extra_dejson.get("conf", {})
     if not isinstance(conf, dict):
         raise PermanentError(f"connection {found.conn_id!r}: `conf` in its extra must be a mapping of Spark settings")
-    return (
-        _SETTINGS | (_LOCAL_SETTINGS if master.local else {}) | (_LOOPBACK_SETTINGS if master.loopback else {}) | conf
-    )
+    own = _LOCAL_SETTINGS if master.local else _CLUSTER_SETTINGS
+    return _SETTINGS | own | (_LOOPBACK_SETTINGS if master.loopback else {}) | conf
 
 
 def _check_java() -> None:
