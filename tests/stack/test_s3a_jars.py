@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from stack.paths import REPOSITORY
 from stack.s3a_jars import JARS, Jar, fetch
 
 JAR = Jar("org.example.parts", "part", "1.2.3", hashlib.sha1(b"content", usedforsecurity=False).hexdigest())
@@ -51,3 +52,9 @@ def test_sums_are_whole() -> None:
     """Each pin is a whole sum, and no two are the same."""
     assert {len(bytes.fromhex(jar.sha1)) for jar in JARS} == {20}
     assert len({jar.sha1 for jar in JARS}) == len(JARS)
+
+
+def test_page_names_them() -> None:
+    """The documentation has the versions that are fetched."""
+    page = (REPOSITORY / "docs" / "shapes.md").read_text()
+    assert [jar.artifact for jar in JARS if f"| `{jar.group}:{jar.artifact}` | {jar.version}" not in page] == []
