@@ -1,12 +1,12 @@
 # The front door. `make` alone lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help init up down status logs destroy demo dag-run lint check test bench
+.PHONY: help init up down status logs destroy demo dag-run compose-up compose-down lint check test bench
 PYTHON ?= python3
 BIN := .venv/bin
 STACK := $(BIN)/python -m stack
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 init: .venv/.ready ## Make the virtual environment from the lock file (PYTHON=python3.12)
 
@@ -36,6 +36,12 @@ demo: .venv/.ready ## Start everything, run the pipelines, show what came of it 
 
 dag-run: .venv/.ready ## Trigger a run and wait for its end (DAG=crypto_events_dag CONF='{"window_days": 3}')
 	@$(STACK) dag-run $(or $(DAG),$(error name the DAG: make dag-run DAG=crypto_events_dag)) --conf '$(or $(CONF),{})'
+
+compose-up: .venv/.ready ## Start the same in containers, with your Docker (PROFILES="churn pgadmin")
+	@$(BIN)/python -m stack.compose up $(PROFILES)
+
+compose-down: .venv/.ready ## Stop the containers; their volumes stay
+	@$(BIN)/python -m stack.compose down
 
 lint: .venv/.ready ## Check the pipelines' specs
 	@$(BIN)/taskflow lint pipelines

@@ -20,15 +20,18 @@ ACCESS_KEY = "taskflow"
 """The name that goes with the secret of the object store: as little a secret as a user's name."""
 
 
-def _password() -> str:
+def password() -> str:
+    """Return a new password of 32 characters."""
     return secrets.token_hex(16)
 
 
-def _key() -> str:
+def key() -> str:
+    """Return a new key of 96 characters."""
     return secrets.token_hex(48)
 
 
-def _fernet_key() -> str:
+def fernet_key() -> str:
+    """Return a new key of the form that Airflow encrypts with."""
     return base64.urlsafe_b64encode(os.urandom(32)).decode("ascii")
 
 
@@ -40,22 +43,22 @@ class Credentials(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    postgres_superuser: str = Field(default_factory=_password)
-    postgres_airflow: str = Field(default_factory=_password)
-    postgres_crypto: str = Field(default_factory=_password)
-    postgres_mlflow: str = Field(default_factory=_password)
-    objects_secret: str = Field(default_factory=_key)
-    objects_admin: str = Field(default_factory=_password)
-    objects_volume_write: str = Field(default_factory=_key)
-    objects_volume_read: str = Field(default_factory=_key)
-    objects_filer_write: str = Field(default_factory=_key)
-    objects_filer_read: str = Field(default_factory=_key)
-    airflow_admin: str = Field(default_factory=_password)
-    airflow_viewer: str = Field(default_factory=_password)
-    airflow_jwt: str = Field(default_factory=_key)
-    airflow_session: str = Field(default_factory=_key)
-    airflow_fernet: str = Field(default_factory=_fernet_key)
-    spark_secret: str = Field(default_factory=_key)
+    postgres_superuser: str = Field(default_factory=password)
+    postgres_airflow: str = Field(default_factory=password)
+    postgres_crypto: str = Field(default_factory=password)
+    postgres_mlflow: str = Field(default_factory=password)
+    objects_secret: str = Field(default_factory=key)
+    objects_admin: str = Field(default_factory=password)
+    objects_volume_write: str = Field(default_factory=key)
+    objects_volume_read: str = Field(default_factory=key)
+    objects_filer_write: str = Field(default_factory=key)
+    objects_filer_read: str = Field(default_factory=key)
+    airflow_admin: str = Field(default_factory=password)
+    airflow_viewer: str = Field(default_factory=password)
+    airflow_jwt: str = Field(default_factory=key)
+    airflow_session: str = Field(default_factory=key)
+    airflow_fernet: str = Field(default_factory=fernet_key)
+    spark_secret: str = Field(default_factory=key)
 
     @property
     def objects(self) -> ObjectKeys:

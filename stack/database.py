@@ -156,18 +156,7 @@ class Cluster:
 
     def create(self, account: Database) -> None:
         """Make the role and the database of `account` where they are missing; only its owner may connect to it."""
-        from psycopg2.sql import SQL, Identifier
-
-        role, database = Identifier(account.user), Identifier(account.dbname)
-        with self.superuser.connect() as opened, opened.cursor() as cursor:
-            is_new = not _finds(cursor, "SELECT 1 FROM pg_roles WHERE rolname = %s", account.user)
-            if is_new:
-                cursor.execute(SQL("CREATE ROLE {} LOGIN").format(role))
-            if not _finds(cursor, "SELECT 1 FROM pg_database WHERE datname = %s", account.dbname):
-                cursor.execute(SQL("CREATE DATABASE {} OWNER {}").format(database, role))
-                cursor.execute(SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
-            if is_new or not _opens(account):
-                _set_password(cursor, account)
+        create(self.superuser, account)
 
     def drop(self, account: Database) -> None:
         """Remove the database of `account`, whoever is still connected; its role stays."""
@@ -191,6 +180,22 @@ class Cluster:
             *("-D", str(self.data)),
             *(word for name, value in settings.items() for word in ("-c", f"{name}={value}")),
         )
+
+
+def create(superuser: Database, account: Database) -> None:
+    """Make the role and the database of `account` where they are missing; only its owner may connect to it."""
+    from psycopg2.sql import SQL, Identifier
+
+    role, database = Identifier(account.user), Identifier(account.dbname)
+    with superuser.connect() as opened, opened.cursor() as cursor:
+        is_new = not _finds(cursor, "SELECT 1 FROM pg_roles WHERE rolname = %s", account.user)
+        if is_new:
+            cursor.execute(SQL("CREATE ROLE {} LOGIN").format(role))
+        if not _finds(cursor, "SELECT 1 FROM pg_database WHERE datname = %s", account.dbname):
+            cursor.execute(SQL("CREATE DATABASE {} OWNER {}").format(database, role))
+            cursor.execute(SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
+        if is_new or not _opens(account):
+            _set_password(cursor, account)
 
 
 def _finds(cursor: cursor, question: str, name: str) -> bool:

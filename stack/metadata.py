@@ -1,14 +1,21 @@
 """Bring Airflow's metadata database up to date: `python -m stack.metadata`, with Airflow's environment.
 
-Reads the stack's connections from standard input, a JSON object of id and connection, and writes those that are
-missing or still its own. One process does both, since importing Airflow takes longer than either.
+Reads the stack's connections from standard input, a JSON object of id and connection, or, with `--from-environment`,
+from the variables `AIRFLOW_CONN_…`, and writes those that are missing or still its own. One process does both, since
+importing Airflow takes longer than either.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PREFIX = "AIRFLOW_CONN_"
 MANAGED = "managed by make up"
 """The description of a connection that the stack may overwrite; who edits one changes it, and keeps the connection."""
 
@@ -35,12 +42,18 @@ def write_connections(wanted: dict[str, str]) -> list[str]:
     return left_alone
 
 
+def connections_in(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the connections that an environment holds, by id."""
+    return {name.removeprefix(PREFIX).lower(): text for name, text in environment.items() if name.startswith(PREFIX)}
+
+
 def main() -> None:
-    """Migrate, then write the connections that standard input holds."""
+    """Migrate, then write the connections of the environment or of standard input."""
     from airflow.utils.db import upgradedb
 
+    wanted = connections_in(os.environ) if "--from-environment" in sys.argv[1:] else json.load(sys.stdin)
     upgradedb()
-    for conn_id in write_connections(json.load(sys.stdin)):
+    for conn_id in write_connections(wanted):
         print(f'the connection {conn_id} was edited (its description is not "{MANAGED}") and is left as it is')
 
 

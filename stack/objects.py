@@ -17,6 +17,8 @@ from stack.paths import private_folder
 from stack.service import NotReady, Service
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from mypy_boto3_s3.client import S3Client
 
 HOST = "127.0.0.1"
@@ -135,9 +137,7 @@ class ObjectStore:
 
     def settle(self) -> None:
         """Make the buckets that are missing."""
-        client = self.client()
-        for bucket in self.buckets:
-            _make_bucket(client, bucket)
+        make_buckets(self.client(), self.buckets)
 
     def _flags(self) -> tuple[str, ...]:
         ports = asdict(self.ports)
@@ -191,6 +191,12 @@ def is_blocked(port: int) -> bool:
 def _sockets(port: int) -> list[Path]:
     """Return the sockets that SeaweedFS, whose flags cannot move them, makes for a gRPC port."""
     return list(Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"))  # noqa: S108 - its choice
+
+
+def make_buckets(client: S3Client, names: Iterable[str]) -> None:
+    """Make the buckets that are missing."""
+    for name in names:
+        _make_bucket(client, name)
 
 
 def _make_bucket(client: S3Client, name: str) -> None:

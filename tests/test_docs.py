@@ -12,7 +12,7 @@ from factory.compiler import compile_file
 from factory.errors import render
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/guide.md")
+PAGES = ("README.md", "docs/guide.md", "docs/shapes.md")
 
 
 def examples() -> list[tuple[str, str]]:

@@ -1,0 +1,49 @@
+"""The health check of a container: `python -m stack.probe URL [KEY.KEY=VALUE…]` exits with 0 where all is as wanted.
+
+The page must answer, and each value of its JSON must be the wanted one. Run every few seconds beside each service, so
+it imports little, and nothing of the service.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+from urllib.error import URLError
+from urllib.request import ProxyHandler, build_opener
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SECONDS = 8
+"""How long an answer may take."""
+
+
+def fault(url: str, wanted: Sequence[str]) -> str | None:
+    """Return what is wrong with the page, or None."""
+    try:
+        with build_opener(ProxyHandler({})).open(url, timeout=SECONDS) as answer:
+            page = json.load(answer) if wanted else {}
+    except (URLError, TimeoutError, ValueError) as error:
+        return f"{url}: {error}"
+    for condition in wanted:
+        path, _, value = condition.partition("=")
+        if (seen := _value(page, path)) != value:
+            return f"{url}: {path} is {seen!r}, not {value!r}"
+    return None
+
+
+def _value(page: Any, path: str) -> Any:
+    for key in path.split("."):
+        page = page.get(key) if isinstance(page, dict) else None
+    return page
+
+
+def main() -> None:
+    """Exit with 1 and say why, unless all is as wanted."""
+    url, *wanted = sys.argv[1:]
+    sys.exit(fault(url, wanted))
+
+
+if __name__ == "__main__":
+    main()
