@@ -92,8 +92,8 @@ def build_table(
                 read_frame(session, place, path, opened).createOrReplaceTempView(name)
         with spark_errors(f"configs/sql/{sql}"), place.write(output) as file:
             frame = _query(session, sql, text, bound, keys)
-            rows = write_parts(frame.sort(*keys), file.with_name("parts"))
-            join_parts(file.with_name("parts"), file)
+            rows = write_parts(frame.sortWithinPartitions(*keys), file.with_name("parts"))
+            join_parts(file.with_name("parts"), file, keys)
             _check(file, sql, keys)
     run.log.info("%s: %s rows of %s columns in %.1f s", output, f"{rows:,}", len(frame.columns), monotonic() - started)
     return Built(rows=rows, columns=len(frame.columns), path=place.address(output))

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING
 from tasks.contract import PermanentError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
+    from pyarrow.parquet import ParquetFile
     from pyspark.sql import DataFrame, SparkSession
 
     from tasks.files.places import Place
@@ -55,13 +58,18 @@ def check_parts(folder: Path, written: int) -> None:
         raise PermanentError(f"{problem}; {remedy}")
 
 
-def join_parts(folder: Path, file: Path) -> None:
-    """Make one Parquet file of the parts in `folder`, in their order, holding one row group in memory at a time."""
+def join_parts(folder: Path, file: Path, keys: Sequence[str] = ()) -> None:
+    """Make one Parquet file of the parts in `folder`, holding one row group in memory at a time.
+
+    The rows follow in the order of the parts; where there are `keys`, by which each part must be sorted, in theirs.
+    Spark itself would sort them by making the table twice, once to look for the limits of the parts.
+    """
     import pyarrow.parquet as pq
 
     parts = _parts(folder)
-    with pq.ParquetWriter(file, pq.read_schema(parts[0]), compression="zstd") as writer:
-        for group in _groups(parts):
+    with ExitStack() as opened, pq.ParquetWriter(file, pq.read_schema(parts[0]), compression="zstd") as writer:
+        files = [opened.enter_context(pq.ParquetFile(part)) for part in parts]
+        for group in _groups(_merged(files, keys) if keys else _batches(files)):
             writer.write_table(group, row_group_size=_GROUP_ROWS)
 
 
@@ -75,13 +83,67 @@ def _rows(part: Path) -> int:
     return int(pq.read_metadata(part).num_rows)
 
 
-def _groups(parts: list[Path]) -> Iterator[pa.Table]:
-    """Yield the rows of the parts in groups of equal size, however long the parts are."""
+def _batches(files: list[ParquetFile]) -> Iterator[pa.RecordBatch]:
+    for file in files:
+        yield from file.iter_batches(batch_size=_GROUP_ROWS)
+
+
+def _merged(files: list[ParquetFile], keys: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Yield the rows in the order of `keys`; of all rows together only the keys are in memory."""
+    import numpy as np
+    import pyarrow as pa
+
+    owners = _owners(files, keys)
+    rest = [_Rows(file, _GROUP_ROWS // len(files) + 1) for file in files]
+    for start in range(0, len(owners), _GROUP_ROWS):
+        wanted = owners[start : start + _GROUP_ROWS]
+        counts = np.bincount(wanted, minlength=len(files))
+        found = [batch for one, count in zip(rest, counts, strict=True) for batch in one.take(int(count))]
+        places = np.empty(len(wanted), dtype=np.int64)
+        places[wanted.argsort(kind="stable")] = np.arange(len(wanted))
+        yield from pa.Table.from_batches(found).combine_chunks().take(places).to_batches()
+
+
+def _owners(files: list[ParquetFile], keys: Sequence[str]) -> NDArray[np.int64]:
+    """Return, for each row in the order of `keys`, the number of its file; raise ValueError for an unsorted file."""
+    import numpy as np
+    import pyarrow as pa
+    from pyarrow import compute
+
+    tables = [file.read(columns=list(keys)) for file in files]
+    owner = np.repeat(np.arange(len(files)), [table.num_rows for table in tables])
+    as_spark = [(key, "ascending", "at_start") for key in keys]
+    order = compute.sort_indices(pa.concat_tables(tables), sort_keys=as_spark).to_numpy()
+    found: NDArray[np.int64] = owner[order]
+    if (order[found.argsort(kind="stable")] != np.arange(len(order))).any():
+        raise ValueError(f"the parts are not sorted by {', '.join(keys)}")
+    return found
+
+
+class _Rows:
+    """The rows of one file, taken a few at a time."""
+
+    def __init__(self, file: ParquetFile, size: int) -> None:
+        self._batches = file.iter_batches(batch_size=size)
+        self._held: pa.RecordBatch | None = None
+
+    def take(self, count: int) -> Iterator[pa.RecordBatch]:
+        """Yield the next `count` rows, which must be there."""
+        while count:
+            held = next(self._batches) if self._held is None else self._held
+            first, rest = held.slice(0, count), held.slice(count)
+            self._held = rest if rest.num_rows else None
+            count -= first.num_rows
+            yield first
+
+
+def _groups(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Yield the rows in groups of equal size, however long the batches are."""
     import pyarrow as pa
 
     held: list[pa.RecordBatch] = []
     missing = _GROUP_ROWS
-    for batch in _batches(parts):
+    for batch in batches:
         rest = batch
         while rest.num_rows >= missing:
             yield _one(pa.Table.from_batches([*held, rest.slice(0, missing)]))
@@ -91,14 +153,6 @@ def _groups(parts: list[Path]) -> Iterator[pa.Table]:
             missing -= rest.num_rows
     if held:
         yield _one(pa.Table.from_batches(held))
-
-
-def _batches(parts: list[Path]) -> Iterator[pa.RecordBatch]:
-    import pyarrow.parquet as pq
-
-    for part in parts:
-        with pq.ParquetFile(part) as opened:
-            yield from opened.iter_batches(batch_size=_GROUP_ROWS)
 
 
 def _one(group: pa.Table) -> pa.Table:

@@ -100,6 +100,28 @@ def test_unseen_parts_are_refused(session: SparkSession, tmp_path: Path) -> None
         check_parts(tmp_path / "parts", 10)
 
 
+def test_sorted_parts_are_merged(session: SparkSession, tmp_path: Path) -> None:
+    """However the rows are spread, a file has them in the order of its keys, and the same rows make the same bytes."""
+    rows = session.range(ROWS).selectExpr("CAST(id % 1000 AS STRING) AS name", "id DIV 1000 AS n", "id * 1.5D AS x")
+    digests = set[str]()
+    for spread in (rows.repartition(7, "n"), rows.repartition(3, "name"), rows.coalesce(1)):
+        folder = tmp_path / f"parts-{len(list(tmp_path.iterdir()))}"
+        write_parts(spread.sortWithinPartitions("name", "n"), folder)
+        join_parts(folder, tmp_path / "one.parquet", ["name", "n"])
+        digests.add(digest(str(tmp_path / "one.parquet")))
+    table = pq.read_table(tmp_path / "one.parquet", columns=["name", "n"])
+    found = list(zip(table["name"].to_pylist(), table["n"].to_pylist(), strict=True))
+    assert found == sorted((str(name), n) for name in range(1000) for n in range(ROWS // 1000))
+    assert len(digests) == 1
+
+
+def test_unsorted_parts_are_refused(session: SparkSession, tmp_path: Path) -> None:
+    """Parts that are in no order are not taken for sorted ones."""
+    write_parts(session.range(10).selectExpr("-id AS id"), tmp_path / "parts")
+    with pytest.raises(ValueError, match="the parts are not sorted by id"):
+        join_parts(tmp_path / "parts", tmp_path / "one.parquet", ["id"])
+
+
 def test_parts_join_in_order(session: SparkSession, tmp_path: Path) -> None:
     """Parts are joined as Spark numbered them."""
     write_parts(session.range(20, numPartitions=12), tmp_path / "parts")
