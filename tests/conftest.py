@@ -43,6 +43,8 @@ IMPATIENT = {
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "2",
 }
 """Steps follow each other sooner, and the tasks of a killed scheduler are taken up within seconds: tests kill many."""
+IMPATIENT_DEFAULTS = "default_args: {retry_delay: 1s}"
+"""An environment of its own: a retry follows at once."""
 STATE = pytest.StashKey[Path]()
 
 
@@ -187,7 +189,8 @@ def stack(state: Path) -> Iterator[RunningStack]:
     for folder in ("pipelines", "configs"):
         shutil.copytree(REPOSITORY / folder, workspace / folder)
     home, environment = Home(state / "stack"), stack_environment(state / "stack", workspace / "pipelines")
-    environment |= IMPATIENT
+    environment |= IMPATIENT | {"TASKFLOW_ENVIRONMENT": "tests"}
+    (workspace / "configs" / "environments" / "tests.yaml").write_text(IMPATIENT_DEFAULTS)
     command_line(environment, "up")
     with pytest.MonkeyPatch.context() as variables:
         variables.setenv("TASKFLOW_PIPELINES", environment["TASKFLOW_PIPELINES"])

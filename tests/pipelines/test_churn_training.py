@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import httpx
+import psutil
 import pytest
 
 from stack.airflow_api import DagRun
 from tests.conftest import RunningStack
+from tests.pipelines.conftest import Pipeline, eventually
+from tests.stack.conftest import alive
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.stack
 
 DAG = "churn_training_dag"
+SPARK_STEPS = ("clean_raw_sources", "feature_engineering", "train_spark_model")
 PROMOTED = {
     "generate_raw_sources": "success",
     "clean_raw_sources": "success",
@@ -119,16 +125,61 @@ def test_history_has_snapshot(trained: Trained, data: Path) -> None:
     ]
 
 
-def test_rerun_registers_nothing(stack: RunningStack, trained: Trained, registry: MlflowClient) -> None:
-    """The same Airflow run, cleared and run again, finds its model, and makes no second version."""
+def test_killed_rerun_changes_nothing(
+    stack: RunningStack, trained: Trained, registry: MlflowClient, data: Path
+) -> None:
+    """The same run, run again and killed in the middle of each step on Spark, leaves its files and its model.
+
+    An attempt whose executor is killed goes on: Spark replaces it.
+    """
     before = [(one.version, one.current_stage, one.run_id) for one in versions(registry)]
+    files = contents(data)
+    pipeline = Pipeline(DAG, stack.api, stack.services.crypto)
     stack.api.clear(DAG, trained.run.run_id)
+    for step in SPARK_STEPS:
+        look = partial(at_work, stack, pipeline, trained.run, step)
+        second = eventually(f"{step} on Spark", look)
+        psutil.Process(second.instance["pid"]).kill()
+        if step == "feature_engineering":
+            third = eventually(f"{step} on Spark again", partial(look, other_than=second.application))
+            for executor in third.executors:
+                executor.kill()
     ended = stack.api.wait(stack.api.run(DAG, trained.run.run_id), seconds=900)
 
     assert ended.state == "success"
+    assert [pipeline.instance(trained.run, step)["try_number"] for step in SPARK_STEPS] == [3, 3, 3]
     assert [(one.version, one.current_stage, one.run_id) for one in versions(registry)] == before
     again = stack.api.output(DAG, trained.run.run_id, "evaluate_candidate")
     assert again == trained.outputs["evaluate_candidate"]
+    after = contents(data)
+    assert {name for name in files | after if files.get(name) != after.get(name)} == set()
+
+
+@dataclass(frozen=True, slots=True)
+class AtWork:
+    """An attempt of a step that has the cluster work for it."""
+
+    instance: dict[str, Any]
+    application: str
+    executors: list[psutil.Process]
+
+
+def at_work(stack: RunningStack, pipeline: Pipeline, run: DagRun, step: str, other_than: str = "") -> AtWork | None:
+    """Return the attempt of a step for which executors are at work now, in an application `other_than` this one."""
+    page = httpx.get(f"{stack.services.spark.master_page}/json/", trust_env=False).json()
+    own = {one["id"] for one in page["activeapps"] if one["name"] == f"{DAG}.{step}"} - {other_than}
+    application = own.pop() if own else ""
+    worker = json.loads(stack.home.pid_file("spark-worker").read_text())["pid"]
+    below = alive(psutil.Process(worker).children(recursive=True))
+    executors = [one for one in below if one.name() == "java" and application in one.cmdline()]
+    instance = pipeline.instance(run, step)
+    return AtWork(instance, application, executors) if executors and instance["state"] == "running" else None
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every table that the pipeline's steps hand on."""
+    files = [path for path in folder.rglob("*.parquet") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def test_renamed_column_stops_run(stack: RunningStack, trained: Trained, registry: MlflowClient, data: Path) -> None:
