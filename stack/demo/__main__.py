@@ -9,7 +9,7 @@ import typer
 
 from stack import assembly, paths
 from stack.cli import up
-from stack.demo import churn, crypto
+from stack.demo import churn, crypto, drift
 from stack.demo.runs import COLOURS
 from stack.screen import CONSOLE, addresses_table
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from stack.airflow_api import AirflowApi, DagRun
     from stack.assembly import Stack
 
-SHOWS = {crypto.DAG: crypto, churn.DAG: churn}
+SHOWS = {crypto.DAG: crypto, churn.DAG: churn, drift.DAG: drift}
 """What is shown of each pipeline, in the order in which they are run."""
 
 Dags = Annotated[
