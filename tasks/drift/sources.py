@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from tasks.contract import ConnectionId, DataFile, MissingResource, Model, PermanentError, Run, SqlFile
 from tasks.drift.queries import selected
@@ -62,7 +62,25 @@ class FromQuery(Model):
     values: dict[str, Bound] | None = None
 
 
-Source = FromFile | FromHistory | FromQuery
+def _source_name(written: object) -> str | None:
+    keys = written if isinstance(written, Mapping) else type(written).model_fields if isinstance(written, Model) else ()
+    return next((tag for key, tag in _SOURCES.items() if key in keys), None)
+
+
+_SOURCES = {"file": "a file", "history": "a history", "sql": "a query"}
+"""By the key that tells them apart: tags, which are no keys themselves."""
+
+Source = Annotated[
+    Annotated[FromFile, Tag("a file")]
+    | Annotated[FromHistory, Tag("a history")]
+    | Annotated[FromQuery, Tag("a query")],
+    Discriminator(
+        _source_name,
+        custom_error_type="source",
+        custom_error_message=f"should be a mapping with one of {', '.join(_SOURCES)}",
+    ),
+]
+"""Where rows come from."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.stack
 def test_demo_goes_as_told(state: Path) -> None:
-    """`make demo` runs the pipeline green, shows that the gate stops bad rows, and says where to look."""
+    """`make demo` runs the pipelines and shows what stops bad rows and what a shift does."""
     workspace = state / "demo"
     for folder in ("pipelines", "configs"):
         shutil.copytree(REPOSITORY / folder, workspace / folder)
@@ -36,4 +36,7 @@ def test_demo_goes_as_told(state: Path) -> None:
     assert re.search(r"^  failed +ge_validate_raw$", printed, re.MULTILINE), printed
     assert re.search(r"invalid_site_id +│ +\d+ │", printed), printed
     assert "unchanged by the second run" in printed
+    verdicts = re.findall(r"│ (no drift|drift) +│ +[\d.]+ │ [\d,]+ of [\d,]+ +│ (drift-reports/\S+\.html)", printed)
+    assert [verdict for verdict, _ in verdicts] == ["no drift", "drift"], printed
+    assert len({key for _, key in verdicts}) == 2, printed
     assert re.search(r"airflow +http://127\.0\.0\.1:\d+ +admin +[0-9a-f]{20,}", printed), printed

@@ -23,10 +23,14 @@ from stack.tracking import Tracking
 from tasks.connections import TransientError
 from tasks.contract import DataRejected, MissingResource, PermanentError, Run
 from tasks.drift.columns import CategoricalMethod, Columns, NumericMethod
+from tasks.drift.reading import read
 from tasks.drift.report import Publication, Recording
-from tasks.drift.sources import FromFile, FromHistory, FromQuery, Source
+from tasks.drift.sampling import Sampler
+from tasks.drift.sources import FromFile, FromHistory, FromQuery, Source, parts
+from tasks.files.places import InFolder
+from tests.tasks.churn import peak_memory
 from tests.tasks.conftest import Sql
-from tests.tasks.drifting import HISTORY, NOW, compared, keep, users, weeks
+from tests.tasks.drifting import COLUMNS, HISTORY, NOW, compared, keep, users, weeks
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -297,6 +301,24 @@ def test_unfit_query_is_told(
     columns = Columns.model_validate({"numeric": {"columns": [column]}})
     with pytest.raises(error, match=message):
         compared(folder, queries, current=current, reference=orders("2026-01-04"), columns=columns)
+
+
+def counts(folder: Path, run: Run) -> tuple[int, int]:
+    """Draw of the current rows; what was drawn is freed at the end, before the measured memory is."""
+    found = parts(FromFile(file=NOW), COLUMNS.all, InFolder(folder=str(folder)), run)
+    side = read("current", found, COLUMNS, Sampler(5000, key=1))
+    return side.total, side.used
+
+
+def test_memory_stays_flat(tmp_path: Path, run: Run) -> None:
+    """Snapshots that are five times as long, each in one row group, need no more memory."""
+    peaks = []
+    for rows in (200_000, 1_000_000):
+        pq.write_table(users(rows=rows), tmp_path / NOW, row_group_size=rows)
+        with peak_memory() as peak:
+            assert counts(tmp_path, run) == (rows, 5000)
+        peaks.append(peak())
+    assert peaks[1] < 1.2 * peaks[0]
 
 
 # --- what is refused --------------------------------------------------------------------------------------------
