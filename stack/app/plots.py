@@ -194,7 +194,9 @@ def over_time(values: Mapping[dt.date, float], title: str, limits: Mapping[dt.da
         alt.Tooltip("value:Q", format=".4~f", title=title),
     ]
     layers = [
-        alt.Chart(frame).mark_line(color=LESS, point=alt.OverlayMarkDef(size=70)).encode(x=x, y=y, tooltip=tooltip)
+        alt.Chart(frame)
+        .mark_line(color=LESS, point=alt.OverlayMarkDef(size=70, color=LESS))
+        .encode(x=x, y=y, tooltip=tooltip)
     ]
     if limits:
         limit = pd.DataFrame({"date": pd.to_datetime(list(limits)), "value": list(limits.values())})

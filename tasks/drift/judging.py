@@ -51,7 +51,18 @@ def judge(current: Side, reference: Side, columns: Columns, max_share: float) ->
             )
     verdicts = {one["metric_config"]["params"].get("column"): one["status"].value for one in results["tests"]}
     drifted = [name for name in asked if verdicts[name] == "FAIL"]
-    return Judgement(float(values[None]["share"]), scores, drifted, found.get_html_str(as_iframe=False))
+    return Judgement(float(values[None]["share"]), scores, drifted, _page(found, max_share))
+
+
+def _page(found: Snapshot, max_share: float) -> str:
+    """Return the report as HTML, with the share that was asked for where Evidently shows the one that it was handed."""
+    page: str = found.get_html_str(as_iframe=False)
+    return page.replace(f"threshold is {_just_above(max_share)}", f"threshold is {max_share}")
+
+
+def _just_above(max_share: float) -> float:
+    """Return the share for Evidently, whose drift begins at it: ours is above it."""
+    return math.nextafter(max_share, 2)
 
 
 def _run(current: Side, reference: Side, columns: Columns, asked: Mapping[str, Test], max_share: float) -> Snapshot:
@@ -62,7 +73,7 @@ def _run(current: Side, reference: Side, columns: Columns, asked: Mapping[str, T
 
     preset = DataDriftPreset(
         columns=list(asked),
-        drift_share=math.nextafter(max_share, 2),  # Evidently's drift begins at the share, ours above it
+        drift_share=_just_above(max_share),
         per_column_method={name: test.method for name, test in asked.items()},
         per_column_threshold={name: test.threshold for name, test in asked.items()},
     )

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 KIND, DATE, REPORT, DRIFTED = "drift.kind", "drift.date", "drift.report", "drift.columns"
 """Tags of a run: "report" or "line"; of a report also its date, where its page is, and the columns that drifted."""
 SHARE = "drift_share"
+_SHOWN_AS = ("mlflow.experimentKind", "custom_model_development")
+"""Has MLflow's page show runs and their metrics; left to itself it guesses, and shows prompts and traces."""
 _NAME = "mlflow.runName"
 _OWN = ("airflow.dag_id", "airflow.task_id", "airflow.map_index")
 """Tags that all reports of one step have in common, and its line."""
@@ -103,6 +105,7 @@ def _dates(line: TrackedRun) -> list[str]:
 def begin(client: MlflowClient, experiment: str, run: Run) -> Record:
     """Begin the run of a report in an experiment, by name; what an attempt left unfinished is deleted."""
     found = experiment_id(client, experiment)
+    client.set_experiment_tag(found, *_SHOWN_AS)
     for one in runs_of(client, found, run, {KIND: "report"}):
         if one.info.status != "FINISHED":
             client.delete_run(one.info.run_id)

@@ -189,7 +189,8 @@ def test_yaml_decides_the_verdict(
     found = compared(folder, run, columns=columns, max_drift_share=max_share)
     assert (found.drifted_columns, found.drift_detected) == (drifted, detected)
     page = Path(found.report_path).read_text(encoding="utf-8")
-    assert ("Dataset Drift is detected" in page) == detected
+    verdict = "is detected" if detected else "is NOT detected"
+    assert f"Dataset Drift {verdict}. Dataset drift detection threshold is {max_share}" in page
 
 
 def test_methods_are_evidentlys() -> None:
