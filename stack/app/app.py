@@ -308,7 +308,7 @@ def about_drift(address: str, experiment: str) -> None:
     try:
         found = drift_reports(address, experiment) if address else []
     except Unusable as problem:
-        st.error(f"The reports of drift cannot be fetched. {problem}")
+        st.warning(f"The reports of drift cannot be fetched. {problem}")
         return
     if not found:
         st.info(
