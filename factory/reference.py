@@ -200,8 +200,8 @@ def _or_template(schema: dict[str, Any]) -> dict[str, Any]:
 def _templates_inside(schema: dict[str, Any]) -> dict[str, Any]:
     """Return `schema` with templates allowed in the place of the values inside it, not in its own."""
     inside = dict(schema)
-    if "properties" in schema:
-        inside["properties"] = {name: _or_template(one) for name, one in schema["properties"].items()}
+    for named in {"properties", "patternProperties"} & set(schema):
+        inside[named] = {name: _or_template(one) for name, one in schema[named].items()}
     for name in ("items", "additionalProperties"):
         if isinstance(schema.get(name), dict):
             inside[name] = _or_template(schema[name])

@@ -205,7 +205,9 @@ class _Inference:
             return self.look_up(chain)
         if isinstance(node, nodes.Const):
             return (Sample(node.value, exact=True),)
-        if isinstance(node, nodes.Compare | nodes.Not | nodes.Test):
+        if isinstance(node, nodes.Compare):
+            return self.comparison(node)
+        if isinstance(node, nodes.Not | nodes.Test):
             return (Sample(value=True),)
         if isinstance(node, nodes.And | nodes.Or):
             return self.either(node.left, node.right)
@@ -229,6 +231,20 @@ class _Inference:
         value = _FILTERED.get(node.name)
         return None if value is None else (Sample(value),)
 
+    def comparison(self, node: nodes.Compare) -> Samples:
+        """Return true, for false too; a text and a number have no order, and the worker would fail on them."""
+        left = self.samples(node.expr)
+        for operand in node.ops:
+            right = self.samples(operand.expr)
+            kinds = {_kind(sample.value) for sample in (*(left or ()), *(right or ()))}
+            if operand.op in _ORDERS and {"number", "text"} <= kinds:
+                raise TemplateProblem(
+                    f"a text or date and a number cannot be compared with {_ORDERS[operand.op]}",
+                    "compare numbers with numbers, texts with texts",
+                )
+            left = right
+        return (Sample(value=True),)
+
     def arithmetic(self, node: nodes.BinExpr) -> Samples:
         left, right = self.samples(node.left), self.samples(node.right)
         if left is None or right is None:
@@ -244,6 +260,9 @@ class _Inference:
         whole = all(isinstance(sample.value, int) for sample in (*left, *right)) and not isinstance(node, nodes.Div)
         return (Sample(1 if whole else 0.5),)
 
+
+_ORDERS = {"lt": "<", "lteq": "<=", "gt": ">", "gteq": ">="}
+"""Comparisons by Jinja's names that need an order."""
 
 _FILTERED: Mapping[str, Value] = {
     "int": 1, "float": 0.5, "length": 1, "count": 1, "abs": 1, "string": "text", "upper": "text", "lower": "text",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 SCRIPT = REPOSITORY / "stack" / "app" / "app.py"
-INHERITED = ("LANG", "LC_ALL", "TMPDIR", "TASKFLOW_MODEL")
+INHERITED = ("LANG", "LC_ALL", "TMPDIR", "TASKFLOW_MODEL", "TASKFLOW_DRIFT")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The page of the churn app.
 
-Run by `streamlit run` with MLFLOW_TRACKING_URI, TASKFLOW_MODEL (the registered model's name) and, for links to the run
-that trained it, AIRFLOW__API__BASE_URL in its environment.
+Run by `streamlit run` with MLFLOW_TRACKING_URI, TASKFLOW_MODEL (the registered model's name), TASKFLOW_DRIFT (the
+experiment of its monitor) and, for links to runs and reports, AIRFLOW__API__BASE_URL in its environment.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from stack.app import batch, form, plots
+from stack.app import batch, drift, form, plots
 from stack.app.heuristic import FORMULA, Heuristic
 from stack.app.production import ProductionModel, Seen, Shelf
 from stack.app.registry import Evidence, Registry, Release, Unusable
@@ -77,7 +77,7 @@ def main() -> None:
     scorer: Scorer = seen.model or Heuristic()
     banner(seen, name, address)
     evidence = found_in_training(shelf(address, name), seen.model) if seen.model else None
-    one, many, about = st.tabs(["One person", "A file of people", "The model"])
+    one, many, about, drifting = st.tabs(["One person", "A file of people", "The model", "Drift"])
     with one:
         one_person(scorer, evidence.importance if isinstance(evidence, Evidence) else {})
     with many:
@@ -87,6 +87,8 @@ def main() -> None:
             about_model(seen.model, Registry(address), evidence)
         else:
             about_heuristic()
+    with drifting:
+        about_drift(address, os.environ.get("TASKFLOW_DRIFT", "churn_drift"))
 
 
 def banner(seen: Seen, name: str, address: str) -> None:
@@ -293,6 +295,69 @@ def about_heuristic() -> None:
         "are no more than a ranking:"
     )
     st.code(FORMULA, language=None, wrap_lines=True)
+
+
+@st.cache_data(ttl=30, show_spinner=False)
+def drift_reports(address: str, experiment: str) -> list[drift.Report]:
+    """Return the reports of a monitor, asked for anew twice a minute at most."""
+    return drift.reports(Registry(address), experiment)
+
+
+def about_drift(address: str, experiment: str) -> None:
+    """Show how far the people of today are from those that the model was trained on, week by week."""
+    try:
+        found = drift_reports(address, experiment) if address else []
+    except Unusable as problem:
+        st.warning(f"The reports of drift cannot be fetched. {problem}")
+        return
+    if not found:
+        st.info(
+            f"There is no report of drift yet: none in the experiment `{experiment}` of MLflow. "
+            "Run the pipeline that monitors the features, after the one that trains."
+        )
+        return
+    last_report(found[-1])
+    left, right = st.columns(2, gap="large")
+    with left:
+        st.subheader("Share of columns that drifted")
+        shares, limits = ({one.date: value(one) for one in found} for value in (_share, _greatest))
+        st.altair_chart(plots.over_time(shares, "Share", limits), width="stretch")
+    with right:
+        st.subheader("One column")
+        column = st.selectbox("Column", sorted(found[-1].scores), label_visibility="collapsed")
+        scores = {one.date: one.scores[column] for one in found if column in one.scores}
+        st.altair_chart(plots.over_time(scores, "Score"), width="stretch")
+    report_table(found)
+
+
+def _share(one: drift.Report) -> float:
+    return one.share
+
+
+def _greatest(one: drift.Report) -> float:
+    return one.greatest
+
+
+def last_report(last: drift.Report) -> None:
+    """Say what the newest report found."""
+    badge = ":red-badge[Drift]" if last.detected else ":green-badge[No drift]"
+    columns = f": {last.drifted}" if last.drifted else ""
+    st.markdown(
+        f"{badge} On {last.date:%-d %B %Y}, {last.share:.0%} of the columns had drifted{columns}. "
+        f"Above {last.greatest:.0%} the monitor raises an alarm."
+    )
+
+
+def report_table(found: list[drift.Report]) -> None:
+    """List the reports, the newest first, with links to their pages."""
+    airflow = os.environ.get("AIRFLOW__API__BASE_URL", "")
+    rows = [
+        (one.date, one.share, one.detected, one.drifted, drift.address(one.page, airflow)) for one in reversed(found)
+    ]
+    table = pd.DataFrame(rows, columns=["Date", "Share", "Drift", "Columns that drifted", "Report"])
+    links = st.column_config.LinkColumn(display_text="Open", help="Opens in Airflow, for who is logged in there.")
+    shares = st.column_config.NumberColumn(format="percent")
+    st.dataframe(table, hide_index=True, width="stretch", column_config={"Report": links, "Share": shares})
 
 
 main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import TYPE_CHECKING
 
 import altair as alt
@@ -181,6 +182,27 @@ def histogram(counts: NDArray[np.int64], threshold: float) -> Layered:
     )
     rule = alt.Chart(pd.DataFrame({"start": [threshold]})).mark_rule(color="#20242C", strokeWidth=2).encode(x=x)
     return alt.layer(bars, rule).properties(height=280)
+
+
+def over_time(values: Mapping[dt.date, float], title: str, limits: Mapping[dt.date, float] | None = None) -> Layered:
+    """Return a line over dates, with a dashed one of the limits that it should keep below."""
+    frame = pd.DataFrame({"date": pd.to_datetime(list(values)), "value": list(values.values())})
+    x = alt.X("date:T", title=None, axis=alt.Axis(format="%-d %b %Y", labelOverlap=True, grid=False))
+    y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=True))
+    tooltip = [
+        alt.Tooltip("date:T", format="%-d %B %Y", title="Date"),
+        alt.Tooltip("value:Q", format=".4~f", title=title),
+    ]
+    layers = [
+        alt.Chart(frame)
+        .mark_line(color=LESS, point=alt.OverlayMarkDef(size=70, color=LESS))
+        .encode(x=x, y=y, tooltip=tooltip)
+    ]
+    if limits:
+        limit = pd.DataFrame({"date": pd.to_datetime(list(limits)), "value": list(limits.values())})
+        dashes = alt.Chart(limit).mark_line(color=MORE, strokeDash=[4, 4], point=len(limit) == 1).encode(x=x, y=y)
+        layers.insert(0, dashes)
+    return alt.layer(*layers).properties(height=260)
 
 
 def sentences(explanation: Explanation, fields: Sequence[Field], values: Mapping[str, Value]) -> list[str]:

@@ -9,7 +9,7 @@ import typer
 
 from stack import assembly, paths
 from stack.cli import up
-from stack.demo import churn, crypto
+from stack.demo import churn, crypto, drift
 from stack.demo.runs import COLOURS
 from stack.screen import CONSOLE, addresses_table
 
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from stack.airflow_api import AirflowApi, DagRun
     from stack.assembly import Stack
 
-SHOWS = {crypto.DAG: crypto, churn.DAG: churn}
+SHOWS = {crypto.DAG: crypto, churn.DAG: churn, drift.DAG: drift}
 """What is shown of each pipeline, in the order in which they are run."""
+NEEDS = {drift.DAG: churn.DAG}
+"""Which pipeline makes what another begins with."""
 
 Dags = Annotated[
     list[str] | None, typer.Argument(help=f"Which pipelines: {', '.join(SHOWS)}; all, when none is named.")
@@ -43,7 +45,8 @@ def _chosen(dags: list[str]) -> list[str]:
     unknown = [dag for dag in dags if dag not in SHOWS]
     if unknown:
         raise typer.BadParameter(f"there is no demo of {unknown[0]}; there are {', '.join(SHOWS)}")
-    return [dag for dag in SHOWS if dag in dags]
+    wanted = {*dags, *(NEEDS[dag] for dag in dags if dag in NEEDS)}
+    return [dag for dag in SHOWS if dag in wanted]
 
 
 def _show_addresses(stack: Stack, api: AirflowApi, runs: list[DagRun]) -> None:

@@ -11,7 +11,9 @@ import re
 import socket
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+from pydantic import Field
 
 from tasks.connections import TransientError, airflow_connection
 from tasks.contract import PermanentError
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from mlflow.exceptions import MlflowException
 
     from tasks.contract import Run
+
+ExperimentName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^'/\x00-\x1f][^'\x00-\x1f]*$")]
+"""The name of an experiment of MLflow; no quote, by which MLflow could not search."""
 
 _CONNECT_SECONDS = 5
 _SETTINGS = {

@@ -45,7 +45,7 @@ from tasks.models.preparation import (
 )
 from tasks.models.recording import HOLDOUT, RESULT, Dataset, Recorder, recorder
 from tasks.models.scoring import Scores, Threshold, score_candidates
-from tasks.models.tracking import run_page, tracking, tracking_errors
+from tasks.models.tracking import ExperimentName, run_page, tracking, tracking_errors
 from tasks.spark.parquet import read_frame
 from tasks.spark.session import spark_session
 
@@ -60,8 +60,6 @@ _SAMPLE_ROWS = 100_000
 """Rows of the holdout that are kept with the run: enough to compare two models, few enough for one process."""
 _FORMAT = 1
 """Part of the fingerprint: raised when a training would leave something else from the same data and arguments."""
-
-ExperimentName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^'/\x00-\x1f][^'\x00-\x1f]*$")]
 
 
 class Training(Output):

@@ -76,7 +76,7 @@ def run_sql(connection: ConnectionId, file: SqlFile, values: dict[str, Bound] | 
     """
     text = sql_text(file, run)
     if values:
-        _check_placeholders(file, text, values)
+        check_placeholders(file, text, values)
     started = monotonic()
     with postgres(connection, run=run) as session, session.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('postgres.run_sql'), hashtext(%s))", (file,))
@@ -86,7 +86,7 @@ def run_sql(connection: ConnectionId, file: SqlFile, values: dict[str, Bound] | 
     return Executed(rows=rows)
 
 
-def _check_placeholders(file: str, text: str, values: Collection[str]) -> None:
+def check_placeholders(file: str, text: str, values: Collection[str]) -> None:
     """Raise PermanentError unless the file's `%(name)s` and the step's values are the same."""
     used = set()
     for found in _PLACEHOLDER.finditer(text):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-BENCHMARKS = ("parse", "processor", "quality", "crypto", "cleaning", "training", "features")
+BENCHMARKS = ("parse", "processor", "quality", "crypto", "cleaning", "training", "features", "drift")
 
 
 def main(names: list[str]) -> None:

@@ -22,3 +22,11 @@ SEEN = {
 def test_demo_shows_it(demo: str, what: str) -> None:
     """`make demo` runs the pipelines, shows what came of them, and says where to look."""
     assert re.search(SEEN[what], demo, re.MULTILINE), demo
+
+
+@pytest.mark.stack
+def test_shift_is_drift(demo: str) -> None:
+    """The monitor finds no drift in the features as they are and drift in shifted ones, a report each."""
+    verdicts = re.findall(r"│ (no drift|drift) +│ +[\d.]+ │ [\d,]+ of [\d,]+ +│ (drift-reports/\S+\.html)", demo)
+    assert [verdict for verdict, _ in verdicts] == ["no drift", "drift"], demo
+    assert len({key for _, key in verdicts}) == 2, demo

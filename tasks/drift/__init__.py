@@ -1,0 +1,1 @@
+"""How tables drift away from what they were."""

@@ -1,0 +1,121 @@
+"""Which columns are compared, by which method, and from which threshold on a column has drifted.
+
+Knows the methods by Evidently's names, and which of them a kind of column takes; computes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from tasks.contract import Column, Model
+
+# Left out are those that take two categories only (z, fisher_exact) or draw random numbers that nobody can seed
+# (TVD, empirical_mmd): a rerun would give another verdict.
+NumericMethod = Literal[
+    "wasserstein", "jensenshannon", "psi", "kl_div", "hellinger", "ed",
+    "ks", "anderson", "cramer_von_mises", "es", "mannw", "t_test",
+]  # fmt: skip
+"""The first six are distances: drift from the threshold on. The others give a p-value: drift below it."""
+CategoricalMethod = Literal["jensenshannon", "psi", "kl_div", "hellinger", "chisquare", "g_test"]
+"""The first four are distances: drift from the threshold on. The others give a p-value: drift below it."""
+Threshold = Annotated[float, Field(gt=0)]
+
+
+class NumericTest(Model):
+    """What one numeric column has of its own: a threshold, or a method with its threshold."""
+
+    method: NumericMethod | None = None
+    threshold: Threshold
+
+
+class CategoricalTest(Model):
+    """What one categorical column has of its own: a threshold, or a method with its threshold."""
+
+    method: CategoricalMethod | None = None
+    threshold: Threshold
+
+
+class Numeric(Model):
+    """Columns of numbers, or of true and false."""
+
+    columns: Annotated[list[Column], Field(min_length=1)]
+    method: NumericMethod = "wasserstein"
+    threshold: Threshold = 0.1
+    own: dict[Column, NumericTest] | None = None
+    """By column: what it has instead of `method` and `threshold`."""
+
+    @model_validator(mode="after")
+    def _known(self) -> Numeric:
+        _check_columns(self.columns, self.own or {})
+        return self
+
+
+class Categorical(Model):
+    """Columns of which each value is a category."""
+
+    columns: Annotated[list[Column], Field(min_length=1)]
+    method: CategoricalMethod = "jensenshannon"
+    threshold: Threshold = 0.1
+    own: dict[Column, CategoricalTest] | None = None
+    """By column: what it has instead of `method` and `threshold`."""
+
+    @model_validator(mode="after")
+    def _known(self) -> Categorical:
+        _check_columns(self.columns, self.own or {})
+        return self
+
+
+class Columns(Model):
+    """The columns that are compared; others of the tables are not looked at."""
+
+    numeric: Numeric | None = None
+    categorical: Categorical | None = None
+
+    @property
+    def all(self) -> list[str]:
+        """Their names."""
+        return [*names(self.numeric), *names(self.categorical)]
+
+    @model_validator(mode="after")
+    def _some(self) -> Columns:
+        if self.numeric is None and self.categorical is None:
+            raise ValueError("should name numeric or categorical columns")
+        if both := sorted(set(names(self.numeric)).intersection(names(self.categorical))):
+            raise ValueError(f"should name a column once; {both[0]} is numeric and categorical")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    """How one column is judged."""
+
+    method: str
+    threshold: float
+
+
+def names(group: Numeric | Categorical | None) -> list[str]:
+    """Return the columns of a group, none where there is no such group."""
+    return list(group.columns) if group else []
+
+
+def tests(columns: Columns) -> dict[str, Test]:
+    """Return how each column is judged."""
+    groups = [group for group in (columns.numeric, columns.categorical) if group]
+    return {name: _test(group, (group.own or {}).get(name)) for group in groups for name in group.columns}
+
+
+def _test(group: Numeric | Categorical, own: NumericTest | CategoricalTest | None) -> Test:
+    if own is None:
+        return Test(group.method, group.threshold)
+    return Test(own.method or group.method, own.threshold)
+
+
+def _check_columns(columns: list[str], own: Mapping[str, object]) -> None:
+    if twice := sorted({name for name in columns if columns.count(name) > 1}):
+        raise ValueError(f"should name each column once; {twice[0]} stands there twice")
+    if unknown := sorted(set(own) - set(columns)):
+        raise ValueError(f"should have in `own` only names of `columns`; {unknown[0]} is not among them")

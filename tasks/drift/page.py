@@ -1,0 +1,28 @@
+"""The page of a drift report: Evidently's, with a head that says what was compared.
+
+Knows HTML; knows nothing of how it was compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+
+_BODY = "<body>"
+_STYLE = (
+    "font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 1.5rem auto 0; padding: 0 1.5rem; color: #20242c"
+)
+
+
+def headed(page: str, title: str, facts: Mapping[str, str]) -> str:
+    """Return the page with a title and a list of facts at its head."""
+    before, body, after = page.partition(_BODY)
+    if not body:
+        raise ValueError("the page has no <body>: this release of the report's library makes other pages")
+    rows = "".join(
+        f'<tr><th style="text-align: left; padding-right: 1.5rem; vertical-align: top; font-weight: 600">{escape(name)}'
+        f"</th><td>{escape(fact)}</td></tr>"
+        for name, fact in facts.items()
+    )
+    head = f'<h1 style="font-size: 1.5rem; margin: 0 0 .5rem">{escape(title)}</h1><table>{rows}</table>'
+    return f'{before}{body}<section style="{_STYLE}">{head}</section>{after}'

@@ -1,0 +1,122 @@
+"""A sample of each side of a comparison, and what makes two sides no match.
+
+Knows which columns are compared and what their values may be; knows nothing of methods or scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tasks.contract import DataRejected
+from tasks.drift.columns import Columns, names
+from tasks.drift.sampling import Sampler
+from tasks.drift.sources import Family, Part, family_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+_ALLOWED: Mapping[str, tuple[Family, ...]] = {
+    "numeric": ("number", "boolean"),
+    "categorical": ("number", "boolean", "text", "date"),
+}
+_NOUNS: Mapping[Family, str] = {
+    "number": "a number",
+    "boolean": "true or false",
+    "text": "a text",
+    "date": "a date",
+    "null": "null in every row",
+    "other": "neither number, text nor date",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What is known of the current rows, or of the reference."""
+
+    name: str
+    addresses: list[str]
+    families: Mapping[str, Family]
+    """Of the columns compared."""
+    total: int
+    rows: pd.DataFrame
+    """The sample: numbers as floats, categories as texts."""
+
+    @property
+    def used(self) -> int:
+        """Rows of the sample."""
+        return len(self.rows)
+
+
+def read(name: str, found: Iterator[Part], columns: Columns, sampler: Sampler, other: Side | None = None) -> Side:
+    """Return a side with a sample of its rows, which match those of the `other`.
+
+    Raises DataRejected for columns that are missing, of another kind than declared or than on the other side, or
+    without any value, and where there is no row: all that is wrong with a table at once.
+    """
+    schema = _schema(columns)
+    known = (other.families, other.addresses[0]) if other else None
+    addresses, families = [], dict[str, Family]()
+    for part in found:
+        _refuse(_mismatches(part, columns, known), name, part.address)
+        families = {one: part.families[one] for one in schema.names}
+        known = known or (families, part.address)
+        addresses.append(part.address)
+        for batch in part.batches:
+            sampler.take(batch, partial(_prepared, schema=schema))
+    rows = sampler.rows()
+    told = addresses[0] if len(addresses) == 1 else f"{addresses[0]} and the {len(addresses) - 1} after it"
+    if rows is None or not len(rows):
+        _refuse(["it has no rows"], name, told)
+    assert rows is not None
+    _refuse(_senseless(rows), name, told)
+    return Side(name, addresses, families, sampler.seen, rows.to_pandas())
+
+
+def _schema(columns: Columns) -> pa.Schema:
+    import pyarrow as pa
+
+    numbers = [(name, pa.float64()) for name in names(columns.numeric)]
+    return pa.schema([*numbers, *((name, pa.string()) for name in names(columns.categorical))])
+
+
+def _prepared(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return rows in the types of `schema`; a number as a category reads the same, whatever its width."""
+    import pyarrow as pa
+
+    kinds = [one.type for one in rows.select(schema.names).schema]
+    numbers = [pa.float64() if family_of(kind) == "number" else kind for kind in kinds]
+    wide = pa.schema(list(zip(schema.names, numbers, strict=True)))
+    return rows.select(schema.names).cast(wide).cast(schema)
+
+
+def _mismatches(part: Part, columns: Columns, known: tuple[Mapping[str, Family], str] | None) -> Iterator[str]:
+    kinds = dict.fromkeys(names(columns.numeric), "numeric") | dict.fromkeys(names(columns.categorical), "categorical")
+    for name, kind in kinds.items():
+        family = part.families.get(name)
+        if family is None:
+            yield f"it has no column {name}"
+        elif known and known[0][name] != family:
+            yield f"{name} is {_NOUNS[family]}, and {_NOUNS[known[0][name]]} in {known[1]}"
+        elif family not in _ALLOWED[kind]:
+            yield f"{name} is {_NOUNS[family]}, which cannot be compared as {kind}"
+
+
+def _senseless(rows: pa.Table) -> Iterator[str]:
+    import numpy as np
+
+    for name in rows.schema.names:
+        values = rows[name].to_pandas()
+        if values.isna().all():
+            yield f"{name} has no value in any of the {len(rows):,} rows that were drawn"
+        elif values.dtype == float and np.isinf(values).any():
+            yield f"{name} has infinite values"
+
+
+def _refuse(problems: Iterator[str] | list[str], name: str, address: str) -> None:
+    if found := list(problems):
+        remedy = "mend the pipeline that writes it, or correct `columns` in the step"
+        raise DataRejected(f"{name} ({address}) cannot be compared: {'; '.join(found)}; {remedy}")
