@@ -102,7 +102,7 @@ def backfilled(monitor: Pipeline) -> dict[dt.date, DagRun]:
     body = {
         "dag_id": DAG,
         "from_date": f"{WEEKS[0]}T00:00:00Z",
-        "to_date": f"{WEEKS[-1]}T00:00:00Z",
+        "to_date": f"{WEEKS[-1]}T12:00:00Z",
         "max_active_runs": 8,
     }
     monitor.api.request("POST", "/backfills", dict(body))
@@ -213,7 +213,7 @@ def test_yaml_thresholds_decide(stack: RunningStack, monitor: Pipeline) -> None:
     """The same pipeline with stricter thresholds in its YAML calls a drift what was none."""
     spec = (stack.dags_folder / "churn_drift_monitor.yaml").read_text()
     strict = spec.replace(f"dag_id: {DAG}", "dag_id: strict_monitor").replace("threshold: 0.1\n", "threshold: 0.001\n")
-    strict = strict.replace('schedule: "@weekly"', "schedule: null").replace("reports/", "strict/")
+    strict = strict.replace('schedule: "0 6 * * 0"', "schedule: null").replace("reports/", "strict/")
     strict = strict.replace("prefix: drift-reports", "prefix: strict-reports").replace("churn_drift}", "strict_drift}")
     file = stack.dags_folder / "strict_monitor.yaml"
     file.write_text(strict)
