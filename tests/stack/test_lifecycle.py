@@ -115,9 +115,11 @@ def test_running_service_keeps_port(environment: Environment) -> None:
 
 
 def test_killed_postgres_returns(environment: Environment) -> None:
-    """Postgres killed with -9 comes back by itself, with the same data, however often it is killed."""
+    """Postgres killed with -9 comes back by itself, with the same data, however often it is killed once it was up."""
     command_line(environment, "up", "postgres")
+    supervisor = existing(Home(home(environment))).supervisor
     for _ in range(5):
+        await_that(lambda: supervisor.process("postgres").state == "RUNNING")
         before = process(environment, "postgres")
         before.kill()
         await_that(lambda before=before: pid(environment, "postgres") != before.pid)
