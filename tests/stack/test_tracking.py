@@ -11,8 +11,8 @@ from stack.tracking import BUCKET, Tracking
 
 @pytest.fixture(scope="module")
 def client(mlflow_server: Tracking) -> mlflow.MlflowClient:
-    """A client that knows the server's address and nothing else."""
-    return mlflow.MlflowClient(mlflow_server.address)
+    """A client that knows the server's address and nothing else, whatever other tests set for the process."""
+    return mlflow.MlflowClient(mlflow_server.address, mlflow_server.address)
 
 
 def test_artifacts_pass_through(client: mlflow.MlflowClient, object_store: ObjectStore) -> None:
