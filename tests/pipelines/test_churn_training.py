@@ -61,7 +61,7 @@ def registry(stack: RunningStack) -> MlflowClient:
     """MLflow, as a person who looks at it."""
     from mlflow import MlflowClient
 
-    return MlflowClient(stack.services.tracking.address)
+    return MlflowClient(stack.services.tracking.address, stack.services.tracking.address)
 
 
 @pytest.fixture(scope="module")
