@@ -102,10 +102,16 @@ class AirflowApi:
         self.request("PATCH", f"/dags/{dag_id}", {"is_paused": True})
 
     def due(self, dag_id: str) -> dt.datetime | None:
-        """Return the logical date of the run that the schedule owes now, and makes once the DAG is not paused."""
+        """Return the logical date of the run that the schedule owes now, and makes once the DAG is not paused.
+
+        None where somebody has triggered a run for that date: Airflow goes on naming it while the DAG is paused.
+        """
         found = self.request("GET", f"/dags/{dag_id}")["next_dagrun_logical_date"]
-        date = dt.datetime.fromisoformat(found) if found else None
-        return date if date and date <= dt.datetime.now(dt.UTC) else None
+        if not found or dt.datetime.fromisoformat(found) > dt.datetime.now(dt.UTC):
+            return None
+        same = {"logical_date_gte": found, "logical_date_lte": found}
+        runs = self.request("GET", f"/dags/{dag_id}/dagRuns", **same)["dag_runs"]
+        return None if runs else dt.datetime.fromisoformat(found)
 
     def trigger(
         self, dag_id: str, conf: Mapping[str, JsonValue] | None = None, *, logical_date: str | None = None
