@@ -53,7 +53,7 @@ class Record:
     def finish(self, report: str, drifted: list[str]) -> None:
         """End the run well and carry the line on; what this run of Airflow left before is deleted."""
         self.client.set_tag(self.run_id, REPORT, report)
-        self.client.set_tag(self.run_id, DRIFTED, ", ".join(drifted))
+        self.client.set_tag(self.run_id, DRIFTED, _COMMA.join(drifted))
         self.client.set_terminated(self.run_id)
         for one in runs_of(self.client, self.experiment, self.run, {KIND: "report"}):
             if one.info.run_id != self.run_id:

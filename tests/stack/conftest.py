@@ -47,6 +47,11 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     return [one for one in processes if lives(one)]
 
 
+def below_worker(stack: RunningStack) -> list[psutil.Process]:
+    """Return the executors of the Spark cluster, and what is below them."""
+    return alive(psutil.Process(pid(stack, "spark-worker")).children(recursive=True))
+
+
 def lives(process: psutil.Process) -> bool:
     """Return whether there is more of a process than its entry."""
     try:

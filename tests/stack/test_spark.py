@@ -15,7 +15,7 @@ from stack.ports import HOST, next_free
 from stack.service import StartFailed, running
 from stack.spark import APPLICATIONS, Spark, SparkPorts, driver_memory, read_memory, share
 from tests.conftest import RunningStack
-from tests.stack.conftest import SUM, alive, application, await_that, pid
+from tests.stack.conftest import SUM, alive, application, await_that, below_worker
 
 
 @pytest.mark.parametrize(("text", "size"), [("900m", 900), ("4g", 4096), (" 2G ", 2048), ("512m", 512)])
@@ -60,10 +60,6 @@ def applications(stack: RunningStack, name: str) -> list[tuple[str, str]]:
     seen = httpx.get(f"{stack.services.spark.master_page}/json/", trust_env=False).json()
     lists = ("activeapps", "completedapps")
     return [(each, one["state"]) for each in lists for one in seen[each] if one["name"] == name]
-
-
-def below_worker(stack: RunningStack) -> list[psutil.Process]:
-    return alive(psutil.Process(pid(stack, "spark-worker")).children(recursive=True))
 
 
 @pytest.mark.stack
