@@ -161,7 +161,8 @@ def split_rows(frame: DataFrame, layout: Layout) -> DataFrame:
     key, label = sql.col(layout.key).cast("string").alias(KEY), sql.col(layout.label).cast("double").alias(LABEL)
     rows = frame.select(key, label, sampled(layout.key, layout.seed, layout.holdout).alias(HELD_OUT), *features)
     filled = math.ceil(frame.count() * len(features) / _PARTITION_VALUES)
-    return rows.repartition(max(1, min(filled, frame.sparkSession.sparkContext.defaultParallelism)), KEY)
+    wanted = max(1, min(filled, frame.sparkSession.sparkContext.defaultParallelism))
+    return rows.coalesce(wanted) if rows.rdd.getNumPartitions() >= wanted else rows.repartition(wanted, KEY)
 
 
 def sampled(key: str, seed: int, share: float, purpose: str = "split") -> SparkColumn:

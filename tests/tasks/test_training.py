@@ -17,9 +17,10 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient, pyfunc
 
+from stack.objects import ObjectStore
 from stack.tracking import Tracking
 from tasks.connections import TransientError
-from tasks.contract import DataRejected, MissingResource, Run
+from tasks.contract import DataRejected, MissingResource, PermanentError, Run
 from tasks.files.places import InFolder
 from tasks.models.preparation import Features
 from tasks.models.recording import RESULT, SUPERSEDED
@@ -191,6 +192,26 @@ def test_mlflow_down_comes_first(trainer: Trainer, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", json.dumps({"conn_type": "http", "host": "127.0.0.1", "port": 1}))
     with pytest.raises(TransientError, match=r"MLflow at http://127.0.0.1:1 \(connection 'mlflow_default'\)"):
         trainer(spark="spark_nowhere")
+
+
+def test_bucket_that_takes_no_more(trainer: Trainer, client: MlflowClient, object_store: ObjectStore) -> None:
+    """A bucket that may be read but not written leaves a failed run without a model; the retry starts anew."""
+    told, bucket = replace(trainer.run, run_id="read_only"), "mlflow-artifacts"
+    no_writes = {"Effect": "Deny", "Principal": "*", "Action": ["s3:PutObject"], "Resource": f"arn:aws:s3:::{bucket}/*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [no_writes]})
+    one = classifier({"logistic_regression": {}})
+    object_store.client().put_bucket_policy(Bucket=bucket, Policy=policy)
+    try:
+        with pytest.raises((PermanentError, TransientError), match=r"artifact.*store.*keys") as refused:
+            Trainer(trainer.folder, told)(classifier=one)
+    finally:
+        object_store.client().delete_bucket_policy(Bucket=bucket)
+    assert "MLflow at http://127.0.0.1" in str(refused.value)
+    (left,) = runs_of(client, experiment(client), told)
+    assert left.info.status == "FAILED"
+    assert client.search_logged_models([experiment(client)], f"source_run_id = '{left.info.run_id}'") == []
+    output = Trainer(trainer.folder, replace(told, try_number=2))(classifier=one)
+    assert [found.info.run_id for found in runs_of(client, experiment(client), told)] == [output.run_id]
 
 
 class Wire:
