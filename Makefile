@@ -4,6 +4,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STACK := $(BIN)/python -m stack
+READY := .venv/.ready$(if $(filter distributed,$(PROFILE)),-celery)
+SHAPE := $(if $(PROFILE),--profile $(PROFILE))
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -13,11 +15,11 @@ init: .venv/.ready ## Make the virtual environment from the lock file (PYTHON=py
 .venv/.ready: pyproject.toml uv.lock
 	@$(PYTHON) -I stack/bootstrap.py && touch $@
 
-.venv/.ready-bench: .venv/.ready
-	@$(PYTHON) -I stack/bootstrap.py --group bench && touch $@
+.venv/.ready-%: .venv/.ready
+	@$(PYTHON) -I stack/bootstrap.py --group $* && touch $@
 
-up: .venv/.ready ## Start Airflow, Spark, MLflow, the app and what they need (SERVICES="airflow objects")
-	@$(STACK) up $(SERVICES)
+up: $(READY) ## Start Airflow, Spark, MLflow, the app and what they need (SERVICES="airflow objects" PROFILE=distributed)
+	@$(STACK) up $(SHAPE) $(SERVICES)
 
 down: .venv/.ready ## Stop them all; the data stays
 	@$(STACK) down
@@ -31,8 +33,8 @@ logs: .venv/.ready ## Print their last log lines (SERVICES=scheduler FOLLOW=1)
 destroy: .venv/.ready ## Stop them all and remove their data
 	@$(STACK) destroy
 
-demo: .venv/.ready ## Start everything, run the pipelines, show what came of it (DAG=crypto_events_dag)
-	@$(BIN)/python -m stack.demo $(DAG)
+demo: $(READY) ## Start everything, run the pipelines, show what came of it (DAG=crypto_events_dag PROFILE=distributed)
+	@$(BIN)/python -m stack.demo $(SHAPE) $(DAG)
 
 dag-run: .venv/.ready ## Trigger a run and wait for its end (DAG=crypto_events_dag CONF='{"window_days": 3}')
 	@$(STACK) dag-run $(or $(DAG),$(error name the DAG: make dag-run DAG=crypto_events_dag)) --conf '$(or $(CONF),{})'

@@ -6,19 +6,22 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from stack import credentials, ports
+from stack import credentials, ports, profiles
 from stack import java as javas
 from stack import spark as sparks
 from stack.airflow_api import AirflowApi
 from stack.app_server import AppServer
+from stack.broker import Broker
 from stack.database import Cluster, Database
-from stack.objects import GRPC_OFFSET, ObjectPorts, ObjectStore, is_blocked
+from stack.objects import BUCKETS, GRPC_OFFSET, ObjectPorts, ObjectStore, is_blocked
 from stack.orchestrator import Airflow
 from stack.paths import pipelines
-from stack.spark import Spark, SparkPorts
+from stack.profiles import Profile
+from stack.spark import Spark, SparkPorts, WorkerPorts
 from stack.steps import Step
 from stack.supervisor import Supervisor
 from stack.tracking import QUIET, Tracking
+from stack.workers import LOGS, Workers
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -46,6 +49,13 @@ WISHES = (
 )
 """Every port of the stack, by the name under which TASKFLOW_PORTS pins it."""
 
+DISTRIBUTED_WISHES = (
+    ports.Wish("redis", 6379),
+    ports.Wish("spark-worker-2", 7079),
+    ports.Wish("spark-worker-2-ui", 8084),
+)
+"""What the distributed profile has besides."""
+
 READY_SECONDS = 300
 """How long a service may take, while its process lives: all of them need half a minute of two cores, or minutes where
 others are at work there too."""
@@ -56,6 +66,8 @@ SERVICE_OF_PORT = {
     "spark-ui": "spark-master",
     "spark-worker": "spark-worker",
     "spark-worker-ui": "spark-worker",
+    "spark-worker-2": "spark-worker-2",
+    "spark-worker-2-ui": "spark-worker-2",
 }
 """Whose port it is, where the name up to the first hyphen is not the service's."""
 
@@ -83,6 +95,7 @@ class Stack:
     pipelines: Path
     credentials: Credentials
     ports: Mapping[str, int]
+    profile: Profile = Profile.LOCAL
 
     @property
     def supervisor(self) -> Supervisor:
@@ -115,7 +128,23 @@ class Stack:
         """The object store."""
         parts = {part: self.ports[f"objects-{part}"] for part in ("admin", "master", "volume", "filer")}
         places = ObjectPorts(s3=self.ports["objects"], **parts)
-        return ObjectStore(self.home.objects, self.home.sockets, places, self.credentials.objects)
+        buckets = (*BUCKETS, LOGS) if self.is_distributed else BUCKETS
+        return ObjectStore(self.home.objects, self.home.sockets, places, self.credentials.objects, buckets)
+
+    @property
+    def is_distributed(self) -> bool:
+        """Whether tasks run on Celery workers."""
+        return self.profile is Profile.DISTRIBUTED
+
+    @property
+    def broker(self) -> Broker:
+        """What hands tasks to the workers of the distributed profile."""
+        return Broker(self.home.broker, self.ports["redis"], self.credentials.redis)
+
+    @property
+    def workers(self) -> Workers | None:
+        """What runs the tasks in the distributed profile."""
+        return Workers(self.home.workers, self.broker) if self.is_distributed else None
 
     @property
     def java(self) -> Java:
@@ -125,8 +154,9 @@ class Stack:
     @property
     def spark(self) -> Spark:
         """The Spark cluster."""
-        parts = {"master": "spark", "master_ui": "spark-ui", "worker": "spark-worker", "worker_ui": "spark-worker-ui"}
-        places = SparkPorts(**{part: self.ports[name] for part, name in parts.items()})
+        names = ("spark-worker", "spark-worker-2") if self.is_distributed else ("spark-worker",)
+        workers = tuple(WorkerPorts(self.ports[name], self.ports[f"{name}-ui"]) for name in names)
+        places = SparkPorts(self.ports["spark"], self.ports["spark-ui"], workers)
         return Spark(self.home.spark, places, self.credentials.spark_secret, self.java, sparks.memory())
 
     @property
@@ -151,6 +181,7 @@ class Stack:
             credentials=self.credentials,
             connections=self.connections,
             clients=self.clients,
+            workers=self.workers,
         )
 
     @property
@@ -175,6 +206,7 @@ class Stack:
             self.store.service(),
             *self.spark.services(),
             self.tracking.service(),
+            *([self.broker.service()] if self.is_distributed else []),
             *self.airflow.services(),
             self.app.service(),
         ]
@@ -245,32 +277,40 @@ class Stack:
         return "" if self.airflow.prepare_metadata() else "is up to date already"
 
 
-def plan(home: Home) -> tuple[Stack, list[ports.Move]]:
+def wishes(profile: Profile) -> tuple[ports.Wish, ...]:
+    """Return the ports that a profile needs."""
+    return (*WISHES, *DISTRIBUTED_WISHES) if profile is Profile.DISTRIBUTED else WISHES
+
+
+def plan(home: Home, profile: Profile | None = None) -> tuple[Stack, list[ports.Move]]:
     """Return the stack of `home`, made now where it is not there yet, and the ports that moved.
 
-    Raises PortTaken and ValueError for pins that cannot be kept.
+    Without a profile it has that of what is running, else the local one. Raises PortTaken and ValueError for pins that
+    cannot be kept, and ValueError where another profile is running.
     """
     home.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     up = {name for name, process in Supervisor(home).processes().items() if process.is_up}
+    chosen_profile = profiles.choose(profile, home.profile, running=bool(up))
     kept = ports.recall(home.ports)
-    pins = ports.pinned(wish.name for wish in WISHES)
+    pins = ports.pinned(wish.name for wish in wishes(Profile.DISTRIBUTED))
     own = ports_of(up, kept)
     chosen, moves = ports.choose(
-        WISHES,
+        wishes(chosen_profile),
         pins={**pins, **own},
         kept=kept,
         free=lambda port: _is_ours(port, own) or (ports.is_free(port) and not is_blocked(port)),
     )
     _refuse_to_move(pins, own)
-    ports.note(home.ports, chosen)
-    return Stack(home, pipelines(), credentials.load(home.secrets), chosen), moves
+    ports.note(home.ports, {**kept, **chosen})
+    return Stack(home, pipelines(), credentials.load(home.secrets), chosen, chosen_profile), moves
 
 
 def existing(home: Home) -> Stack:
     """Return the stack that was made in `home`; raises NotMade where there is none."""
     if not home.ports.exists() or not home.secrets.exists():
         raise NotMade(f"there is no stack in {home.root}; `make up` makes one")
-    return Stack(home, pipelines(), credentials.load(home.secrets), ports.recall(home.ports))
+    kept = profiles.recall(home.profile)
+    return Stack(home, pipelines(), credentials.load(home.secrets), ports.recall(home.ports), kept)
 
 
 def _service_of(port_name: str) -> str:
@@ -283,7 +323,7 @@ def ports_of(up: Collection[str], kept: Mapping[str, int]) -> dict[str, int]:
 
 
 def _is_ours(port: int, own: Mapping[str, int]) -> bool:
-    return any(port - own[wish.name] in {0, wish.twin} for wish in WISHES if wish.name in own)
+    return any(port - own[wish.name] in {0, wish.twin} for wish in wishes(Profile.DISTRIBUTED) if wish.name in own)
 
 
 def _refuse_to_move(pins: Mapping[str, int], own: Mapping[str, int]) -> None:

@@ -18,6 +18,7 @@ from stack import assembly, paths
 from stack.airflow_api import AirflowAway, ApiError, RunTimeout
 from stack.assembly import NotMade, Stack
 from stack.ports import PortTaken
+from stack.profiles import Profile
 from stack.screen import CONSOLE, Board, addresses_table, services_table
 from stack.service import NotReady, Service, StartFailed
 from stack.steps import Done, chosen_with_needs, do_all
@@ -32,12 +33,16 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="The real ser
 
 Services = Annotated[list[str] | None, typer.Argument(help="Some of the services; all where none is named.")]
 
+Shape = Annotated[
+    Profile | None, typer.Option(help="Where tasks run; that of what is up, else local, where none is named.")
+]
+
 
 @app.command()
-def up(services: Services = None) -> None:
+def up(services: Services = None, *, profile: Shape = None) -> None:
     """Start the services, and wait until each does its job."""
     with _alone():
-        stack, moves = assembly.plan(paths.home())
+        stack, moves = assembly.plan(paths.home(), profile)
         names = _chosen(stack, services)
         for move in moves:
             CONSOLE.print(f"[yellow]{move}[/]")

@@ -59,6 +59,7 @@ class Credentials(BaseModel):
     airflow_session: str = Field(default_factory=key)
     airflow_fernet: str = Field(default_factory=fernet_key)
     spark_secret: str = Field(default_factory=key)
+    redis: str = Field(default_factory=password)
 
     @property
     def objects(self) -> ObjectKeys:

@@ -1,5 +1,6 @@
 """Airflow, as four processes of the stack: the API server with the UI, the scheduler, the DAG processor, the triggerer.
 
+In the distributed profile its workers (`stack.workers`) come to them.
 Not `airflow standalone`: it listens on every address and leaves processes behind.
 """
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from stack.credentials import Credentials
     from stack.database import Database
     from stack.paths import Home
+    from stack.workers import Workers
 
 HOST = "127.0.0.1"
 GROUP = "airflow"
@@ -36,7 +38,7 @@ INHERITED = (
     *("TASKFLOW_ENVIRONMENT", "TASKFLOW_ARTIFACT_BUCKETS"),
 )
 
-PARTNERS = ("objects", "spark-master", "spark-worker", "mlflow")
+PARTNERS = ("objects", "spark-master", "spark-worker", "spark-worker-2", "mlflow", "redis")
 """What tasks speak to; Airflow starts without them."""
 STOP_SECONDS = {"scheduler": 20}
 """How long a process may take to stop: the scheduler lets running tasks end, the others have nothing to lose."""
@@ -65,6 +67,8 @@ class Airflow:
     """The connections of the stack's own services, by id, as JSON."""
     clients: Mapping[str, str]
     """What the libraries that tasks use need in their environment."""
+    workers: Workers | None = None
+    """What runs the tasks; the scheduler itself does, where there is none."""
 
     @property
     def address(self) -> str:
@@ -87,7 +91,10 @@ class Airflow:
         environment = self.environment()
         made = {name: self._service(name, arguments, environment) for name, arguments in commands.items()}
         scheduler = replace(made["scheduler"], prepare=self.empty_scratch, tidy=self.empty_scratch)
-        return list({**made, "scheduler": scheduler}.values())
+        own = list({**made, "scheduler": scheduler}.values())
+        if self.workers is None:
+            return own
+        return [*own, *self.workers.services(environment, group=GROUP, uses=("api-server", *PARTNERS))]
 
     def empty_scratch(self) -> None:
         """Remove what tasks that were killed left behind: the scheduler runs them, and none outlives it."""
@@ -98,7 +105,8 @@ class Airflow:
         """Return the environment of every Airflow process."""
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
         overrides = {name: value for name, value in os.environ.items() if name.startswith("AIRFLOW__")}
-        fixed = {**self._addresses(), **self._keys(), **_quiet()}
+        workers = self.workers.settings if self.workers else {"AIRFLOW__CORE__EXECUTOR": "stack.executor.LocalExecutor"}
+        fixed = {**self._addresses(), **self._keys(), **_quiet(), **workers}
         return {**inherited, **TUNING, **overrides, **self.clients, **fixed}
 
     def prepare_metadata(self) -> bool:
@@ -161,7 +169,6 @@ class Airflow:
             "HOME": str(self.home.airflow),  # libraries keep caches there; the user's own may be read-only
             "AIRFLOW_HOME": str(self.home.airflow),
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.pipelines),
-            "AIRFLOW__CORE__EXECUTOR": "stack.executor.LocalExecutor",
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.address}/execution/",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{name}:{role}" for name, role in USERS.items()),
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.passwords_file),

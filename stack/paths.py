@@ -30,6 +30,11 @@ class Home:
         return self.root / "ports.json"
 
     @property
+    def profile(self) -> Path:
+        """The name of the profile that was started last."""
+        return self.root / "profile"
+
+    @property
     def logs(self) -> Path:
         """What the services print, a file each."""
         return self.root / "logs"
@@ -92,10 +97,21 @@ class Home:
         """What the app keeps on disk: nothing that matters."""
         return self.root / "app"
 
+    @property
+    def broker(self) -> Path:
+        """What the message broker of the distributed profile holds."""
+        return self.root / "redis"
+
+    @property
+    def workers(self) -> Path:
+        """A folder for each Celery worker of the distributed profile."""
+        return self.root / "workers"
+
     def everything(self) -> list[Path]:
         """Return all that the stack may have written; nothing else is ever removed."""
         data = (self.database, self.objects, self.airflow, self.java, self.spark, self.scratch, self.tracking, self.app)
-        return [self.plans, self.sockets, self.logs, *data, self.ports, self.secrets, self.lock]
+        distributed = (self.broker, self.workers, self.profile)
+        return [self.plans, self.sockets, self.logs, *data, *distributed, self.ports, self.secrets, self.lock]
 
     def log(self, service: str) -> Path:
         """Return what `service` prints."""

@@ -1,4 +1,4 @@
-"""The Spark of the stack: a standalone cluster of one master and one worker, from the pip package.
+"""The Spark of the stack: a standalone cluster of a master and its workers, from the pip package.
 
 Whoever may start an application on a cluster runs code as its owner, so the master asks for a secret; drivers find it
 in the folder that SPARK_CONF_DIR names, where `spark.authenticate` asks for it, and never on a command line.
@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,13 +42,20 @@ WORKER = {"spark.worker.cleanup.enabled": "true"}
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerPorts:
+    """The ports of a worker and its page."""
+
+    worker: int
+    ui: int
+
+
+@dataclass(frozen=True, slots=True)
 class SparkPorts:
-    """The ports of the master and its page, of the worker and its page."""
+    """The ports of the master and its page, and of the workers."""
 
     master: int
     master_ui: int
-    worker: int
-    worker_ui: int
+    workers: tuple[WorkerPorts, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +80,14 @@ class Spark:
         return f"http://{HOST}:{self.ports.master_ui}"
 
     @property
-    def worker_page(self) -> str:
-        """The page of the worker, which lists executors and their logs."""
-        return f"http://{HOST}:{self.ports.worker_ui}"
+    def worker_pages(self) -> list[str]:
+        """The pages of the workers, which list executors and their logs."""
+        return [f"http://{HOST}:{ports.ui}" for ports in self.ports.workers]
+
+    @property
+    def executor_memory(self) -> int:
+        """What an executor takes, in MiB: an application has one on each worker."""
+        return max(self.memory // len(self.ports.workers), LEAST_MEMORY)
 
     @property
     def settings(self) -> Path:
@@ -89,7 +102,7 @@ class Spark:
             "spark.driver.host": HOST,
             "spark.driver.bindAddress": HOST,
             "spark.driver.memory": f"{driver_memory(self.memory)}m",
-            "spark.executor.memory": f"{self.memory}m",
+            "spark.executor.memory": f"{self.executor_memory}m",
             "spark.cores.max": str(cores()),
         }
         place = {"host": f"spark://{HOST}", "port": self.ports.master}
@@ -108,11 +121,6 @@ class Spark:
     def services(self) -> list[Service]:
         """Return how master and worker are run."""
         master = ("--host", HOST, "--port", str(self.ports.master), "--webui-port", str(self.ports.master_ui))
-        worker = (
-            *("--host", HOST, "--port", str(self.ports.worker), "--webui-port", str(self.ports.worker_ui)),
-            *("--cores", str(APPLICATIONS * cores()), "--memory", f"{APPLICATIONS * self.memory}m"),
-            *("--work-dir", str(self.folder / "work"), self.master),
-        )
         return [
             Service(
                 name="spark-master",
@@ -125,17 +133,27 @@ class Spark:
                 group=GROUP,
                 needs=("java",),
             ),
-            Service(
-                name="spark-worker",
-                command=(*_spark_class("worker.Worker"), *worker),
-                environment=self._environment("SPARK_WORKER_OPTS", COMMON | WORKER),
-                directory=self.folder,
-                awaited=f"itself among the workers at {self.master_page}",
-                probe=self.probe_worker,
-                group=GROUP,
-                needs=("java", "spark-master"),
-            ),
+            *(self._worker(number, ports) for number, ports in enumerate(self.ports.workers, 1)),
         ]
+
+    def _worker(self, number: int, ports: WorkerPorts) -> Service:
+        name = "spark-worker" if number == 1 else f"spark-worker-{number}"
+        page = f"http://{HOST}:{ports.ui}"
+        flags = (
+            *("--host", HOST, "--port", str(ports.worker), "--webui-port", str(ports.ui)),
+            *("--cores", str(APPLICATIONS * cores()), "--memory", f"{APPLICATIONS * self.executor_memory}m"),
+            *("--work-dir", str(self.folder / name.replace("spark-worker", "work")), self.master),
+        )
+        return Service(
+            name=name,
+            command=(*_spark_class("worker.Worker"), *flags),
+            environment=self._environment("SPARK_WORKER_OPTS", COMMON | WORKER),
+            directory=self.folder,
+            awaited=f"itself among the workers at {self.master_page}",
+            probe=partial(self.probe_worker, page),
+            group=GROUP,
+            needs=("java", "spark-master"),
+        )
 
     def prepare(self) -> None:
         """Make the folder and the settings; raise OSError for a user whom Spark refuses."""
@@ -154,9 +172,9 @@ class Spark:
         if seen.get("status") != "ALIVE":
             raise NotReady(f"the master is {seen.get('status')}")
 
-    def probe_worker(self) -> None:
+    def probe_worker(self, page: str) -> None:
         """Raise NotReady unless the master knows this very process of the worker, and finds it alive."""
-        worker = fetch_json(f"{self.worker_page}/json/").get("id")
+        worker = fetch_json(f"{page}/json/").get("id")
         states = {one["id"]: one["state"] for one in fetch_json(f"{self.master_page}/json/")["workers"]}
         if states.get(worker) != "ALIVE":
             raise NotReady(f"the master finds {worker} {states.get(worker, 'unknown')}")

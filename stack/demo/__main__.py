@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stack import assembly, paths
-from stack.cli import up
+from stack.cli import Shape, up
 from stack.demo import churn, crypto, drift
 from stack.demo.runs import COLOURS
 from stack.screen import CONSOLE, addresses_table
@@ -27,11 +27,11 @@ Dags = Annotated[
 ]
 
 
-def main(dags: Dags = None) -> None:
+def main(dags: Dags = None, *, profile: Shape = None) -> None:
     """Start the stack, run the pipelines, and show what came of it; exit with 1 unless all went as it should."""
     os.umask(0o077)
     chosen = _chosen(dags or list(SHOWS))
-    up(sorted({service for dag in chosen for service in SHOWS[dag].SERVICES}))
+    up(sorted({service for dag in chosen for service in SHOWS[dag].SERVICES}), profile=profile)
     stack = assembly.existing(paths.home())
     api = stack.api()
     shown = [SHOWS[dag].show(stack, api) for dag in chosen]

@@ -79,10 +79,14 @@ def holdout_of(client: MlflowClient, source: TrackedRun) -> Holdout:
 
 def measured(model: str, holdout: Holdout) -> float:
     """Return the ROC AUC of the model at an address of MLflow on held-out rows; raise NotComparable."""
+    with tempfile.TemporaryDirectory(prefix="taskflow-") as folder:  # MLflow itself would leave its copy behind
+        return _measured(model, _loaded(model, folder), holdout)
+
+
+def _measured(model: str, loaded: Any, holdout: Holdout) -> float:
     from mlflow.exceptions import MlflowException
     from sklearn.metrics import roc_auc_score
 
-    loaded = _loaded(model)
     schema = loaded.metadata.get_input_schema()
     if schema is None:
         raise PermanentError(f"{model} has no signature, which names its columns; log it with one")
@@ -97,12 +101,12 @@ def measured(model: str, holdout: Holdout) -> float:
     return float(roc_auc_score(holdout.rows[holdout.label], scores["probability"]))
 
 
-def _loaded(model: str) -> Any:
+def _loaded(model: str, folder: str) -> Any:
     from mlflow import pyfunc
     from mlflow.exceptions import MlflowException
 
     try:
-        return pyfunc.load_model(model)
+        return pyfunc.load_model(model, dst_path=folder)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise

@@ -13,7 +13,7 @@ import pytest
 from stack.java import Java
 from stack.ports import HOST, next_free
 from stack.service import StartFailed, running
-from stack.spark import APPLICATIONS, Spark, SparkPorts, driver_memory, read_memory, share
+from stack.spark import APPLICATIONS, Spark, SparkPorts, WorkerPorts, driver_memory, read_memory, share
 from tests.conftest import RunningStack
 from tests.stack.conftest import SUM, alive, application, await_that, below_worker
 
@@ -43,7 +43,8 @@ def test_share_is_sensible(machine: int, executor: int, driver: int) -> None:
 
 def test_taken_page_is_error(java: Java, state: Path) -> None:
     """A master whose page's port was taken meanwhile does not move: it ends, and its log says why."""
-    ports = SparkPorts(*(next_free(first) for first in (22_600, 22_620, 22_640, 22_660)))
+    master_port, page, worker_port, worker_page = (next_free(first) for first in (22_600, 22_620, 22_640, 22_660))
+    ports = SparkPorts(master_port, page, (WorkerPorts(worker_port, worker_page),))
     master, _ = Spark(state / "spark", ports, "secret", java, 512).services()
     with (
         socket.create_server((HOST, ports.master_ui)),
@@ -68,7 +69,8 @@ def test_application_takes_turn(stack: RunningStack) -> None:
     with application(stack, "computes") as driver:
         assert driver.stdout.readline() == SUM
         assert applications(stack, "computes") == [("activeapps", "RUNNING")]
-        worker = httpx.get(f"{stack.services.spark.worker_page}/json/", trust_env=False).json()
+        (page,) = stack.services.spark.worker_pages
+        worker = httpx.get(f"{page}/json/", trust_env=False).json()
         assert (worker["coresused"] * APPLICATIONS, worker["memoryused"] * APPLICATIONS) == (
             worker["cores"],
             worker["memory"],

@@ -19,7 +19,7 @@ from stack.java import Java
 from stack.paths import REPOSITORY
 from stack.ports import next_free
 from stack.service import running
-from stack.spark import Spark, SparkPorts
+from stack.spark import Spark, SparkPorts, WorkerPorts
 from tasks.connections import TransientError
 from tasks.contract import MissingResource, PermanentError, Run
 from tasks.spark.session import spark_errors, spark_session
@@ -195,7 +195,8 @@ def test_dead_jvm_is_transient(spark_connection: str) -> None:
 
 def test_cluster_without_workers(state: Path, java: Java, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cluster that takes the application but gives it no executor is given up, not waited for."""
-    ports = SparkPorts(*(next_free(random.randrange(FIRST_PORT, LAST_PORT)) for _ in range(4)))
+    one, two, three, four = (next_free(random.randrange(FIRST_PORT, LAST_PORT)) for _ in range(4))
+    ports = SparkPorts(one, two, (WorkerPorts(three, four),))
     spark = Spark(state / "spark-empty", ports, secret(), java, 512)
     for name, value in spark.driver_environment(state / "scratch").items():
         monkeypatch.setenv(name, value)

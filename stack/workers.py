@@ -1,0 +1,118 @@
+"""The Celery workers of the distributed profile: each in a directory of its own, as if on a machine of its own.
+
+They read the code and the specs as these would be installed on each machine, and write nothing but below their own
+directory; what one step hands to another goes through the object store, and so do the logs of tasks.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from stack.broker import NAME as BROKER
+from stack.broker import Broker
+from stack.paths import private_folder
+from stack.service import NotReady, Service
+
+QUEUES = {"worker-1": ("default",), "worker-2": ("default", "spark")}
+"""The queues that each worker takes tasks from: a step goes to another than `default` by `queue`."""
+CONCURRENCY = 2
+"""Tasks that a worker runs at the same time."""
+ENVIRONMENT = "distributed"
+"""The file of `configs/environments/` by which steps hand files to each other through the object store."""
+LOGS = "airflow-logs"
+"""The bucket of the tasks' logs: no worker serves its own."""
+WORKER = "TASKFLOW_WORKER"
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """The workers: the folder of their directories, and the broker that they get tasks from."""
+
+    folder: Path
+    broker: Broker
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What every process of this Airflow has in its environment."""
+        return {
+            "TASKFLOW_ENVIRONMENT": os.environ.get("TASKFLOW_ENVIRONMENT") or ENVIRONMENT,
+            "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+            "AIRFLOW__CORE__HOSTNAME_CALLABLE": "stack.workers.name",
+            "AIRFLOW__CELERY__BROKER_URL": self.broker.url,
+            "AIRFLOW__CELERY__WORKER_CONCURRENCY": str(CONCURRENCY),
+            "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": "86400",  # said, it does not warn
+            "AIRFLOW__LOGGING__REMOTE_LOGGING": "True",
+            "AIRFLOW__LOGGING__REMOTE_BASE_LOG_FOLDER": f"s3://{LOGS}",
+            "AIRFLOW__LOGGING__REMOTE_LOG_CONN_ID": "object_store",
+            "AIRFLOW__LOGGING__DELETE_LOCAL_LOGS": "True",
+        }
+
+    def services(self, environment: Mapping[str, str], *, group: str, uses: tuple[str, ...]) -> list[Service]:
+        """Return how the workers are run in the environment of Airflow's processes."""
+        return [self._service(name, environment, group, uses) for name in QUEUES]
+
+    def directory(self, name: str) -> Path:
+        """Return the only folder that a worker writes to."""
+        return self.folder / name
+
+    def probe(self, name: str) -> None:
+        """Raise NotReady unless the worker answers, and takes tasks from its queues."""
+        from celery import Celery
+        from kombu.exceptions import KombuError
+
+        asked = f"{name}@{name}"
+        app = Celery(broker=self.broker.url, broker_connection_retry=False)
+        try:
+            answers = app.control.inspect(destination=[asked], timeout=2, limit=1).active_queues() or {}
+        except (OSError, KombuError) as error:
+            raise NotReady(f"the broker does not answer: {error}") from error
+        finally:
+            app.close()
+        taken = {queue["name"] for queue in answers.get(asked, [])}
+        if missing := set(QUEUES[name]) - taken:
+            raise NotReady(f"it takes no tasks from {', '.join(sorted(missing))}" if taken else "it does not answer")
+
+    def _service(self, name: str, environment: Mapping[str, str], group: str, uses: tuple[str, ...]) -> Service:
+        own = self.directory(name)
+        flags = ("--queues", ",".join(QUEUES[name]), "--celery-hostname", f"{name}@{name}")
+        quiet = ("--skip-serve-logs", "--without-mingle", "--without-gossip")  # that server would listen everywhere
+        places = {
+            "HOME": str(own),
+            "AIRFLOW_HOME": str(own),
+            "SPARK_LOCAL_DIRS": str(own / "scratch"),
+            "TMPDIR": str(own / "tmp"),
+        }
+        return Service(
+            name=name,
+            command=(sys.executable, "-P", "-m", "airflow", "celery", "worker", *flags, *quiet),
+            environment={**environment, **places, WORKER: name},
+            directory=own,
+            awaited=f"itself taking tasks from {' and '.join(QUEUES[name])}",
+            probe=partial(self.probe, name),
+            prepare=partial(self.empty, name),
+            tidy=partial(self.empty, name),
+            group=group,
+            needs=("metadata", "java", BROKER),
+            uses=uses,
+            signal_group=False,  # the worker lets its tasks end, which a signal of their own would stop
+        )
+
+    def empty(self, name: str) -> None:
+        """Remove what tasks that were killed left in the worker's directory: none outlives it."""
+        own = private_folder(self.directory(name))
+        for folder in ("scratch", "tmp"):
+            shutil.rmtree(own / folder, ignore_errors=True)
+            private_folder(own / folder)
+
+
+def name() -> str:
+    """Return the name by which Airflow knows this process: who ran a task stands beside it in the UI."""
+    import socket
+
+    return os.environ.get(WORKER) or socket.getfqdn()
