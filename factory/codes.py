@@ -55,6 +55,7 @@ CODES: Mapping[str, Code] = {
     "unknown-field": Code("A field that the output of a step, or a run, does not have."),
     "unknown-name": Code("A name in a template that nothing defines."),
     "unknown-sql-file": Code("A file that configs/sql/ does not have."),
+    "unknown-queue": Code("A queue that is not among the `queues` of configs/, from which workers take tasks."),
     "unknown-expectation": Code("An expectation that Great Expectations does not have."),
     # the values
     "missing-argument": Code("A step does not give its task an argument that it needs."),

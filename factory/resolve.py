@@ -61,6 +61,7 @@ class _Resolver:
         scope = scope_of(self.spec.steps)
         default_args = self.merged("default_args", self.spec.default_args)
         nodes = tuple(self.nodes(scope))
+        self.check_queues(scope)
         self.report.extend(self.project.diagnostics)
         return Plan(
             dag_id=self.spec.dag_id,
@@ -76,6 +77,19 @@ class _Resolver:
             used_params=frozenset(self.used_params),
             used_suites=frozenset(self.used_suites),
         )
+
+    def check_queues(self, scope: Scope) -> None:
+        """Report a queue that no worker takes tasks from: such a step would wait until Airflow gives it up."""
+        queues = self.project.queues
+        if queues is None:
+            return
+        named: list[tuple[Path, Airflow]] = [(("default_args",), self.spec.default_args)]
+        named += [(place.step.path, place.step.airflow) for place in places(scope)]
+        for path, airflow in named:
+            queue = airflow.get("queue")
+            if queue is not None and queue not in queues:
+                message = f'"{queue}" is not among the `queues` of configs/, from which workers take tasks'
+                self.report.add("unknown-queue", (*path, "queue"), message, did_you_mean(str(queue), queues, "queues"))
 
     def merged(self, what: str, own: Airflow) -> Airflow:
         merged: dict[str, Any] = {}

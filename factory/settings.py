@@ -17,7 +17,7 @@ from factory.registry import load_registry
 from factory.report import Report
 from factory.spec import Airflow, SpecReader, SuiteSpec, parse_suite
 
-_KEYS = ("dag", "default_args", "with")
+_KEYS = ("dag", "default_args", "queues", "with")
 EVERY_TASK = "*"
 """Below `with` of the defaults: the arguments of every task that takes them."""
 
@@ -31,6 +31,8 @@ class Layer:
     default_args: Airflow = field(default_factory=dict)
     arguments: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
     """Defaults of `with`, by the name of the task."""
+    queues: tuple[str, ...] | None = None
+    """The queues from which workers take tasks, where the file says them."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,12 @@ class Project:
     def configs(self) -> FilePath:
         """The folder of shared configuration."""
         return self.root / "configs"
+
+    @property
+    def queues(self) -> tuple[str, ...] | None:
+        """The queues that a step may name; None where any name will do."""
+        said = [layer.queues for layer in self.layers if layer.queues is not None]
+        return said[-1] if said else None
 
     def suite(self, name: str) -> tuple[SuiteSpec, Report] | None:
         """Return the suite of `configs/suites/<name>.yaml` with what is wrong in it, or None where there is none."""
@@ -132,6 +140,7 @@ def _read_layer(file: FilePath, shown: str) -> tuple[Layer, list[Diagnostic]]:
             name: reader.mapping(one, ("with", name))
             for name, one in reader.mapping(root.get("with", {}), ("with",)).items()
         },
+        queues=reader.names(root["queues"], ("queues",), "a queue") if "queues" in root else None,
     )
     _check_arguments(report, layer)
     reader.stray_dates()

@@ -324,14 +324,14 @@ class SpecReader:
         condition = self.text(values["if"], (*path, "if"))
         return Arm(path, condition or "", self.names(values["then"], (*path, "then")))
 
-    def names(self, value: Value, path: Path) -> tuple[str, ...]:
+    def names(self, value: Value, path: Path, what: str = "a step") -> tuple[str, ...]:
         values = value if isinstance(value, list) else [value]
         wrong = [one for one in values if not isinstance(one, str)]
         if wrong:
             self.report.add(
                 "wrong-type",
                 path,
-                f"{path[-1]} holds {_shown(wrong[0])}, where the name of a step, or a list of names, is expected",
+                f"{path[-1]} holds {_shown(wrong[0])}, where the name of {what}, or a list of names, is expected",
             )
         return tuple(one for one in values if isinstance(one, str))
 
