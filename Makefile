@@ -1,6 +1,6 @@
 # The front door. `make` alone lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help init up down status logs destroy demo dag-run compose-up compose-down lint check test bench
+.PHONY: help init up down status logs destroy demo dag-run compose-up compose-down lint check test test-distributed bench
 PYTHON ?= python3
 BIN := .venv/bin
 STACK := $(BIN)/python -m stack
@@ -8,7 +8,7 @@ READY := .venv/.ready$(if $(filter distributed,$(PROFILE)),-celery)
 SHAPE := $(if $(PROFILE),--profile $(PROFILE))
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 init: .venv/.ready ## Make the virtual environment from the lock file (PYTHON=python3.12)
 
@@ -49,10 +49,13 @@ lint: .venv/.ready ## Check the pipelines' specs
 	@$(BIN)/taskflow lint pipelines
 
 check: .venv/.ready ## Check the code: style, types, layers, and the tests that need no whole stack
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/pytest -q -m "not stack"
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/pytest -q -m "not stack and not distributed"
 
-test: .venv/.ready ## Run every test (ARGS="-k merge")
-	@$(BIN)/pytest $(ARGS)
+test: .venv/.ready ## Run every test of the local profile (ARGS="-k merge")
+	@$(BIN)/pytest -m "not distributed" $(ARGS)
+
+test-distributed: .venv/.ready-celery ## Run the pipelines on Celery workers, and kill some
+	@$(BIN)/pytest -m distributed $(ARGS)
 
 bench: .venv/.ready-bench ## Measure the factory and the tasks beside their rivals
 	@$(BIN)/python -m tests.benchmarks $(ARGS)

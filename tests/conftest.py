@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,17 +21,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from stack import java as javas
-from stack.assembly import WISHES, Stack, existing
+from stack.assembly import Stack, existing, wishes
 from stack.database import Cluster, Database
 from stack.objects import GRPC_OFFSET, ObjectKeys, ObjectPorts, ObjectStore
 from stack.paths import REPOSITORY, Home
 from stack.ports import HOST, Wish, choose, next_free
+from stack.profiles import Profile
 from stack.service import running
 from stack.tracking import QUIET, Tracking
 from tasks.spark.session import JAVA_OPTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from stack.airflow_api import AirflowApi
 
@@ -185,18 +187,27 @@ class RunningStack:
 @pytest.fixture(scope="session")
 def stack(state: Path) -> Iterator[RunningStack]:
     """The whole stack, brought up by its own command line in a folder of its own, on a copy of the specs."""
+    with whole_stack(state, Profile.LOCAL, IMPATIENT, IMPATIENT_DEFAULTS) as running_stack:
+        yield running_stack
+
+
+@contextmanager
+def whole_stack(state: Path, profile: Profile, settings: Mapping[str, str], defaults: str) -> Iterator[RunningStack]:
+    """Bring the stack up for the block; `defaults` is the YAML of an environment of its own."""
     workspace = state / "workspace"
     for folder in ("pipelines", "configs"):
         shutil.copytree(REPOSITORY / folder, workspace / folder)
     home, environment = Home(state / "stack"), stack_environment(state / "stack", workspace / "pipelines")
-    environment |= IMPATIENT | {"TASKFLOW_ENVIRONMENT": "tests"}
-    (workspace / "configs" / "environments" / "tests.yaml").write_text(IMPATIENT_DEFAULTS)
-    command_line(environment, "up")
-    with pytest.MonkeyPatch.context() as variables:
-        variables.setenv("TASKFLOW_PIPELINES", environment["TASKFLOW_PIPELINES"])
-        services = existing(home)
-    yield RunningStack(services, environment)
-    command_line(environment, "destroy")
+    environment |= {**settings, "TASKFLOW_ENVIRONMENT": "tests"}
+    (workspace / "configs" / "environments" / "tests.yaml").write_text(defaults)
+    try:
+        command_line(environment, "up", "--profile", profile)
+        with pytest.MonkeyPatch.context() as variables:
+            variables.setenv("TASKFLOW_PIPELINES", environment["TASKFLOW_PIPELINES"])
+            services = existing(home)
+        yield RunningStack(services, environment)
+    finally:
+        command_line(environment, "destroy")
 
 
 @pytest.fixture(scope="session")
@@ -212,7 +223,7 @@ def demo(stack: RunningStack) -> str:
 
 def stack_environment(home: Path, pipelines: Path) -> dict[str, str]:
     """Return an environment in which `python -m stack` works in `home`, on ports that nobody uses now."""
-    pins = ",".join(f"{name}={port}" for name, port in free_ports(WISHES).items())
+    pins = ",".join(f"{name}={port}" for name, port in free_ports(wishes(Profile.DISTRIBUTED)).items())
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     return kept | {"TASKFLOW_HOME": str(home), "TASKFLOW_PIPELINES": str(pipelines), "TASKFLOW_PORTS": pins}
 

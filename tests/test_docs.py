@@ -63,13 +63,13 @@ def test_make_targets_exist() -> None:
 
 
 def test_ci_runs_readme_command() -> None:
-    """Continuous integration runs the README's test command as it is written."""
+    """Continuous integration runs the README's test command as it is written, and the pipelines distributed."""
     commands = re.search(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert commands is not None
     demo, test = (line.partition("#")[0].strip() for line in commands[1].strip().splitlines())
 
     assert demo == "make demo"
-    assert f"exec {test}" in (ROOT / ".ci" / "run").read_text()
+    assert f"&& {test} && exec make test-distributed" in (ROOT / ".ci" / "run").read_text()
 
 
 def test_links_lead_somewhere() -> None:

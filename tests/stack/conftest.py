@@ -10,8 +10,10 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.conftest import RunningStack
 
@@ -27,6 +29,32 @@ APPLICATION = """
     sys.stdin.read()  # until whoever started it has seen enough
     spark.stop()
 """
+LOOPBACK, LOOPBACK_IN_IPV6 = "0100007F", "0000000000000000FFFF00000100007F"
+"""127.0.0.1 as the kernel writes it; the second for Java, whose sockets take both families."""
+
+DAG = '''
+    """A dag of two tasks, the first of which waits for a file."""
+    import pathlib
+    import time
+    from airflow.sdk import dag, task
+
+    @dag(dag_id="{dag_id}", schedule=None, params={{"gate": "", "greeting": "hello"}})
+    def made():
+        @task(retries=2, retry_delay=1)
+        def wait(params=None):
+            while params["gate"] and not pathlib.Path(params["gate"]).exists():
+                time.sleep(0.1)
+            return params["greeting"]
+
+        @task
+        def tell(greeting):
+            print("it said", greeting)
+
+        tell(wait())
+
+    made()
+'''
+
 SUM = "total 499500\n"
 """What the application prints when the cluster has computed for it."""
 
@@ -66,6 +94,32 @@ def await_that(condition: Callable[[], bool], *, seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come to hold"
         time.sleep(0.1)
+
+
+def listening(processes: list[psutil.Process]) -> set[tuple[str, int]]:
+    """Return the addresses on which these processes listen, as the kernel has them in /proc."""
+    sockets = {
+        link.removeprefix("socket:[").removesuffix("]")
+        for process in processes
+        for link in (str(path.readlink()) for path in Path(f"/proc/{process.pid}/fd").iterdir() if path.is_symlink())
+        if link.startswith("socket:[")
+    }
+    found: set[tuple[str, int]] = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, *rest = line.split()
+            if state == "0A" and rest[5] in sockets:  # 0A is LISTEN, the field is the inode
+                address, _, port = local.partition(":")
+                found.add((address, int(port, 16)))
+    return found
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Path]:
+    """A file that does not exist yet; afterwards it does, so that no task waits for ever."""
+    path = tmp_path / "gate"
+    yield path
+    path.touch()
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -12,35 +11,9 @@ from pydantic import JsonValue
 
 from stack.airflow_api import AirflowApi, ApiError, RunTimeout
 from tests.conftest import RunningStack, command_line
-from tests.stack.conftest import SUM, application, await_that, everyone, pid
+from tests.stack.conftest import DAG, LOOPBACK, LOOPBACK_IN_IPV6, SUM, application, await_that, everyone, listening, pid
 
 pytestmark = pytest.mark.stack
-
-LOOPBACK, LOOPBACK_IN_IPV6 = "0100007F", "0000000000000000FFFF00000100007F"
-"""127.0.0.1 as the kernel writes it; the second for Java, whose sockets take both families."""
-
-DAG = '''
-    """A dag of two tasks, the first of which waits for a file."""
-    import pathlib
-    import time
-    from airflow.sdk import dag, task
-
-    @dag(dag_id="{dag_id}", schedule=None, params={{"gate": "", "greeting": "hello"}})
-    def made():
-        @task(retries=2, retry_delay=1)
-        def wait(params=None):
-            while params["gate"] and not pathlib.Path(params["gate"]).exists():
-                time.sleep(0.1)
-            return params["greeting"]
-
-        @task
-        def tell(greeting):
-            print("it said", greeting)
-
-        tell(wait())
-
-    made()
-'''
 
 
 @pytest.fixture(scope="module")
@@ -50,32 +23,6 @@ def dag_id(stack: RunningStack) -> str:
     stack.api.await_dag("waits", seconds=60)
     stack.api.unpause("waits")
     return "waits"
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Path]:
-    """A file that does not exist yet; afterwards it does, so that no task waits for ever."""
-    path = tmp_path / "gate"
-    yield path
-    path.touch()
-
-
-def listening(processes: list[psutil.Process]) -> set[tuple[str, int]]:
-    """Return the addresses on which these processes listen, as the kernel has them in /proc."""
-    sockets = {
-        link.removeprefix("socket:[").removesuffix("]")
-        for process in processes
-        for link in (str(path.readlink()) for path in Path(f"/proc/{process.pid}/fd").iterdir() if path.is_symlink())
-        if link.startswith("socket:[")
-    }
-    found: set[tuple[str, int]] = set()
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            _, local, _, state, *rest = line.split()
-            if state == "0A" and rest[5] in sockets:  # 0A is LISTEN, the field is the inode
-                address, _, port = local.partition(":")
-                found.add((address, int(port, 16)))
-    return found
 
 
 def test_every_service_ready(stack: RunningStack) -> None:

@@ -1,0 +1,204 @@
+"""What breaks in the distributed profile, and what is told of it: no task is lost, none done twice in effect."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from stack.airflow_api import DagRun
+from stack.paths import REPOSITORY
+from stack.profiles import Profile
+from stack.service import NotReady
+from tests.conftest import RunningStack, command_line
+from tests.stack.conftest import DAG, LOOPBACK, LOOPBACK_IN_IPV6, await_that, everyone, listening, pid
+from tests.stack.distributed.conftest import await_running, kill_worker, tries, workers
+
+pytestmark = pytest.mark.distributed
+
+FILES = """
+dag_id: {dag_id}
+schedule: null
+start_date: 2026-01-01
+default_args: {{retries: {retries}}}
+steps:
+  make:
+    uses: synthetic.churn_sources
+    with: {{users: 200, until: 2026-01-04, horizon_days: 30, folder: "{dag_id}"}}
+"""
+GREETING = """
+dag_id: {dag_id}
+schedule: null
+start_date: 2026-01-01
+default_args: {{retries: 0}}
+steps:
+  greet: {{uses: messages.log, queue: {queue}, with: {{message: hello}}}}
+"""
+
+
+def add(stack: RunningStack, dag_id: str, text: str, suffix: str = "yaml") -> str:
+    """Add a file of one DAG, and let it run."""
+    (stack.dags_folder / f"{dag_id}.{suffix}").write_text(text)
+    stack.api.await_dag(dag_id, seconds=90)
+    stack.api.unpause(dag_id)
+    return dag_id
+
+
+@pytest.fixture(scope="module")
+def waits(distributed: RunningStack) -> str:
+    """A DAG that waits until a file exists."""
+    return add(distributed, "waits", textwrap.dedent(DAG).format(dag_id="waits"), "py")
+
+
+def test_everything_is_up(distributed: RunningStack) -> None:
+    """`status` finds all services ready, and names the profile's own among them."""
+    told = command_line(distributed.environment, "status")
+    rows = dict(line.split()[:2] for line in told.splitlines()[1 : len(distributed.services.services()) + 1])
+    assert set(rows.values()) == {"ready"}
+    assert {"redis", "worker-1", "worker-2", "spark-worker", "spark-worker-2"} <= set(rows)
+
+
+def test_profile_is_kept(distributed: RunningStack) -> None:
+    """Who asks for another profile while this one is up is refused; who names none gets this one."""
+    told = command_line(distributed.environment, "up", "--profile", Profile.LOCAL, code=1)
+    assert "the stack is running in the profile distributed; `make down` first, then start it as local" in told
+    assert "redis          is up already" in command_line(distributed.environment, "up", "redis")
+
+
+def test_nobody_else_gets_in(distributed: RunningStack) -> None:
+    """Every port is one of loopback, the broker asks for its password, and no secret is in sight."""
+    import redis
+
+    assert {address for address, _ in listening(everyone(distributed))} == {LOOPBACK, LOOPBACK_IN_IPV6}
+    with pytest.raises(redis.AuthenticationError):
+        redis.Redis(port=distributed.services.ports["redis"]).ping()
+    secrets = distributed.services.credentials.model_dump().values()
+    shown = [" ".join(process.cmdline()) for process in everyone(distributed)]
+    shown += [path.read_text(errors="replace") for path in distributed.home.logs.iterdir()]
+    assert [text for text in shown if any(one in text for one in secrets)] == []
+
+
+def test_killed_broker_is_survived(distributed: RunningStack, waits: str, gate: Path) -> None:
+    """A task goes on although the broker was killed with -9, and what follows it is handed over by the next."""
+    run = distributed.api.trigger(waits, {"gate": str(gate)})
+    await_running(distributed, run, "wait")
+    before = pid(distributed, "redis")
+    psutil.Process(before).kill()
+    await_that(lambda: pid(distributed, "redis") != before)
+    gate.touch()
+    assert distributed.api.wait(run, seconds=180).state == "success"
+
+
+def test_queued_task_outlives_broker(distributed: RunningStack, waits: str, gate: Path) -> None:
+    """A task that nobody had taken yet is not lost with the broker, which has it on disk."""
+    runs = [distributed.api.trigger(waits, {"gate": str(gate)}) for _ in range(5)]  # more than can run at a time
+    await_that(lambda: states(distributed, runs).count("running") == 4, seconds=120)
+    before = pid(distributed, "redis")
+    psutil.Process(before).kill()
+    await_that(lambda: pid(distributed, "redis") != before)
+    gate.touch()
+    assert {distributed.api.wait(run, seconds=240).state for run in runs} == {"success"}
+
+
+def states(stack: RunningStack, runs: list[DagRun]) -> list[str]:
+    """Return the state of the first task of each run."""
+    return [stack.api.task_states(run.dag_id, run.run_id).get("wait", "") for run in runs]
+
+
+def test_killed_worker_is_told(distributed: RunningStack, waits: str, gate: Path) -> None:
+    """A task whose worker was killed is tried again, and the run ends well; it was begun twice and ended once."""
+    run = distributed.api.trigger(waits, {"gate": str(gate)})
+    kill_worker(distributed, await_running(distributed, run, "wait"))
+    gate.touch()
+    assert distributed.api.wait(run, seconds=180).state == "success"
+    assert tries(distributed, run)["wait"][1] == 2
+
+
+def test_stopped_worker_is_not_ready(distributed: RunningStack) -> None:
+    """`status` tells of a worker that does not answer, by name."""
+    stopped = psutil.Process(pid(distributed, "worker-1"))
+    stopped.send_signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(NotReady, match="it does not answer"):
+            workers(distributed).probe("worker-1")
+        assert "worker-1        not ready" in command_line(distributed.environment, "status", code=3)
+    finally:
+        stopped.send_signal(signal.SIGCONT)
+
+
+def test_missing_queue_is_import_error(distributed: RunningStack) -> None:
+    """A queue that no worker takes tasks from keeps the spec out, with its line; nothing waits for ever."""
+    (distributed.dags_folder / "gpu.yaml").write_text(GREETING.format(dag_id="gpu", queue="gpu"))
+    await_that(lambda: "gpu.yaml" in distributed.api.import_errors())
+    told = distributed.api.import_errors()["gpu.yaml"]
+    assert 'gpu.yaml:7:38: error: "gpu" is not among the `queues` of configs/' in told
+    assert "hint: queues: default, spark, old" in told
+
+
+def test_dropped_connection_is_survived(distributed: RunningStack) -> None:
+    """An object store that hangs, drops its connections and comes back costs a try at most."""
+    dag_id = add(distributed, "dropped", FILES.format(dag_id="dropped", retries=3))
+    store = psutil.Process(pid(distributed, "objects"))
+    store.send_signal(signal.SIGSTOP)
+    run = distributed.api.trigger(dag_id)
+    await_running(distributed, run, "make")
+    await_that(lambda: [one for one in store.net_connections() if one.status == "ESTABLISHED"] != [])
+    store.kill()
+    await_that(lambda: pid(distributed, "objects") != store.pid)
+    assert distributed.api.wait(run, seconds=240).state == "success"
+    found = distributed.services.store.client().list_objects_v2(Bucket="pipeline-files", Prefix="dropped/")
+    assert {one["Key"] for one in found["Contents"]} >= {"dropped/PAYMENTS.csv", "dropped/DEMOGRAFICOS.csv"}
+
+
+def test_refusing_bucket_is_named(distributed: RunningStack) -> None:
+    """A bucket that takes nothing fails the step at once, by the names of store, connection and bucket."""
+    dag_id = add(distributed, "refused", FILES.format(dag_id="refused", retries=3))
+    client, bucket = distributed.services.store.client(), "pipeline-files"
+    no_writes = {"Effect": "Deny", "Principal": "*", "Action": ["s3:PutObject"], "Resource": f"arn:aws:s3:::{bucket}/*"}
+    client.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [no_writes]}))
+    try:
+        run = distributed.api.wait(distributed.api.trigger(dag_id), seconds=120)
+    finally:
+        client.delete_bucket_policy(Bucket=bucket)
+    assert (run.state, tries(distributed, run)["make"][1]) == ("failed", 1)
+    told = distributed.api.task_log(dag_id, run.run_id, "make")
+    assert "(connection 'object_store') refused access to bucket 'pipeline-files' (AccessDenied)" in told
+
+
+@contextmanager
+def old_worker(stack: RunningStack, folder: Path) -> Iterator[None]:
+    """Run a worker of an older release beside the others: its code has no module `messages`."""
+    for package in ("factory", "tasks"):
+        shutil.copytree(REPOSITORY / package, folder / "code" / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "code" / "tasks" / "messages.py").unlink()
+    service = next(one for one in stack.services.services() if one.name == "worker-1")
+    command = [word.replace("worker-1", "worker-old") for word in service.command]
+    command[command.index("--queues") + 1] = "old"
+    environment = {name: value.replace("worker-1", "worker-old") for name, value in service.environment.items()}
+    environment |= {"PYTHONPATH": str(folder / "code"), "AIRFLOW_HOME": str(folder), "TMPDIR": str(folder)}
+    with (folder / "log").open("wb") as log:
+        worker = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+        try:
+            yield
+        finally:
+            worker.terminate()
+            worker.wait(60)
+
+
+def test_lacking_task_is_named(distributed: RunningStack, tmp_path: Path) -> None:
+    """A worker whose code lacks a task that the spec names fails it, naming task, spec and line, and itself."""
+    dag_id = add(distributed, "greets", GREETING.format(dag_id="greets", queue="old"))
+    with old_worker(distributed, tmp_path):
+        run = distributed.api.wait(distributed.api.trigger(dag_id), seconds=180)
+    assert run.state == "failed"
+    assert tries(distributed, run)["greet"][0] == "worker-old"
+    told = distributed.api.task_log(dag_id, run.run_id, "greet")
+    assert 'greets.yaml:7:17: error: there is no task "messages.log" [unknown-task]' in told

@@ -1,0 +1,180 @@
+"""The three pipelines on two workers that share no folder: from end to end, and with a worker killed in each."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from pydantic import JsonValue
+
+from stack.airflow_api import DagRun
+from tests.conftest import RunningStack
+from tests.stack.conftest import await_that
+from tests.stack.distributed.conftest import await_running, kill_worker, tries, workers
+
+pytestmark = pytest.mark.distributed
+
+CRYPTO, CHURN, DRIFT = "crypto_events_dag", "churn_training_dag", "churn_drift_monitor_w"
+CONF: dict[str, dict[str, JsonValue]] = {
+    CRYPTO: {"rows_per_day": 200},
+    CHURN: {"users": 2_000},
+    DRIFT: {"reference_dates": "any"},
+}
+OWN = {"airflow.cfg", "airflow-worker.pid"}
+CACHES = (".cache", ".config")
+
+
+def trigger(stack: RunningStack, dag: str, minute: int = 0, **conf: JsonValue) -> DagRun:
+    """Start a run in the place of the one that the schedule owes, so that no other comes between, or later that day."""
+    due = stack.api.due(dag)
+    if due is None:
+        listed = stack.api.request("GET", f"/dags/{dag}/dagRuns", order_by="logical_date")["dag_runs"]
+        due = dt.datetime.fromisoformat(listed[0]["logical_date"])
+    date = (due + dt.timedelta(minutes=minute)).isoformat()
+    run = stack.api.trigger(dag, CONF[dag] | conf, logical_date=date)
+    stack.api.unpause(dag)
+    return run
+
+
+def succeeded(stack: RunningStack, run: DagRun) -> DagRun:
+    """Wait for a run, which must end well."""
+    ended = stack.api.wait(run, seconds=600)
+    assert ended.state == "success", {
+        task: stack.api.task_log(run.dag_id, run.run_id, task, try_number=tries(stack, run)[task][1])[-2000:]
+        for task, state in stack.api.task_states(run.dag_id, run.run_id).items()
+        if state == "failed"
+    }
+    return ended
+
+
+@pytest.fixture(scope="module")
+def runs(distributed: RunningStack) -> dict[str, DagRun]:
+    """A run of each pipeline that came to its end; the first two side by side."""
+    for dag in CONF:
+        distributed.api.await_dag(dag, seconds=120)
+    both = [trigger(distributed, dag) for dag in (CRYPTO, CHURN)]
+    made = {run.dag_id: succeeded(distributed, run) for run in both}
+    return {**made, DRIFT: succeeded(distributed, trigger(distributed, DRIFT))}
+
+
+def keys(stack: RunningStack, bucket: str, prefix: str = "") -> set[str]:
+    """Return what lies in a bucket."""
+    found = stack.services.store.client().list_objects_v2(Bucket=bucket, Prefix=prefix)
+    return {one["Key"] for one in found.get("Contents", [])}
+
+
+def test_both_workers_work(distributed: RunningStack, runs: dict[str, DagRun]) -> None:
+    """Steps that hand files to each other ran on both workers, Spark's on the one that takes their queue."""
+    done = {dag: tries(distributed, run) for dag, run in runs.items()}
+    assert {worker for made in done.values() for worker, _ in made.values()} == {"worker-1", "worker-2"}
+    spark = ("clean_raw_sources", "feature_engineering", "train_spark_model")
+    assert {done[CHURN][task][0] for task in spark} == {"worker-2"}
+
+
+def test_files_lie_in_the_bucket(distributed: RunningStack, runs: dict[str, DagRun]) -> None:
+    """What steps hand to each other is in the bucket, and so is what they logged."""
+    files = {
+        "churn/raw/PAYMENTS.csv",
+        "churn/payments_clean.parquet",
+        "churn/user_base.parquet",
+        "churn/churn_features.parquet",
+        "churn/reference_history.parquet",
+    }
+    assert files <= keys(distributed, "pipeline-files")
+    for run in runs.values():
+        begun = tries(distributed, run)
+        logs = keys(distributed, "airflow-logs", f"dag_id={run.dag_id}/")
+        assert len(logs) >= len(begun)
+        for task in begun:
+            assert "Done. Returned value was" in distributed.api.task_log(run.dag_id, run.run_id, task)
+
+
+def test_nothing_on_disk(distributed: RunningStack, runs: dict[str, DagRun]) -> None:
+    """No step left a file where another could find it: in the project, in a worker's directory, or in Airflow's own."""
+    project = distributed.dags_folder.parent
+    assert {path.name for path in project.iterdir()} == {"pipelines", "configs"}
+    for name in ("worker-1", "worker-2"):
+        assert left(workers(distributed).directory(name)) == []
+    assert left(distributed.home.scratch) == []
+
+
+def left(folder: Path) -> list[str]:
+    """Return the files below a folder of a worker's, but for its own settings and the caches of libraries."""
+    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    return [str(path) for path in files if path.parts[0] not in {*OWN, *CACHES}]
+
+
+@contextmanager
+def locked(stack: RunningStack, table: str) -> Iterator[Any]:
+    """Let nobody else touch a table for the block; yield a function that tells whether somebody waits for it."""
+    with stack.services.crypto.connect() as session, session.cursor() as cursor:
+        cursor.execute(f"BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+
+        def is_waited_for() -> bool:
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE relation = %s::regclass AND NOT granted", (table,))
+            return bool(cursor.fetchone()[0])
+
+        yield is_waited_for
+        cursor.execute("ROLLBACK")
+
+
+def rows(stack: RunningStack) -> int:
+    """Return how many rows the pipeline has loaded."""
+    with stack.services.crypto.connect() as session, session.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM prod.bt_crypto_events")
+        return int(cursor.fetchone()[0])
+
+
+def test_crypto_survives(distributed: RunningStack, runs: dict[str, DagRun]) -> None:
+    """A worker killed in the middle of the merge: its transaction leaves nothing, and the next try does it once."""
+    before = rows(distributed)
+    with locked(distributed, "prod.bt_crypto_events") as is_waited_for:
+        run = trigger(distributed, CRYPTO, minute=1, rows_per_day=300)
+        worker = await_running(distributed, run, "merge_to_prod")
+        await_that(is_waited_for)
+        kill_worker(distributed, worker)
+    succeeded(distributed, run)
+    assert tries(distributed, run)["merge_to_prod"][1] == 2
+    merged: Any = distributed.api.output(CRYPTO, run.run_id, "merge_to_prod")
+    assert merged["inserted"] > 0
+    assert rows(distributed) == before + merged["inserted"]
+
+
+def test_churn_survives(distributed: RunningStack, runs: dict[str, DagRun]) -> None:
+    """A worker killed while candidates are fitted: the next try trains anew, and one run and one version stand."""
+    client = MlflowClient(distributed.services.tracking.address)
+    found = client.get_experiment_by_name("churn_retention")
+    assert found is not None
+
+    def parents(run: DagRun) -> list[str]:
+        tags = f"tags.`airflow.run_id` = '{run.run_id}' AND tags.`airflow.task_id` = 'train_spark_model'"
+        listed = client.search_runs([found.experiment_id], tags)
+        return [one.info.status for one in listed if "mlflow.parentRunId" not in one.data.tags]
+
+    versions = len(client.search_model_versions("name = 'churn-model'"))
+    run = trigger(distributed, CHURN, minute=1)
+    worker = await_running(distributed, run, "train_spark_model")
+    await_that(lambda: parents(run) == ["RUNNING"], seconds=180)
+    kill_worker(distributed, worker)
+    succeeded(distributed, run)
+    assert tries(distributed, run)["train_spark_model"][1] == 2
+    assert parents(run) == ["FINISHED"]
+    assert len(client.search_model_versions("name = 'churn-model'")) == versions + 1
+    assert left(workers(distributed).directory(worker)) == []
+
+
+def test_drift_survives(distributed: RunningStack, runs: dict[str, DagRun]) -> None:
+    """A worker killed while the report is made: the next try makes it, and there is one."""
+    before = keys(distributed, "mlflow-artifacts", "drift-reports/")
+    run = trigger(distributed, DRIFT, minute=1)
+    worker = await_running(distributed, run, "run_drift_report")
+    kill_worker(distributed, worker)
+    succeeded(distributed, run)
+    assert tries(distributed, run)["run_drift_report"][1] == 2
+    assert keys(distributed, "mlflow-artifacts", "drift-reports/") == before
+    assert distributed.api.output(DRIFT, run.run_id, "run_drift_report")["s3_key"] in before
