@@ -57,5 +57,5 @@ test: .venv/.ready ## Run every test of the local profile (ARGS="-k merge")
 test-distributed: .venv/.ready-celery ## Run the pipelines on Celery workers, and kill some
 	@$(BIN)/pytest -m distributed $(ARGS)
 
-bench: .venv/.ready-bench ## Measure the factory and the tasks beside their rivals
+bench: .venv/.ready-bench .venv/.ready-celery ## Measure the factory and the tasks beside their rivals
 	@$(BIN)/python -m tests.benchmarks $(ARGS)

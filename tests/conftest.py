@@ -192,8 +192,10 @@ def stack(state: Path) -> Iterator[RunningStack]:
 
 
 @contextmanager
-def whole_stack(state: Path, profile: Profile, settings: Mapping[str, str], defaults: str) -> Iterator[RunningStack]:
-    """Bring the stack up for the block; `defaults` is the YAML of an environment of its own."""
+def whole_stack(
+    state: Path, profile: Profile, settings: Mapping[str, str], defaults: str, *services: str
+) -> Iterator[RunningStack]:
+    """Bring the stack, or some services, up for the block; `defaults` is the YAML of an environment of its own."""
     workspace = state / "workspace"
     for folder in ("pipelines", "configs"):
         shutil.copytree(REPOSITORY / folder, workspace / folder)
@@ -201,7 +203,7 @@ def whole_stack(state: Path, profile: Profile, settings: Mapping[str, str], defa
     environment |= {**settings, "TASKFLOW_ENVIRONMENT": "tests"}
     (workspace / "configs" / "environments" / "tests.yaml").write_text(defaults)
     try:
-        command_line(environment, "up", "--profile", profile)
+        command_line(environment, "up", "--profile", profile, *services)
         with pytest.MonkeyPatch.context() as variables:
             variables.setenv("TASKFLOW_PIPELINES", environment["TASKFLOW_PIPELINES"])
             services = existing(home)

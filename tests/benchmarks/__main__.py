@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-BENCHMARKS = ("parse", "processor", "quality", "crypto", "cleaning", "training", "features", "drift")
+BENCHMARKS = ("parse", "processor", "quality", "crypto", "cleaning", "training", "features", "drift", "throughput")
 
 
 def main(names: list[str]) -> None:
