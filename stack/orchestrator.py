@@ -169,6 +169,7 @@ class Airflow:
             "HOME": str(self.home.airflow),  # libraries keep caches there; the user's own may be read-only
             "AIRFLOW_HOME": str(self.home.airflow),
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.pipelines),
+            "AIRFLOW__DAG_PROCESSOR__DAG_IMPORTER_CONFIGS": '["factory.importer.YamlImporter"]',  # read by 3.4 only
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.address}/execution/",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{name}:{role}" for name, role in USERS.items()),
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.passwords_file),
