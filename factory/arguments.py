@@ -1,7 +1,7 @@
 """The arguments of Airflow's DAGs and tasks that a spec may set, and how each is written in YAML.
 
-The tables name every parameter of `airflow.sdk.DAG` and `BaseOperator` of Airflow 3.3; a test holds them against the
-signatures, so that none is dropped in silence. Airflow itself is not imported.
+The tables name every parameter of `airflow.sdk.DAG` and `BaseOperator` of Airflow 3.3 and 3.4; a test holds them
+against the signatures, so that none is dropped in silence. Airflow itself is not imported.
 """
 
 from __future__ import annotations
