@@ -55,9 +55,8 @@ def outline(python: str | Path, environment: dict[str, str]) -> dict[str, dict[s
 def test_bridge_passes(python_3_4: Path, environment: dict[str, str]) -> None:
     """Every test of the bridge passes there, of Airflow's arguments and of the DAGs; none is skipped."""
     options = ("-q", "--confcutdir", "tests/bridge", "-p", "no:cacheprovider")  # without the services of tests/conftest
-    slow = ("--deselect", "tests/factory/test_dag.py::test_serialized_bytes_are_stable")  # it starts Python four times
 
-    said = told([python_3_4, "-m", "pytest", *options, *slow, *TESTS], environment)
+    said = told([python_3_4, "-m", "pytest", *options, *TESTS], environment)
 
     assert " passed" in said
     assert "skipped" not in said, said
