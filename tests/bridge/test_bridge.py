@@ -38,6 +38,8 @@ UNUSED = (
     'line 6: nothing uses the param "idle" (refer to it as "{{ params.idle }}", or remove it)'
 )
 
+only_3_4 = pytest.mark.skipif(not find_spec("airflow.sdk.importers"), reason="Airflow 3.3 does not keep it")
+
 
 def bag(airflow: Airflow, path: Path | None = None) -> BundleDagBag:
     return BundleDagBag(dag_folder=str(path or airflow.specs), bundle_path=airflow.specs, bundle_name=BUNDLE)
@@ -136,9 +138,15 @@ def test_warnings_keep_dag(airflow: Airflow) -> None:
     )
 
 
-@pytest.mark.skipif(not find_spec("airflow.sdk.importers"), reason="Airflow 3.3 keeps no warning of an importer")
+@only_3_4
 def test_warnings_reach_ui(airflow: Airflow) -> None:
     """Airflow keeps the warnings for the DAG's page."""
     kept = airflow.rows("SELECT dag_id, warning_type, message FROM dag_warning")
 
     assert kept == [("hello", "taskflow:unused-param", UNUSED)]
+
+
+@only_3_4
+def test_code_is_known_as_yaml(airflow: Airflow) -> None:
+    """Airflow keeps the language of the code, by which the Code tab colours it."""
+    assert airflow.rows("SELECT DISTINCT language FROM dag_code") == [("yaml",)]
