@@ -148,5 +148,5 @@ def test_warnings_reach_ui(airflow: Airflow) -> None:
 
 @only_3_4
 def test_code_is_known_as_yaml(airflow: Airflow) -> None:
-    """Airflow keeps the language of the code, by which the Code tab colours it."""
+    """Airflow keeps the language of a DAG's code."""
     assert airflow.rows("SELECT DISTINCT language FROM dag_code") == [("yaml",)]
