@@ -86,7 +86,7 @@ class Airflow:
             return opened.execute(query).fetchall()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
     """One whose dag-processor has read every spec."""
     made = Airflow(tmp_path_factory.mktemp("airflow"))
