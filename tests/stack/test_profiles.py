@@ -17,8 +17,9 @@ from stack.workers import ENVIRONMENT, QUEUES
 
 
 @pytest.fixture
-def parts(tmp_path: Path) -> Stack:
-    """A distributed stack that nothing has started."""
+def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stack:
+    """A distributed stack that nothing has started; the dependency group that brings its broker may be missing."""
+    monkeypatch.setattr(broker, "program", lambda: Path("valkey-server"))
     ports = {wish.name: wish.usual for wish in wishes(Profile.DISTRIBUTED)}
     return Stack(Home(tmp_path), tmp_path, Credentials(), ports, Profile.DISTRIBUTED)
 
