@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
 from tasks.contract import MissingResource, PermanentError
@@ -124,6 +124,32 @@ def object_store(connection: str) -> S3Client:
     config = Config(connect_timeout=5, read_timeout=60, retries={"total_max_attempts": 3, "mode": "standard"})
     client: S3Client = AwsBaseHook(aws_conn_id=connection, client_type="s3", config=config).get_conn()
     return client
+
+
+@dataclass(frozen=True, slots=True)
+class StoreAccess:
+    """Where an object store is and how to log in, for another program than this one."""
+
+    endpoint: str | None
+    """None is AWS. Where there is one, buckets stand in the path of an address, as `object_store` writes them."""
+    region: str | None
+    access_key: str = field(repr=False)
+    secret_key: str = field(repr=False)
+    token: str | None = field(repr=False)
+    """There for the keys of a role, which end within hours."""
+
+
+def store_access(connection: str) -> StoreAccess:
+    """Return what an Airflow connection of type aws says; Airflow hides the secrets of it in logs."""
+    from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+
+    airflow_connection(connection, "aws")
+    hook = AwsBaseHook(aws_conn_id=connection, client_type="s3")
+    keys = hook.get_credentials() if hook.get_session().get_credentials() else None
+    if keys is None or keys.access_key is None or keys.secret_key is None:
+        raise PermanentError(f"connection {connection!r} has no keys; correct it in the UI under Admin > Connections")
+    endpoint = hook.conn_config.get_service_endpoint_url("s3")
+    return StoreAccess(endpoint, hook.region_name, keys.access_key, keys.secret_key, keys.token)
 
 
 @contextmanager

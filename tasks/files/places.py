@@ -1,7 +1,8 @@
 """The files that steps hand to each other: read and written whole, in a folder or in a bucket.
 
-Knows where they lie and how one is put in its place at once; knows nothing of what is in them. A reader sees the old
-file or the new one, never a part: a folder gets it by a rename, a bucket by the end of an upload.
+Knows where they lie and how one is put in its place at once; knows nothing of what is in them, nor how Spark's
+executors reach them (`tasks.spark.reach`). A reader sees the old file or the new one, never a part: a folder gets it by
+a rename, a bucket by the end of an upload.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from mimetypes import guess_type
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal, Protocol
 
 from pydantic import Field
 
 from tasks.connections import bucket_errors, object_store
 from tasks.contract import Bucket, ConnectionId, DataFile, MissingResource, Model, PermanentError, Run
+from tasks.files.ranges import opened
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -35,11 +37,16 @@ class InFolder(Model):
 
 
 class InBucket(Model):
-    """A bucket of an object store; the keys begin with `prefix`."""
+    """A bucket of an object store; the keys begin with `prefix`.
+
+    `spark` says how Spark's executors reach it: `copy`, on a disk that the driver shares with them, to which the step
+    copies what it reads; or `s3a`, themselves, where Spark has the jars for it (docs/shapes.md).
+    """
 
     connection: ConnectionId
     bucket: Bucket
     prefix: DataFile | None = None
+    spark: Literal["copy", "s3a"] = "copy"
 
 
 Files = InFolder | InBucket
@@ -74,8 +81,13 @@ class Place(Protocol):
 def place_of(files: Files, run: Run) -> Place:
     """Return the place that a step's `files` names."""
     if isinstance(files, InBucket):
-        return BucketPlace(files.connection, files.bucket, files.prefix or "", object_store(files.connection))
+        return bucket_place(files, run)
     return FolderPlace((run.configs.parent / files.folder).absolute(), run)
+
+
+def bucket_place(files: InBucket, run: Run) -> BucketPlace:
+    """Return the place in a bucket."""
+    return BucketPlace(files.connection, files.bucket, files.prefix or "", object_store(files.connection), run)
 
 
 def missing(path: str, place: Place) -> MissingResource:
@@ -128,8 +140,13 @@ class FolderPlace:
 
     def _scratch(self, path: str) -> Path:
         """Return a folder of this task's own: on the same disk, since a rename is whole only there."""
-        owner = (self.run.dag_id, self.run.run_id, self.run.task_id, str(self.run.map_index), path)
-        return self.root / _SCRATCH / hashlib.sha256("\0".join(owner).encode()).hexdigest()[:16]
+        return self.root / _SCRATCH / _owner(self.run, path)
+
+
+def _owner(run: Run, path: str) -> str:
+    """Return a name that only this task has for this path, and has again when it is tried again."""
+    owner = (run.dag_id, run.run_id, run.task_id, str(run.map_index), path)
+    return hashlib.sha256("\0".join(owner).encode()).hexdigest()[:16]
 
 
 def _sync(file: Path) -> None:
@@ -146,15 +163,16 @@ class BucketPlace:
     bucket: str
     prefix: str
     client: S3Client
+    run: Run
 
     def address(self, path: str) -> str:
-        return f"s3://{self.bucket}/{self._key(path)}"
+        return f"s3://{self.bucket}/{self.key(path)}"
 
     def exists(self, path: str) -> bool:
-        return self._key(path) in self._keys(self._key(path))
+        return self.key(path) in self._keys(self.key(path))
 
     def names(self, folder: str) -> list[str]:
-        below = f"{self._key(folder)}/"
+        below = f"{self.key(folder)}/"
         names = (key.removeprefix(below) for key in self._keys(below))
         return sorted(name for name in names if name and "/" not in name)
 
@@ -165,7 +183,7 @@ class BucketPlace:
         with tempfile.TemporaryDirectory(prefix="taskflow-") as folder:
             copy = Path(folder) / Path(path).name
             with bucket_errors(self.connection, self.bucket):
-                self.client.download_file(self.bucket, self._key(path), str(copy))
+                self.client.download_file(self.bucket, self.key(path), str(copy))
             yield copy
 
     @contextmanager
@@ -175,13 +193,49 @@ class BucketPlace:
             yield made
             kind = guess_type(path)[0] or "application/octet-stream"
             with bucket_errors(self.connection, self.bucket):
-                self.client.upload_file(str(made), self.bucket, self._key(path), ExtraArgs={"ContentType": kind})
+                self.client.upload_file(str(made), self.bucket, self.key(path), ExtraArgs={"ContentType": kind})
 
     def remove(self, path: str) -> None:
-        with bucket_errors(self.connection, self.bucket):
-            self.client.delete_object(Bucket=self.bucket, Key=self._key(path))
+        self._delete(self.key(path))
 
-    def _key(self, path: str) -> str:
+    @contextmanager
+    def open(self, path: str) -> Iterator[BinaryIO]:
+        """Give the bytes of `path`; only those that are read are fetched. Raises MissingResource."""
+        if not self.exists(path):
+            raise missing(path, self)
+        with bucket_errors(self.connection, self.bucket), opened(self.client, self.bucket, self.key(path)) as file:
+            yield file
+
+    @contextmanager
+    def scratch(self, path: str) -> Iterator[str]:
+        """Give a prefix of keys of this task's own, ending in a slash: empty, and emptied at the end of the block."""
+        below = f"{self.key(_SCRATCH)}/{_owner(self.run, path)}/"
+        try:
+            self._empty(below)  # what an attempt that was killed left behind
+            yield below
+        finally:
+            self._empty(below)
+
+    @contextmanager
+    def copies(self, prefix: str) -> Iterator[Path]:
+        """Give a local folder with copies of the objects right below `prefix`, which ends in a slash."""
+        with tempfile.TemporaryDirectory(prefix="taskflow-") as folder:
+            for key in self._keys(prefix):
+                if (name := key.removeprefix(prefix)) and "/" not in name:
+                    with bucket_errors(self.connection, self.bucket):
+                        self.client.download_file(self.bucket, key, f"{folder}/{name}")
+            yield Path(folder)
+
+    def _empty(self, prefix: str) -> None:
+        for key in self._keys(prefix):
+            self._delete(key)
+
+    def _delete(self, key: str) -> None:
+        with bucket_errors(self.connection, self.bucket):
+            self.client.delete_object(Bucket=self.bucket, Key=key)
+
+    def key(self, path: str) -> str:
+        """Return the key of `path` in the bucket."""
         return "/".join(part for part in (self.prefix, path) if part)
 
     def _keys(self, start: str) -> set[str]:

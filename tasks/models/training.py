@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from tasks.contract import ConnectionId, DataColumn, DataFile, Link, Output, Run, reusable
-from tasks.files.places import Files, place_of
+from tasks.files.places import Files
 from tasks.models.classifiers import Candidate, Classifier, estimator
 from tasks.models.explanations import explained
 from tasks.models.plots import draw
@@ -47,6 +47,7 @@ from tasks.models.recording import HOLDOUT, RESULT, Dataset, Recorder, recorder
 from tasks.models.scoring import Scores, Threshold, score_candidates
 from tasks.models.tracking import ExperimentName, run_page, tracking, tracking_errors
 from tasks.spark.parquet import read_frame
+from tasks.spark.reach import reach_of
 from tasks.spark.session import spark_session
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def train_classifier(
     """
     layout = Layout(data, key, label, features, holdout, seed)
     job = Job(layout, classifier.candidates(), threshold, parallelism, run)
-    client, place = tracking(mlflow), place_of(files, run)
+    client, reach = tracking(mlflow), reach_of(files, run)
     with tracking_errors(mlflow):
         client.search_experiments(max_results=1)  # MLflow refuses before Spark has worked for minutes, not after
 
@@ -156,8 +157,8 @@ def train_classifier(
         page = run_page(mlflow, result["run_id"], records.experiment)
         return Training(**result, experiment=experiment, run_page=page)
 
-    with ExitStack() as open_files, spark_session(spark, run) as session:
-        frame = read_frame(session, place, data, open_files)
+    with ExitStack() as open_files, spark_session(spark, run, files) as session:
+        frame = read_frame(session, reach, data, open_files)
         with prepared(frame, job) as rows, tracking_errors(mlflow):
             made_from = {"spark": [layout, classifier, threshold], "data": rows.profile.digest}
             records = recorder(client, experiment, run, _fingerprint(made_from))
@@ -166,7 +167,7 @@ def train_classifier(
                 return _training(json.loads(before.data.tags[RESULT]))
             records.clear()
             schema = {field.name: field.dataType.simpleString() for field in frame.schema.fields}
-            dataset = Dataset(data, rows.profile.digest, place.address(data), schema, rows.profile.rows)
+            dataset = Dataset(data, rows.profile.digest, reach.place.address(data), schema, rows.profile.rows)
             return _training(_recorded(rows, job, records, dataset))
 
 

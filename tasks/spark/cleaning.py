@@ -10,19 +10,19 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Self
 
 from pydantic import Field, model_validator
 
 from tasks.contract import Column, ConnectionId, DataFile, DataRejected, Link, Model, Output, Run, SqlFile, reusable
-from tasks.files.places import Files, Place, place_of
+from tasks.files.places import Files
 from tasks.spark.cleaning_report import Dropped, Sifted, as_json, rejection, table
 from tasks.spark.csv_columns import CsvColumn, Rule, converted, given, name_of, rules, wrong_type
 from tasks.spark.csv_files import check_end, header_problems, read_header
-from tasks.spark.parquet import join_parts, write_parts
+from tasks.spark.parquet import join_written, write_parts
+from tasks.spark.reach import Draft, Parts, Reach, reach_of
 from tasks.spark.session import spark_errors, spark_session
 from tasks.sql_files import sql_text
 
@@ -106,19 +106,19 @@ def clean_csv(
     row is left, or where a source loses more than the share `max_dropped`; the report is then written nevertheless,
     and every output is left as it was. All outputs are made before the first takes its place.
     """
-    place, started = place_of(files, run), monotonic()
+    reach, started = reach_of(files, run), monotonic()
     queries = _queries(outputs, sources, run)
     with ExitStack() as opened:
-        plans = _plans(sources, place, opened)
-        session = opened.enter_context(spark_session(connection, run))
-        made = opened.enter_context(_Outputs(place, outputs))
-        sifted = [_sifted(session, plan, made.scratch / plan.name) for plan in plans]
+        plans = _plans(sources, reach, opened)
+        session = opened.enter_context(spark_session(connection, run, files))
+        made = opened.enter_context(_Outputs(reach, outputs))
+        sifted = [_sifted(session, plan, made.source(plan.name)) for plan in plans]
         run.log.info(table(sifted))
         problems = rejection(sifted, max_dropped)
         rows = {} if problems else made.write(session, sifted, queries)
-        with place.write(report) as file:
+        with reach.place.write(report) as file:
             file.write_bytes(as_json(sifted, rows, run, max_dropped))
-        cleaned = _cleaned(sifted, rows, place.address(report))
+        cleaned = _cleaned(sifted, rows, reach.place.address(report))
         if problems:
             raise DataRejected("\n".join([*problems, f"Nothing was written; see {cleaned.report}"]), cleaned)
     run.log.info("%s in %.1f s", ", ".join(f"{path}: {n:,} rows" for path, n in rows.items()), monotonic() - started)
@@ -150,29 +150,37 @@ class _Plan:
 
     name: str
     source: CsvSource
-    file: Path
+    address: str
+    """Where Spark reads it."""
     header: list[str]
 
 
-def _plans(sources: Mapping[str, CsvSource], place: Place, opened: ExitStack) -> list[_Plan]:
+def _plans(sources: Mapping[str, CsvSource], reach: Reach, opened: ExitStack) -> list[_Plan]:
     """Look at every file before any is read; raise DataRejected with all that is wrong."""
     plans, problems = [], list[str]()
     for name, source in sources.items():
-        file = opened.enter_context(place.read(source.file))
-        try:
-            header = read_header(file, source.separator)
-            found = list(
-                header_problems(header, source.columns, source.separator, closed=not source.ignore_other_columns)
-            )
-            if not found:
-                check_end(file, source.separator, len(header))
-            plans.append(_Plan(name, source, file, header))
-        except ValueError as error:
-            found = [str(error)]
-        problems += [f"{name}: {place.address(source.file)} {problem}" for problem in found]
+        found = opened.enter_context(reach.read(source.file))
+        with found.open() as file:
+            header, faults = _faults(file, source)
+        plans.append(_Plan(name, source, found.address, header))
+        problems += [f"{name}: {reach.place.address(source.file)} {fault}" for fault in faults]
     if problems:
         raise DataRejected("\n".join(problems))
     return plans
+
+
+def _faults(file: BinaryIO, source: CsvSource) -> tuple[list[str], list[str]]:
+    """Return a file's header, and what is wrong with the file."""
+    header = list[str]()
+    try:
+        header = read_header(file, source.separator)
+        closed = not source.ignore_other_columns
+        if faults := list(header_problems(header, source.columns, source.separator, closed=closed)):
+            return header, faults
+        check_end(file, source.separator, len(header))
+    except ValueError as error:
+        return header, [str(error)]
+    return header, []
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,17 +217,17 @@ class _Check:
         return sql.col(_DROP).isNull() & (sql.col(self.problem) == self.number)
 
 
-def _sifted(session: SparkSession, plan: _Plan, folder: Path) -> Sifted:
-    """Read a source once: write the rows that are kept as parts in `folder`, and count the others."""
+def _sifted(session: SparkSession, plan: _Plan, parts: Parts) -> Sifted:
+    """Read a source once: write the rows that are kept as `parts`, and count the others."""
     from pyspark.sql import Observation
 
     with spark_errors(f"{plan.name} ({plan.source.file})"):
         frame, checks = _judged(_raw(session, plan), plan)
         counted = Observation(plan.name)
         kept = _kept(frame.observe(counted, *_counts(checks, plan)), checks, plan)
-        rows = write_parts(kept, folder)
-        session.read.schema(kept.schema).parquet(folder.as_uri()).createOrReplaceTempView(plan.name)
-    return _tally(plan, checks, counted, rows, folder)
+        rows = write_parts(kept, parts)
+        session.read.schema(kept.schema).parquet(parts.address).createOrReplaceTempView(plan.name)
+    return _tally(plan, checks, counted, rows, parts)
 
 
 def _raw(session: SparkSession, plan: _Plan) -> DataFrame:
@@ -228,7 +236,7 @@ def _raw(session: SparkSession, plan: _Plan) -> DataFrame:
 
     schema = ", ".join([f"t{place} STRING" for place in range(len(plan.header))] + [f"{_BROKEN} STRING"])
     frame = session.read.csv(
-        plan.file.as_uri(),
+        plan.address,
         schema=schema,
         header=True,
         sep=plan.source.separator,
@@ -298,7 +306,7 @@ def _value(place: int, forgiving: Collection[str]) -> Expression:
     return sql.when(sql.isnull(f"p{place}"), value) if f"p{place}" in forgiving else value
 
 
-def _tally(plan: _Plan, checks: list[_Check], counted: Observation, rows: int, folder: Path) -> Sifted:
+def _tally(plan: _Plan, checks: list[_Check], counted: Observation, rows: int, parts: Parts) -> Sifted:
     found: dict[str, Any] = counted.get
     broken = f"not {len(plan.header)} fields"
     tallies = [Dropped("", broken, found["rows_0"], _examples(found, 0), drops=True)]
@@ -316,7 +324,7 @@ def _tally(plan: _Plan, checks: list[_Check], counted: Observation, rows: int, f
         kept=rows,
         tallies=tuple(one for one in tallies if one.rows),
         hollow=tuple(_hollow(plan, tallies, found)),
-        folder=folder,
+        parts=parts,
     )
 
 
@@ -339,14 +347,14 @@ def _examples(found: Mapping[str, Any], number: int) -> tuple[str, ...]:
 class _Outputs:
     """The outputs while they are made: all take their places when the block ends, or none does."""
 
-    def __init__(self, place: Place, outputs: Mapping[str, FromSource | FromSql]) -> None:
-        self._place = place
+    def __init__(self, reach: Reach, outputs: Mapping[str, FromSource | FromSql]) -> None:
+        self._reach = reach
         self._outputs = outputs
         self._opened = ExitStack()
-        self._made: dict[str, Path] = {}
+        self._made: dict[str, Draft] = {}
 
     def __enter__(self) -> Self:
-        self._made = {path: self._opened.enter_context(self._place.write(path)) for path in self._outputs}
+        self._made = {path: self._opened.enter_context(self._reach.write(path)) for path in self._outputs}
         return self
 
     def __exit__(
@@ -354,21 +362,20 @@ class _Outputs:
     ) -> bool | None:
         return self._opened.__exit__(kind, error, traceback)
 
-    @property
-    def scratch(self) -> Path:
-        """A private folder that Spark's executors see as they see the outputs."""
-        return next(iter(self._made.values())).parent / "sources"
+    def source(self, name: str) -> Parts:
+        """Return a private place for the rows of a source, which Spark reaches as it does those of the outputs."""
+        return next(iter(self._made.values())).parts(f"source-{name}")
 
     def write(self, session: SparkSession, sifted: list[Sifted], queries: Mapping[str, str]) -> dict[str, int]:
         """Make every output; return the rows of each."""
         sources, rows = {one.name: one for one in sifted}, {}
         for path, output in self._outputs.items():
-            file = self._made[path]
+            draft = self._made[path]
             if isinstance(output, FromSource):
-                join_parts(sources[output.source].folder, file)
-                rows[path] = sources[output.source].kept
+                parts, rows[path] = sources[output.source].parts, sources[output.source].kept
             else:
+                parts = draft.parts("parts")
                 with spark_errors(f"configs/sql/{output.sql}"):
-                    rows[path] = write_parts(session.sql(queries[output.sql]), file.with_name("parts"))
-                join_parts(file.with_name("parts"), file)
+                    rows[path] = write_parts(session.sql(queries[output.sql]), parts)
+            join_written(parts, draft.file, rows[path])
         return rows

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from tasks.contract import Run
+from tasks.spark.reach import Parts
 
 _SHOWN = 3
 
@@ -47,8 +47,8 @@ class Sifted:
     tallies: tuple[Dropped, ...]
     hollow: tuple[str, ...]
     """Columns that cannot be used at all, and why."""
-    folder: Path
-    """Where the rows are that were kept, in parts."""
+    parts: Parts
+    """Where the rows are that were kept."""
 
     @property
     def dropped(self) -> float:

@@ -1,6 +1,7 @@
 """A CSV file before anybody reads its rows: its header, and whether its end is there.
 
-Knows the text of the file; knows nothing of types, and starts no Spark: what is wrong here is told of at once.
+Knows the text of the file; knows nothing of types, and starts no Spark: what is wrong here is told of at once. Of a
+sound file only the first and the last bytes are read: they may have to be fetched.
 """
 
 from __future__ import annotations
@@ -10,18 +11,18 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from difflib import get_close_matches
-from pathlib import Path
+from typing import BinaryIO
 
 _LONGEST_LINE = 1 << 20
 _SEPARATORS = ",;|\t"
 
 
-def read_header(file: Path, separator: str) -> list[str]:
+def read_header(file: BinaryIO, separator: str) -> list[str]:
     """Return the names in the first line; raise ValueError for a file that has none."""
-    with file.open("rb") as opened:
-        first = opened.readline(_LONGEST_LINE)
-        if not first.strip(b"\xef\xbb\xbf\r\n\t "):
-            raise ValueError("is empty" if not opened.read(1) else "has no header: its first line is empty")
+    file.seek(0)
+    first = file.readline(_LONGEST_LINE)
+    if not first.strip(b"\xef\xbb\xbf\r\n\t "):
+        raise ValueError("is empty" if not file.read(1) else "has no header: its first line is empty")
     try:
         (names,) = csv.reader([first.decode("utf-8-sig")], delimiter=separator, strict=True)
     except UnicodeDecodeError as error:
@@ -51,7 +52,7 @@ def _other_separator(names: Sequence[str], separator: str) -> str:
     return f"is it separated by {likely[0]!r}? Then set `separator`; " if likely else ""
 
 
-def check_end(file: Path, separator: str, fields: int) -> None:
+def check_end(file: BinaryIO, separator: str, fields: int) -> None:
     """Raise ValueError where the file holds no row, or ends in the middle of one."""
     last = _last_line(file)
     if last is None:
@@ -76,22 +77,21 @@ def _cut(last: bytes, separator: str, fields: int) -> str | None:
     return f"after {len(found)} of {fields} fields" if len(found) < fields else None
 
 
-def _last_line(file: Path) -> bytes | None:
+def _last_line(file: BinaryIO) -> bytes | None:
     """Return the last line that is not empty; None where that is the header."""
-    with file.open("rb") as opened:
-        size = opened.seek(0, os.SEEK_END)
-        opened.seek(max(size - _LONGEST_LINE, 0))
-        lines = opened.read().splitlines()
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(size - _LONGEST_LINE, 0))
+    lines = file.read().splitlines()
     there = [place for place, line in enumerate(lines) if line.strip()]
     return lines[there[-1]] if there and (there[-1] > 0 or size > _LONGEST_LINE) else None
 
 
-def _lines(file: Path) -> int:
+def _lines(file: BinaryIO) -> int:
     """Return the number of the last line that is not empty."""
     count, ends, tail = 0, 0, b""
-    with file.open("rb") as opened:
-        while block := opened.read(_LONGEST_LINE):
-            count += block.count(b"\n")
-            tail = (tail + block)[-_LONGEST_LINE:]
+    file.seek(0)
+    while block := file.read(_LONGEST_LINE):
+        count += block.count(b"\n")
+        tail = (tail + block)[-_LONGEST_LINE:]
     ends = len(tail) - len(tail.rstrip(b"\r\n"))
     return count - tail[len(tail) - ends :].count(b"\n") + 1

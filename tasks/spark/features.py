@@ -29,8 +29,9 @@ from tasks.contract import (
     SqlFile,
     reusable,
 )
-from tasks.files.places import Files, place_of
-from tasks.spark.parquet import join_parts, read_frame, write_parts
+from tasks.files.places import Files
+from tasks.spark.parquet import join_written, read_frame, write_parts
+from tasks.spark.reach import reach_of
 from tasks.spark.session import spark_errors, spark_session
 from tasks.sql_files import sql_text
 
@@ -85,18 +86,18 @@ def build_table(
     text = sql_text(sql, run)
     bound = {name: _typed(value) for name, value in (values or {}).items()}
     _check_parameters(sql, text, bound)
-    place, started = place_of(files, run), monotonic()
-    with spark_session(connection, run) as session, ExitStack() as opened:
+    reach, started = reach_of(files, run), monotonic()
+    with spark_session(connection, run, files) as session, ExitStack() as opened:
         for name, path in inputs.items():
-            with spark_errors(place.address(path)):
-                read_frame(session, place, path, opened).createOrReplaceTempView(name)
-        with spark_errors(f"configs/sql/{sql}"), place.write(output) as file:
-            frame = _query(session, sql, text, bound, keys)
-            rows = write_parts(frame.sortWithinPartitions(*keys), file.with_name("parts"))
-            join_parts(file.with_name("parts"), file, keys)
-            _check(file, sql, keys)
+            with spark_errors(reach.place.address(path)):
+                read_frame(session, reach, path, opened).createOrReplaceTempView(name)
+        with spark_errors(f"configs/sql/{sql}"), reach.write(output) as draft:
+            frame, parts = _query(session, sql, text, bound, keys), draft.parts("parts")
+            rows = write_parts(frame.sortWithinPartitions(*keys), parts)
+            join_written(parts, draft.file, rows, keys)
+            _check(draft.file, sql, keys)
     run.log.info("%s: %s rows of %s columns in %.1f s", output, f"{rows:,}", len(frame.columns), monotonic() - started)
-    return Built(rows=rows, columns=len(frame.columns), path=place.address(output))
+    return Built(rows=rows, columns=len(frame.columns), path=reach.place.address(output))
 
 
 def _typed(value: Value) -> Value:

@@ -9,7 +9,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.connections import TransientError
 from tasks.contract import PermanentError
+from tasks.spark.session import SHARE_DISK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,21 +22,21 @@ if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
     from pyspark.sql import DataFrame, SparkSession
 
-    from tasks.files.places import Place
+    from tasks.spark.reach import Parts, Reach
 
 _GROUP_ROWS = 131_072
 """Rows of a row group: what is in memory at once. Always the same, so that the same rows make the same bytes."""
 
 
-def read_frame(session: SparkSession, place: Place, path: str, stack: ExitStack) -> DataFrame:
-    """Return the table of a Parquet file of `place`; it can be read until `stack` is closed.
+def read_frame(session: SparkSession, reach: Reach, path: str, stack: ExitStack) -> DataFrame:
+    """Return the table of a Parquet file; it can be read until `stack` is closed.
 
     Raises MissingResource where there is no such file.
     """
-    return session.read.parquet(stack.enter_context(place.read(path)).as_uri())
+    return session.read.parquet(stack.enter_context(reach.read(path)).address)
 
 
-def write_parts(frame: DataFrame, folder: Path) -> int:
+def write_parts(frame: DataFrame, parts: Parts) -> int:
     """Write a table as the Parquet files of a new folder, in parallel; return its rows.
 
     Raises PermanentError where the executors wrote what is not to be seen from here.
@@ -43,19 +45,28 @@ def write_parts(frame: DataFrame, folder: Path) -> int:
     from pyspark.sql import functions as sql
 
     written = Observation("written")
-    frame.observe(written, sql.count(sql.lit(1)).alias("rows")).write.parquet(folder.as_uri(), compression="snappy")
-    check_parts(folder, int(written.get["rows"]))
-    return int(written.get["rows"])
+    frame.observe(written, sql.count(sql.lit(1)).alias("rows")).write.parquet(parts.address, compression="snappy")
+    rows = int(written.get["rows"])
+    if parts.shared:  # from a bucket they are brought once, when they are joined
+        with parts.seen() as folder:
+            check_parts(parts, folder, rows)
+    return rows
 
 
-def check_parts(folder: Path, written: int) -> None:
-    """Raise PermanentError unless the parts that are to be seen in `folder` hold as many rows as were written."""
-    parts = _parts(folder)
-    seen = sum(_rows(part) for part in parts)
-    if seen != written or not parts:
-        problem = f"Spark's executors wrote {written:,} rows to {folder}, where the driver sees {seen:,}"
-        remedy = "let the driver and the executors share that disk, or use a Spark on one machine"
-        raise PermanentError(f"{problem}; {remedy}")
+def check_parts(parts: Parts, folder: Path, written: int) -> None:
+    """Raise an error unless what the driver sees in `folder` are as many rows as were written."""
+    found = _parts(folder)
+    seen = sum(_rows(part) for part in found)
+    if seen != written or not found:
+        problem = f"Spark's executors wrote {written:,} rows to {parts.address}, where the driver sees {seen:,}"
+        raise PermanentError(f"{problem}; {SHARE_DISK}") if parts.shared else TransientError("parts", problem)
+
+
+def join_written(parts: Parts, file: Path, rows: int, keys: Sequence[str] = ()) -> None:
+    """Make one file of parts that were written with so many rows, as `join_parts` does."""
+    with parts.seen() as folder:
+        check_parts(parts, folder, rows)
+        join_parts(folder, file, keys)
 
 
 def join_parts(folder: Path, file: Path, keys: Sequence[str] = ()) -> None:

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from tasks.connections import TransientError, airflow_connection
 from tasks.contract import PermanentError
+from tasks.files.places import InBucket
+from tasks.spark.s3a import NO_S3A, let_open
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from tasks.contract import Run
+    from tasks.files.places import Files
 
 Setting = bool | float | int | str | None
 """A value that Spark's configuration takes."""
@@ -75,6 +78,10 @@ _CLUSTER_SETTINGS: dict[str, Setting] = {
 _LOOPBACK_SETTINGS: dict[str, Setting] = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
 
 _REMEDY_JAVA = "Spark needs Java 17 or 21: set JAVA_HOME for the workers (`make up` brings a Java of its own)"
+SHARE_DISK = (
+    "let the driver and the executors share that disk, use a Spark on one machine, or a bucket with `spark: s3a`"
+)
+"""What to do where the driver and the executors do not see the same files."""
 _PLAN = re.compile(r"(?:;\n|\n== |JVM stacktrace:).*", re.DOTALL)
 _ADVICE = re.compile(r" (?:Verify the spelling|If necessary set).*?(?=SQLSTATE|$)")
 """What Spark advises that does not fit here: its settings are ours, and a search path says nothing of a view."""
@@ -82,6 +89,10 @@ _LOST = re.compile(
     r"ExecutorLostFailure|Master removed our application|All masters are unresponsive|SparkContext was shut down"
     r"|stopped SparkContext|FetchFailed|No space left on device|Checkpoint block|Connection reset|RpcTimeoutException"
 )
+_UNSEEN = re.compile(r"(?:java\.io\.FileNotFoundException: File |Encountered error while reading file )(file:\S+)")
+"""A file of the driver's that an executor did not find."""
+_SECRET = re.compile(r"secret|password|token|access[.]?key", re.IGNORECASE)
+"""Spark's own `spark.redaction.regex`: what its pages and logs do not show."""
 _FULL = re.compile(r"OutOfMemoryError: .*|UNABLE_TO_ACQUIRE_MEMORY.*")
 
 
@@ -114,8 +125,10 @@ class Master:
 
 
 @contextmanager
-def spark_session(connection: str, run: Run) -> Iterator[SparkSession]:
+def spark_session(connection: str, run: Run, files: Files | None = None) -> Iterator[SparkSession]:
     """Open a Spark session for the block, named `<dag_id>.<task_id>`; it is stopped however the block ends.
+
+    It opens s3a:// addresses where `files` says that Spark reads and writes the bucket itself.
 
     The connection is of type spark: its host is `local[*]`, or `spark://host` with a port; `conf` in its extra holds
     settings of Spark, which go before those of this module. Errors of Spark in the block are translated as
@@ -134,6 +147,8 @@ def spark_session(connection: str, run: Run) -> Iterator[SparkSession]:
         try:
             if not master.local:
                 _await_executor(session, master)
+            if isinstance(files, InBucket) and files.spark == "s3a":
+                let_open(session, files)
             yield session
         finally:
             _stop(session)
@@ -167,6 +182,11 @@ def _raise_translated(error: Exception, what: str) -> NoReturn:
         raise TransientError(what, "the JVM of the driver ended; the log above may say why") from error
     if _LOST.search(text):
         raise TransientError(what, _short(text) if isinstance(error, PySparkException) else _cause(text)) from None
+    if unseen := _UNSEEN.search(text):
+        raise PermanentError(f"{what}: Spark's executors do not see {unseen[1]}; {SHARE_DISK}") from None
+    if NO_S3A in text:
+        remedy = "give them the jars that the driver has (docs/shapes.md), or write `spark: copy` in `files`"
+        raise PermanentError(f"{what}: Spark's executors cannot open s3a://, without {NO_S3A}; {remedy}") from None
     if isinstance(error, PySparkException):
         raise PermanentError(f"{what}: {_short(text)}{_fragment(error)}") from error
     raise PermanentError(f"{what}: {_cause(text)}") from None  # its text is the JVM's stack trace
@@ -238,9 +258,10 @@ def _started(master: Master, settings: Mapping[str, Setting], name: str) -> Spar
 
     if master.loopback:
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")  # the only place where the JVM's web page looks
-    builder = SparkSession.builder.master(master.url).appName(name)
+    named = {**settings, "spark.master": master.url, "spark.app.name": name}
     try:
-        session: SparkSession = builder.config(map=dict(settings)).getOrCreate()
+        _launch(named)
+        session: SparkSession = SparkSession.builder.config(map=named).getOrCreate()
     except Py4JJavaError as error:
         if "stopped SparkContext" not in str(error):
             raise
@@ -251,6 +272,18 @@ def _started(master: Master, settings: Mapping[str, Setting], name: str) -> Spar
             raise
         raise PermanentError(f"Java did not start Spark ({_java_version()}); {_REMEDY_JAVA}") from error
     return session
+
+
+def _launch(settings: Mapping[str, Setting]) -> None:
+    """Start the JVM without the secrets among the settings: a builder would put each of them on its command line.
+
+    They join the others when the context is made, in the JVM that runs.
+    """
+    from pyspark import SparkConf, SparkContext
+    from pyspark.sql.utils import to_str
+
+    told = [(name, to_str(value) or "") for name, value in settings.items() if not _SECRET.search(name)]
+    SparkContext._ensure_initialized(conf=SparkConf(loadDefaults=False).setAll(told))  # noqa: SLF001
 
 
 def _stop(session: SparkSession) -> None:

@@ -16,7 +16,8 @@ from pyspark.sql import DataFrame, SparkSession
 from stack.objects import ObjectStore
 from tasks.contract import MissingResource, PermanentError, Run
 from tasks.files.places import InBucket, InFolder, Place, place_of
-from tasks.spark.parquet import check_parts, join_parts, read_frame, write_parts
+from tasks.spark.parquet import check_parts, join_parts, join_written, read_frame, write_parts
+from tasks.spark.reach import ByDisk, shared_parts
 from tasks.spark.session import spark_session
 
 ROWS = 300_000
@@ -41,10 +42,10 @@ def digest(file: str) -> str:
 
 def write_frame(frame: DataFrame, place: Place, path: str) -> int:
     """Write a table as the tasks do: in parts, then as one file that takes its place; return its rows."""
-    with place.write(path) as file:
-        parts = file.with_name("parts")
+    with ByDisk(place).write(path) as draft:
+        parts = draft.parts("parts")
         rows = write_parts(frame, parts)
-        join_parts(parts, file)
+        join_written(parts, draft.file, rows)
         return rows
 
 
@@ -87,17 +88,17 @@ def test_bucket_holds_tables(session: SparkSession, object_store: ObjectStore, r
     place = place_of(files, replace(run, task_id="other"))
     assert write_frame(session.range(10), place, "a.parquet") == 10
     with ExitStack() as opened:
-        assert read_frame(session, place, "a.parquet", opened).agg({"id": "sum"}).first()[0] == 45
+        assert read_frame(session, ByDisk(place), "a.parquet", opened).agg({"id": "sum"}).first()[0] == 45
     with ExitStack() as opened, pytest.raises(MissingResource, match=r"file 'b.parquet' does not exist in s3://ge-"):
-        read_frame(session, place, "b.parquet", opened)
+        read_frame(session, ByDisk(place), "b.parquet", opened)
 
 
 def test_unseen_parts_are_refused(session: SparkSession, tmp_path: Path) -> None:
     """Rows that executors wrote to a disk of their own are missed, not forgotten."""
-    write_parts(session.range(10), tmp_path / "parts")
+    write_parts(session.range(10), shared_parts(tmp_path / "parts"))
     next((tmp_path / "parts").glob("part-*")).unlink()
     with pytest.raises(PermanentError, match=r"executors wrote 10 rows to .*/parts, where the driver sees 5; let the"):
-        check_parts(tmp_path / "parts", 10)
+        check_parts(shared_parts(tmp_path / "parts"), tmp_path / "parts", 10)
 
 
 def test_sorted_parts_are_merged(session: SparkSession, tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_sorted_parts_are_merged(session: SparkSession, tmp_path: Path) -> None:
     digests = set[str]()
     for spread in (rows.repartition(7, "n"), rows.repartition(3, "name"), rows.coalesce(1)):
         folder = tmp_path / f"parts-{len(list(tmp_path.iterdir()))}"
-        write_parts(spread.sortWithinPartitions("name", "n"), folder)
+        write_parts(spread.sortWithinPartitions("name", "n"), shared_parts(folder))
         join_parts(folder, tmp_path / "one.parquet", ["name", "n"])
         digests.add(digest(str(tmp_path / "one.parquet")))
     table = pq.read_table(tmp_path / "one.parquet", columns=["name", "n"])
@@ -117,13 +118,13 @@ def test_sorted_parts_are_merged(session: SparkSession, tmp_path: Path) -> None:
 
 def test_unsorted_parts_are_refused(session: SparkSession, tmp_path: Path) -> None:
     """Parts that are in no order are not taken for sorted ones."""
-    write_parts(session.range(10).selectExpr("-id AS id"), tmp_path / "parts")
+    write_parts(session.range(10).selectExpr("-id AS id"), shared_parts(tmp_path / "parts"))
     with pytest.raises(ValueError, match="the parts are not sorted by id"):
         join_parts(tmp_path / "parts", tmp_path / "one.parquet", ["id"])
 
 
 def test_parts_join_in_order(session: SparkSession, tmp_path: Path) -> None:
     """Parts are joined as Spark numbered them."""
-    write_parts(session.range(20, numPartitions=12), tmp_path / "parts")
+    write_parts(session.range(20, numPartitions=12), shared_parts(tmp_path / "parts"))
     join_parts(tmp_path / "parts", tmp_path / "one.parquet")
     assert pq.read_table(tmp_path / "one.parquet")["id"].to_pylist() == list(range(20))
