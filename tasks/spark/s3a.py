@@ -45,7 +45,7 @@ def let_open(session: SparkSession, files: InBucket) -> None:
     java: Any = context._jvm  # noqa: SLF001
     hadoop = context._jsc.hadoopConfiguration()  # noqa: SLF001
     given = {name for name, _ in context.getConf().getAll()}
-    for name, value in _settings(files, given):
+    for name, value in store_settings(files, given):
         hadoop.set(f"fs.s3a.bucket.{files.bucket}.{name}", value)
     try:
         java.org.apache.hadoop.fs.FileSystem.get(java.java.net.URI(f"s3a://{files.bucket}/"), hadoop)
@@ -54,7 +54,7 @@ def let_open(session: SparkSession, files: InBucket) -> None:
         raise _refusal(error, files.bucket, release) from None
 
 
-def _settings(files: InBucket, given: set[str]) -> Iterator[tuple[str, str]]:
+def store_settings(files: InBucket, given: set[str]) -> Iterator[tuple[str, str]]:
     """Yield what the Airflow connection says, but for a group of which Spark was given something."""
     access = store_access(files.connection)
     path_style = "true" if access.endpoint else None
