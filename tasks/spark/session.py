@@ -89,8 +89,8 @@ _LOST = re.compile(
     r"ExecutorLostFailure|Master removed our application|All masters are unresponsive|SparkContext was shut down"
     r"|stopped SparkContext|FetchFailed|No space left on device|Checkpoint block|Connection reset|RpcTimeoutException"
 )
-_UNSEEN = re.compile(r"(?:java\.io\.FileNotFoundException: File |Encountered error while reading file )(file:\S+)")
-"""A file of the driver's that an executor did not find."""
+_UNSEEN = re.compile(r"FileNotFoundException: File (file:\S+) does not exist")
+"""A file that the driver listed, and an executor did not find."""
 _SECRET = re.compile(r"secret|password|token|access[.]?key", re.IGNORECASE)
 """Spark's own `spark.redaction.regex`: what its pages and logs do not show."""
 _FULL = re.compile(r"OutOfMemoryError: .*|UNABLE_TO_ACQUIRE_MEMORY.*")

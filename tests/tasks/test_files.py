@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tasks.contract import MissingResource, PermanentError
-from tasks.files.places import FolderPlace, InBucket, InFolder, Place, place_of
+from tasks.files.places import BucketPlace, FolderPlace, InBucket, InFolder, Place, bucket_place, place_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,6 +114,53 @@ def test_killed_attempt_is_cleared(here: Run, tmp_path: Path) -> None:
         file.write_text("whole")
 
     assert text_of(place, "a.csv") == "whole"
+
+
+def bucket_place_of(request: pytest.FixtureRequest, here: Run, prefix: str) -> BucketPlace:
+    request.getfixturevalue("object_store")
+    return bucket_place(InBucket(connection="object_store", bucket=BUCKET, prefix=f"files/{prefix}"), here)
+
+
+def test_object_is_read_in_ranges(request: pytest.FixtureRequest, here: Run, tmp_path: Path) -> None:
+    """The start and the end of an object are read without the rest."""
+    place, text = bucket_place_of(request, here, tmp_path.name), "first\n" + "x" * 3_000_000 + "\nlast"
+    put(place, "a.csv", text)
+    asked = list[str]()
+    place.client.meta.events.register("before-call.s3.GetObject", lambda params, **_: asked.append(params["headers"]))
+
+    with place.open("a.csv") as file:
+        assert file.readline() == b"first\n"
+        file.seek(-4, os.SEEK_END)
+        assert file.read() == b"last"
+        assert file.read() == b""
+
+    assert [one["Range"] for one in asked] == ["bytes=0-1048575", "bytes=3000007-3000010"]
+    with pytest.raises(MissingResource, match=r"^file 'b\.csv' does not exist"), place.open("b.csv"):
+        pytest.fail("it opened")
+
+
+def test_scratch_is_own_and_emptied(request: pytest.FixtureRequest, here: Run, tmp_path: Path) -> None:
+    """What is below a task's prefix is gone at its end and, where an attempt was killed, at the next one's start."""
+    place = bucket_place_of(request, here, tmp_path.name)
+    other = dataclasses.replace(place, run=dataclasses.replace(here, task_id="other"))
+    place.scratch("a.parquet").__enter__()
+
+    def write(prefix: str, name: str) -> None:
+        place.client.put_object(Bucket=BUCKET, Key=f"{prefix}{name}", Body=b"x")
+
+    with other.scratch("a.parquet") as theirs:
+        write(theirs, "parts/part-1")
+        with contextlib.suppress(RuntimeError), place.scratch("a.parquet") as mine:
+            write(mine, "parts/part-0")
+            write(mine, "parts/_temporary/0")
+            with place.copies(f"{mine}parts/") as folder:
+                assert [one.name for one in folder.iterdir()] == ["part-0"]
+            raise RuntimeError
+        with place.copies(f"{mine}parts/") as folder, place.copies(f"{theirs}parts/") as kept:
+            assert (list(folder.iterdir()), [one.name for one in kept.iterdir()]) == ([], ["part-1"])
+        write(mine, "parts/killed")
+        with place.scratch("a.parquet") as again, place.copies(f"{again}parts/") as folder:
+            assert (again, list(folder.iterdir())) == (mine, [])
 
 
 def test_content_type_follows_name(place: Place, request: pytest.FixtureRequest) -> None:

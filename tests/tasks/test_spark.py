@@ -99,6 +99,30 @@ def test_mistake_is_permanent(session: SparkSession, text: str, problem: str) ->
     assert str(raised.value) == problem
 
 
+def test_unseen_disk_is_told(session: SparkSession, tmp_path: Path) -> None:
+    """A file that the driver listed and an executor does not find is no mistake of Spark's: the disk is not shared.
+
+    Here it is gone in between. The same exception came from a cluster whose executors had another disk mounted there.
+    """
+    file = tmp_path / "a.csv"
+    file.write_text("id\n1\n")
+    frame = session.read.csv(file.as_uri(), schema="id LONG", header=True)
+    file.unlink()
+    with pytest.raises(PermanentError) as raised, spark_errors("a.csv"):
+        frame.collect()
+    assert str(raised.value) == (
+        f"a.csv: Spark's executors do not see file:{file}; let the driver and the executors share that disk, use a"
+        " Spark on one machine, or a bucket with `spark: s3a`"
+    )
+
+
+def test_broken_file_is_not_unseen(session: SparkSession, tmp_path: Path) -> None:
+    """A file that is there, but is no table, is told as what it is."""
+    (tmp_path / "a.parquet").write_text("no table, but long enough to be looked at")
+    with pytest.raises(PermanentError, match=r"a.parquet is not a Parquet file"), spark_errors("a.parquet"):
+        session.read.parquet((tmp_path / "a.parquet").as_uri())
+
+
 def test_log_stays_short(session: SparkSession, capfd: pytest.CaptureFixture[str]) -> None:
     """A job that fails leaves no stack trace in the step's log: the error says it."""
     with pytest.raises(PermanentError), spark_errors("q.sql"):
