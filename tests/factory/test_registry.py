@@ -33,6 +33,28 @@ def test_shipped_tasks_are_registered() -> None:
     assert {"messages.log", "postgres.merge", "quality.validate", "synthetic.fill_table"} <= set(load_registry().tasks)
 
 
+SCALARS = {"boolean", "integer", "number", "string", "null"}
+
+
+def kinds(schema: dict[str, Any]) -> set[str]:
+    """Return the types that a JSON Schema allows; of a list or a mapping, those of its values."""
+    if "anyOf" in schema:
+        return set().union(*(kinds(one) for one in schema["anyOf"]))
+    below = {"array": "items", "object": "additionalProperties"}.get(schema.get("type", ""))
+    return {schema[below].get("type", "any")} if below else {schema.get("type", "any")}
+
+
+def test_no_output_carries_data() -> None:
+    """What goes through XCom are numbers, short texts and links, or one for each column, file or date: never rows."""
+    fields = {
+        f"{task.name}.{name}": kinds(schema)
+        for task in load_registry()
+        for name, schema in (task.output_schema or {}).get("properties", {}).items()
+    }
+    assert len(fields) > 50
+    assert {name: found for name, found in fields.items() if not found <= SCALARS} == {}
+
+
 def test_signature_is_schema() -> None:
     """Parameters become the closed schema of with, the return type that of the output."""
 

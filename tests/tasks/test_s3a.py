@@ -27,7 +27,7 @@ from stack.objects import ObjectStore
 from stack.paths import REPOSITORY
 from stack.ports import next_free
 from stack.service import running
-from stack.spark import Spark, SparkPorts
+from stack.spark import Spark, SparkPorts, WorkerPorts
 from tasks.contract import PermanentError, Run
 from tasks.files.places import InBucket
 from tasks.spark.s3a import COMPANIONS, store_settings
@@ -56,7 +56,8 @@ def classes(spark_connection: str, state: Path) -> Path:
 @pytest.fixture(scope="module")
 def cluster(state: Path, java: Java, classes: Path) -> Iterator[dict[str, str]]:
     """What a driver needs in its environment to compute on a cluster with the stand-in, and on one where it lacks."""
-    ports = SparkPorts(*(next_free(random.randrange(FIRST_PORT, LAST_PORT)) for _ in range(4)))
+    one, two, three, four = (next_free(random.randrange(FIRST_PORT, LAST_PORT)) for _ in range(4))
+    ports = SparkPorts(one, two, (WorkerPorts(three, four),))
     spark = Spark(state / "spark-s3a", ports, secret(), java, 700)
     master, worker = spark.services()
     conf = json.loads(spark.airflow_connection)["extra"]["conf"] | {
