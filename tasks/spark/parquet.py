@@ -54,12 +54,15 @@ def write_parts(frame: DataFrame, parts: Parts) -> int:
 
 
 def check_parts(parts: Parts, folder: Path, written: int) -> None:
-    """Raise an error unless what the driver sees in `folder` are as many rows as were written."""
+    """Raise PermanentError unless what the driver sees in `folder` are as many rows as were written.
+
+    Of parts in a bucket it is a TransientError: an attempt that was thought dead may have written there.
+    """
     found = _parts(folder)
     seen = sum(_rows(part) for part in found)
     if seen != written or not found:
         problem = f"Spark's executors wrote {written:,} rows to {parts.address}, where the driver sees {seen:,}"
-        raise PermanentError(f"{problem}; {SHARE_DISK}") if parts.shared else TransientError("parts", problem)
+        raise PermanentError(f"{problem}; {SHARE_DISK}") if parts.shared else TransientError("object store", problem)
 
 
 def join_written(parts: Parts, file: Path, rows: int, keys: Sequence[str] = ()) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from tasks.contract import Run
-from tasks.files.places import BucketPlace, Files, InBucket, Place, bucket_place, place_of
+from tasks.files.places import BucketPlace, Files, InBucket, Place, bucket_place, missing, place_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +97,9 @@ class ByS3a:
 
     @contextmanager
     def read(self, path: str) -> Iterator[Source]:
-        with self.place.open(path):  # raises for one that is not there
-            yield Source(self._address(self.place.key(path)), lambda: self.place.open(path))
+        if not self.place.exists(path):
+            raise missing(path, self.place)
+        yield Source(self._address(self.place.key(path)), lambda: self.place.open(path))
 
     @contextmanager
     def write(self, path: str) -> Iterator[Draft]:

@@ -88,6 +88,8 @@ _ADVICE = re.compile(r" (?:Verify the spelling|If necessary set).*?(?=SQLSTATE|$
 _LOST = re.compile(
     r"ExecutorLostFailure|Master removed our application|All masters are unresponsive|SparkContext was shut down"
     r"|stopped SparkContext|FetchFailed|No space left on device|Checkpoint block|Connection reset|RpcTimeoutException"
+    r"|java\.net\.(?:Connect|NoRouteToHost|SocketTimeout|UnknownHost)Exception"
+    r"|\.AWS(?:ApiCallTimeout|ClientIO|NoResponse|ServiceThrottled|Status500)Exception"  # of s3a
 )
 _UNSEEN = re.compile(r"FileNotFoundException: File (file:\S+) does not exist")
 """A file that the driver listed, and an executor did not find."""

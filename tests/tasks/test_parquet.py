@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +14,11 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from stack.objects import ObjectStore
+from tasks.connections import TransientError
 from tasks.contract import MissingResource, PermanentError, Run
 from tasks.files.places import InBucket, InFolder, Place, place_of
 from tasks.spark.parquet import check_parts, join_parts, join_written, read_frame, write_parts
-from tasks.spark.reach import ByDisk, shared_parts
+from tasks.spark.reach import ByDisk, Parts, shared_parts
 from tasks.spark.session import spark_session
 
 ROWS = 300_000
@@ -99,6 +100,14 @@ def test_unseen_parts_are_refused(session: SparkSession, tmp_path: Path) -> None
     next((tmp_path / "parts").glob("part-*")).unlink()
     with pytest.raises(PermanentError, match=r"executors wrote 10 rows to .*/parts, where the driver sees 5; let the"):
         check_parts(shared_parts(tmp_path / "parts"), tmp_path / "parts", 10)
+
+
+def test_uncounted_parts_are_transient(session: SparkSession, tmp_path: Path) -> None:
+    """Rows in a bucket that nobody counted are another attempt's: the next one begins with an empty scratch."""
+    write_parts(session.range(10), shared_parts(tmp_path / "parts"))
+    stray = Parts("s3a://bucket/parts", lambda: nullcontext(tmp_path / "parts"), shared=False)
+    with pytest.raises(TransientError, match=r"^object store: .* wrote 8 rows to s3a://bucket/parts, .* sees 10$"):
+        join_written(stray, tmp_path / "one.parquet", 8)
 
 
 def test_sorted_parts_are_merged(session: SparkSession, tmp_path: Path) -> None:

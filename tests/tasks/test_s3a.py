@@ -25,7 +25,7 @@ from stack import s3a_jars
 from stack.java import Java
 from stack.objects import ObjectStore
 from stack.paths import REPOSITORY
-from stack.ports import next_free
+from stack.ports import HOST, next_free
 from stack.service import running
 from stack.spark import Spark, SparkPorts, WorkerPorts
 from tasks.contract import PermanentError, Run
@@ -67,12 +67,15 @@ def cluster(state: Path, java: Java, classes: Path) -> Iterator[dict[str, str]]:
     host, _, port = spark.master.rpartition(":")
     connection: dict[str, Any] = {"conn_type": "spark", "host": host, "port": int(port)}
     whole = connection | {"extra": {"conf": conf | {"spark.executor.extraClassPath": str(classes)}}}
+    nobody = {"endpoint_url": f"http://{HOST}:{next_free(FIRST_PORT)}"}
+    down = {"conn_type": "aws", "login": secret(), "password": secret(), "extra": nobody}
     with running(master, state), running(worker, state):
         yield (
             os.environ
             | spark.driver_environment(state / "scratch")
             | {
                 "AIRFLOW_CONN_SPARK_DEFAULT": json.dumps(whole),
+                "AIRFLOW_CONN_STORE_DOWN": json.dumps(down),
                 "AIRFLOW_CONN_SPARK_BARE": json.dumps(connection | {"extra": {"conf": conf}}),
             }
         )
@@ -93,11 +96,13 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 import psutil
+from tasks.connections import TransientError
 from tasks.contract import PermanentError
 from tasks.spark.cleaning import CsvSource, FromSource, FromSql, clean_csv
 from tasks.spark.features import build_table
 from tasks.spark.parquet import read_frame
 from tasks.spark.reach import reach_of
+from tasks.spark.s3a import let_open
 from tasks.spark.session import spark_errors, spark_session
 from tests.tasks.test_s3a import FILES, a_run
 
@@ -110,12 +115,17 @@ def build(sql, output):
 def failure(act):
     try:
         act()
-    except PermanentError as error:
-        return str(error)
+    except (PermanentError, TransientError) as error:
+        return f"{type(error).__name__}: {error}"
 
 def bare():
     with spark_session("spark_bare", run, FILES) as session, ExitStack() as opened, spark_errors("a.csv"):
         read_frame(session, reach_of(FILES, run), "old.parquet", opened).count()
+
+def down(session):
+    let_open(session, FILES.model_copy(update={"connection": "store_down", "bucket": "down"}))
+    with spark_errors("b.txt"):
+        session.read.text("s3a://down/b.txt").collect()
 
 def looked():
     with spark_session("spark_default", run, FILES) as session, ExitStack() as opened:
@@ -129,6 +139,7 @@ def looked():
             "read": frame.inputFiles(),
             "commands": [one for one in commands if "org.apache.spark" in one],
             "environment": environment,
+            "down": failure(lambda: down(session)),
             "conf": session.sparkContext.getConf().get("spark.hadoop.fs.s3a.bucket.other.secret.key"),
         }
 
@@ -188,7 +199,7 @@ def test_tasks_use_the_bucket(told: Any, object_store: ObjectStore, tmp_path: Pa
 
 def test_scratch_is_emptied(told: Any, object_store: ObjectStore, tmp_path: Path) -> None:
     """Nothing but the files is left, after an error neither, which leaves the old file."""
-    assert told["failed"].startswith("configs/sql/broken.sql: [DIVIDE_BY_ZERO]")
+    assert told["failed"].startswith("PermanentError: configs/sql/broken.sql: [DIVIDE_BY_ZERO]")
     files = ["names.parquet", "old.parquet", "people.parquet", "raw/people.csv", "report.json", "twice.parquet"]
     assert keys(object_store) == files
     assert read(object_store, "old.parquet", tmp_path)["id"].to_pylist() == [1]
@@ -208,9 +219,14 @@ def test_secrets_are_nowhere_to_see(told: Any, object_store: ObjectStore) -> Non
 def test_executors_without_jars_are_told(told: Any) -> None:
     """Jars that only the driver has are an error with a remedy, not a stack trace."""
     assert told["bare"] == (
-        "a.csv: Spark's executors cannot open s3a://, without org.apache.hadoop.fs.s3a.S3AFileSystem; give them the"
-        " jars that the driver has (docs/shapes.md), or write `spark: copy` in `files`"
+        "PermanentError: a.csv: Spark's executors cannot open s3a://, without org.apache.hadoop.fs.s3a.S3AFileSystem;"
+        " give them the jars that the driver has (docs/shapes.md), or write `spark: copy` in `files`"
     )
+
+
+def test_silent_store_is_transient(told: Any) -> None:
+    """A store that does not answer Spark may answer a retry."""
+    assert told["looked"]["down"] == "TransientError: b.txt: java.net.ConnectException: Connection refused"
 
 
 def test_missing_jars_are_named(spark_connection: str, object_store: ObjectStore) -> None:
