@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import shutil
 import signal
 import sys
 from dataclasses import asdict, dataclass
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from stack.identity import become
-from stack.paths import write_private
+from stack.paths import private_folder, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,6 +41,8 @@ class Plan:
     signal_at_parents_death: int = 0
     adopts_orphans: bool = False
     """Whether descendants whose parent died become its children, so that none can slip away."""
+    emptied: tuple[str, ...] = ()
+    """Folders of what an earlier process was at when it was killed: empty whenever this one starts."""
 
     def write(self, path: Path) -> tuple[str, ...]:
         """Write the plan and return the command that carries it out."""
@@ -62,6 +65,8 @@ def carry_out(plan: Plan) -> None:
     pid_file = Path(plan.pid_file)
     end_group(pid_file)
     end_adopted(pid_file, Path(plan.directory))
+    for folder in plan.emptied:
+        empty(Path(folder))
     write_private(pid_file, json.dumps({"pid": os.getpid(), "started": psutil.Process().create_time()}))
     os.umask(0o077)
     os.chdir(plan.directory)
@@ -70,6 +75,12 @@ def carry_out(plan: Plan) -> None:
         _control(_PR_SET_CHILD_SUBREAPER, 1)
     _control(_PR_SET_PDEATHSIG, plan.signal_at_parents_death)  # after the identity: a change of user clears it
     os.execve(plan.command[0], plan.command, dict(plan.environment))  # noqa: S606 - no shell, which is the point
+
+
+def empty(folder: Path) -> None:
+    """Make a private folder with nothing in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    private_folder(folder)
 
 
 def end_group(pid_file: Path) -> list[int]:

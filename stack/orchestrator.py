@@ -11,7 +11,6 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -90,16 +89,12 @@ class Airflow:
         }
         environment = self.environment()
         made = {name: self._service(name, arguments, environment) for name, arguments in commands.items()}
-        scheduler = replace(made["scheduler"], prepare=self.empty_scratch, tidy=self.empty_scratch)
+        # The scheduler runs tasks, and none outlives it.
+        scheduler = replace(made["scheduler"], emptied=(self.home.scratch,))
         own = list({**made, "scheduler": scheduler}.values())
         if self.workers is None:
             return own
         return [*own, *self.workers.services(environment, group=GROUP, uses=("api-server", *PARTNERS))]
-
-    def empty_scratch(self) -> None:
-        """Remove what tasks that were killed left behind: the scheduler runs them, and none outlives it."""
-        shutil.rmtree(self.home.scratch, ignore_errors=True)
-        private_folder(self.home.scratch)
 
     def environment(self) -> dict[str, str]:
         """Return the environment of every Airflow process."""

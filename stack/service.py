@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from stack.launch import Plan, kill_trees
+from stack.launch import Plan, empty, kill_trees
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -49,6 +49,8 @@ class Service:
     """What is done once the service is ready: its accounts, its buckets."""
     tidy: Callable[[], None] = _nothing
     """What is done after it has stopped."""
+    emptied: tuple[Path, ...] = ()
+    """Folders that hold nothing when it starts, whoever starts it, and nothing when it has been stopped."""
     group: str = ""
     """The name under which several services are chosen together."""
     needs: tuple[str, ...] = ()
@@ -73,7 +75,14 @@ class Service:
             pid_file=str(pid_file),
             identity=self.identity,
             signal_at_parents_death=self.stop_signal,
+            emptied=tuple(map(str, self.emptied)),
         )
+
+    def clear(self) -> None:
+        """Do what is done once it has stopped."""
+        for folder in self.emptied:
+            empty(folder)
+        self.tidy()
 
 
 @dataclass
@@ -164,7 +173,7 @@ def running(service: Service, folder: Path, *, seconds: float = 60) -> Iterator[
         yield process
     finally:
         _stop(process, service)
-        service.tidy()
+        service.clear()
 
 
 def _exit(process: subprocess.Popen[bytes]) -> str | None:

@@ -123,7 +123,7 @@ class Supervisor:
             names = ", ".join(service.name for service in services)
             raise TimeoutError(f"of {names}, some still run after {seconds} s; see {self.home.log(NAME)}")
         for service in services:
-            service.tidy()
+            service.clear()
 
     def shut_down(self) -> list[int]:
         """End the supervisor and whatever is left below it; return the pids of strays that had to be killed."""

@@ -7,7 +7,6 @@ directory; what one step hands to another goes through the object store, and so 
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -61,6 +60,10 @@ class Workers:
         """Return the only folder that a worker writes to."""
         return self.folder / name
 
+    def prepare(self, name: str) -> None:
+        """Make the worker's directory."""
+        private_folder(self.directory(name))
+
     def probe(self, name: str) -> None:
         """Raise NotReady unless the worker answers, and takes tasks from its queues."""
         from celery import Celery
@@ -95,20 +98,13 @@ class Workers:
             directory=own,
             awaited=f"itself taking tasks from {' and '.join(QUEUES[name])}",
             probe=partial(self.probe, name),
-            prepare=partial(self.empty, name),
-            tidy=partial(self.empty, name),
+            prepare=partial(self.prepare, name),
+            emptied=(own / "scratch", own / "tmp"),  # what tasks that were killed left there: none outlives its worker
             group=group,
             needs=("metadata", "java", BROKER),
             uses=uses,
             signal_group=False,  # the worker lets its tasks end, which a signal of their own would stop
         )
-
-    def empty(self, name: str) -> None:
-        """Remove what tasks that were killed left in the worker's directory: none outlives it."""
-        own = private_folder(self.directory(name))
-        for folder in ("scratch", "tmp"):
-            shutil.rmtree(own / folder, ignore_errors=True)
-            private_folder(own / folder)
 
 
 def name() -> str:

@@ -169,7 +169,7 @@ def test_refusing_bucket_is_named(distributed: RunningStack) -> None:
     finally:
         client.delete_bucket_policy(Bucket=bucket)
     assert (run.state, tries(distributed, run)["make"][1]) == ("failed", 1)
-    told = distributed.api.task_log(dag_id, run.run_id, "make")
+    told = json.dumps(distributed.api.task_events(dag_id, run.run_id, "make"))
     assert "(connection 'object_store') refused access to bucket 'pipeline-files' (AccessDenied)" in told
 
 
