@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Lock
 
 from stack.broker import NAME as BROKER
 from stack.broker import Broker
@@ -27,6 +28,8 @@ ENVIRONMENT = "distributed"
 LOGS = "airflow-logs"
 """The bucket of the tasks' logs: no worker serves its own."""
 WORKER = "TASKFLOW_WORKER"
+_LOADING = Lock()
+"""Celery takes the place of its own module while it loads; a second thread would find the first half."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +69,9 @@ class Workers:
 
     def probe(self, name: str) -> None:
         """Raise NotReady unless the worker answers, and takes tasks from its queues."""
-        from celery import Celery
-        from kombu.exceptions import KombuError
-
+        with _LOADING:
+            from celery import Celery
+            from kombu.exceptions import KombuError
         asked = f"{name}@{name}"
         app = Celery(broker=self.broker.url, broker_connection_retry=False)
         try:
