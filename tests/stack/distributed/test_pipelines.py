@@ -88,11 +88,14 @@ def test_files_lie_in_the_bucket(distributed: RunningStack, runs: dict[str, DagR
     assert files <= found
     assert [key for key in found if key.startswith("churn/reference_history.parquet/")] != []
     for run in runs.values():
-        begun = tries(distributed, run)
-        logs = keys(distributed, "airflow-logs", f"dag_id={run.dag_id}/")
-        assert len(logs) >= len(begun)
-        for task in begun:
-            assert "Done. Returned value was" in distributed.api.task_log(run.dag_id, run.run_id, task)
+        for task in tries(distributed, run):
+            await_that(lambda run=run, task=task: is_logged(distributed, run, task))  # it is sent when all else is done
+
+
+def is_logged(stack: RunningStack, run: DagRun, task: str) -> bool:
+    """Return whether the log of a task can be read, and comes from the bucket."""
+    told = stack.api.task_log(run.dag_id, run.run_id, task)
+    return f"s3://airflow-logs/dag_id={run.dag_id}/" in told and "Done. Returned value was" in told
 
 
 def test_nothing_on_disk(distributed: RunningStack, runs: dict[str, DagRun]) -> None:
