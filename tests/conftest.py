@@ -29,7 +29,7 @@ from stack.ports import HOST, Wish, choose, next_free
 from stack.profiles import Profile
 from stack.service import running
 from stack.tracking import QUIET, Tracking
-from tasks.spark.session import JAVA_OPTIONS
+from tasks.spark.session import COMPILE_LESS, JAVA_OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -135,7 +135,7 @@ def spark_connection(java: javas.Java, state: Path) -> Iterator[str]:
         "spark.driver.host": HOST,
         "spark.driver.bindAddress": HOST,
         "spark.driver.memory": "1g",
-        "spark.driver.extraJavaOptions": f"{JAVA_OPTIONS} -XX:TieredStopAtLevel=1",
+        "spark.driver.extraJavaOptions": f"{JAVA_OPTIONS} {COMPILE_LESS}",
         "spark.sql.shuffle.partitions": "2",
         "spark.sql.warehouse.dir": str(state / "warehouse"),
         "spark.ui.enabled": "false",
