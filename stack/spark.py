@@ -48,6 +48,11 @@ class WorkerPorts:
     worker: int
     ui: int
 
+    @property
+    def page(self) -> str:
+        """Its page, which lists executors and their logs."""
+        return f"http://{HOST}:{self.ui}"
+
 
 @dataclass(frozen=True, slots=True)
 class SparkPorts:
@@ -82,7 +87,7 @@ class Spark:
     @property
     def worker_pages(self) -> list[str]:
         """The pages of the workers, which list executors and their logs."""
-        return [f"http://{HOST}:{ports.ui}" for ports in self.ports.workers]
+        return [ports.page for ports in self.ports.workers]
 
     @property
     def executor_memory(self) -> int:
@@ -138,7 +143,6 @@ class Spark:
 
     def _worker(self, number: int, ports: WorkerPorts) -> Service:
         name = "spark-worker" if number == 1 else f"spark-worker-{number}"
-        page = f"http://{HOST}:{ports.ui}"
         flags = (
             *("--host", HOST, "--port", str(ports.worker), "--webui-port", str(ports.ui)),
             *("--cores", str(APPLICATIONS * cores()), "--memory", f"{APPLICATIONS * self.executor_memory}m"),
@@ -150,7 +154,7 @@ class Spark:
             environment=self._environment("SPARK_WORKER_OPTS", COMMON | WORKER),
             directory=self.folder,
             awaited=f"itself among the workers at {self.master_page}",
-            probe=partial(self.probe_worker, page),
+            probe=partial(self.probe_worker, ports.page),
             group=GROUP,
             needs=("java", "spark-master"),
         )

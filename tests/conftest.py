@@ -116,6 +116,19 @@ def object_store(state: Path) -> Iterator[ObjectStore]:
         yield store
 
 
+@contextmanager
+def refusing_writes(store: ObjectStore, bucket: str) -> Iterator[None]:
+    """Let a bucket be read, but not written, for the block."""
+    no_writes = {"Effect": "Deny", "Principal": "*", "Action": ["s3:PutObject"], "Resource": f"arn:aws:s3:::{bucket}/*"}
+    store.client().put_bucket_policy(
+        Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [no_writes]})
+    )
+    try:
+        yield
+    finally:
+        store.client().delete_bucket_policy(Bucket=bucket)
+
+
 @pytest.fixture(scope="session")
 def java(state: Path) -> Iterator[javas.Java]:
     """A Java that Spark accepts, as JAVA_HOME for the session; Spark keeps to loopback and to the session's folder."""

@@ -64,6 +64,13 @@ def pid(stack: RunningStack, service: str) -> int:
     return int(json.loads(stack.home.pid_file(service).read_text())["pid"])
 
 
+def kill(stack: RunningStack, service: str) -> None:
+    """Kill a service with -9, and wait until another process has taken its place."""
+    killed = pid(stack, service)
+    psutil.Process(killed).kill()
+    await_that(lambda: pid(stack, service) != killed)
+
+
 def everyone(stack: RunningStack) -> list[psutil.Process]:
     """Return every process of the stack."""
     supervisor = psutil.Process(pid(stack, "supervisor"))

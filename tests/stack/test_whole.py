@@ -11,7 +11,18 @@ from pydantic import JsonValue
 
 from stack.airflow_api import AirflowApi, ApiError, RunTimeout
 from tests.conftest import RunningStack, command_line
-from tests.stack.conftest import DAG, LOOPBACK, LOOPBACK_IN_IPV6, SUM, application, await_that, everyone, listening, pid
+from tests.stack.conftest import (
+    DAG,
+    LOOPBACK,
+    LOOPBACK_IN_IPV6,
+    SUM,
+    application,
+    await_that,
+    everyone,
+    kill,
+    listening,
+    pid,
+)
 
 pytestmark = pytest.mark.stack
 
@@ -147,9 +158,7 @@ def test_killed_database_is_survived(stack: RunningStack, dag_id: str, gate: Pat
     """A run goes on to its end although Postgres was killed with -9 meanwhile."""
     run = stack.api.trigger(dag_id, {"gate": str(gate)})
     await_that(lambda: stack.api.task_states(dag_id, run.run_id).get("wait") == "running")
-    before = pid(stack, "postgres")
-    psutil.Process(before).kill()
-    await_that(lambda: pid(stack, "postgres") != before)
+    kill(stack, "postgres")
     gate.touch()
     assert stack.api.wait(run, seconds=180).state == "success"
 

@@ -26,6 +26,7 @@ from tasks.models.preparation import Features
 from tasks.models.recording import RESULT, SUPERSEDED
 from tasks.models.tracking import airflow_tags, nested_runs, runs_of, tracking
 from tasks.models.training import Training, train_classifier
+from tests.conftest import refusing_writes
 from tests.tasks.customers import FEATURES, write_customers
 from tests.tasks.grids import FILE, LINEAR, classifier
 
@@ -196,16 +197,10 @@ def test_mlflow_down_comes_first(trainer: Trainer, monkeypatch: pytest.MonkeyPat
 
 def test_bucket_that_takes_no_more(trainer: Trainer, client: MlflowClient, object_store: ObjectStore) -> None:
     """A bucket that may be read but not written leaves a failed run without a model; the retry starts anew."""
-    told, bucket = replace(trainer.run, run_id="read_only"), "mlflow-artifacts"
-    no_writes = {"Effect": "Deny", "Principal": "*", "Action": ["s3:PutObject"], "Resource": f"arn:aws:s3:::{bucket}/*"}
-    policy = json.dumps({"Version": "2012-10-17", "Statement": [no_writes]})
-    one = classifier({"logistic_regression": {}})
-    object_store.client().put_bucket_policy(Bucket=bucket, Policy=policy)
-    try:
-        with pytest.raises((PermanentError, TransientError), match=r"artifact.*store.*keys") as refused:
-            Trainer(trainer.folder, told)(classifier=one)
-    finally:
-        object_store.client().delete_bucket_policy(Bucket=bucket)
+    told, one = replace(trainer.run, run_id="read_only"), classifier({"logistic_regression": {}})
+    refusal = pytest.raises((PermanentError, TransientError), match=r"artifact.*store.*keys")
+    with refusing_writes(object_store, "mlflow-artifacts"), refusal as refused:
+        Trainer(trainer.folder, told)(classifier=one)
     assert "MLflow at http://127.0.0.1" in str(refused.value)
     (left,) = runs_of(client, experiment(client), told)
     assert left.info.status == "FAILED"

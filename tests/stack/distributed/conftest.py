@@ -14,7 +14,7 @@ from stack.paths import REPOSITORY
 from stack.profiles import Profile
 from stack.workers import Workers
 from tests.conftest import IMPATIENT, IMPATIENT_DEFAULTS, RunningStack, whole_stack
-from tests.stack.conftest import await_that, lives, pid
+from tests.stack.conftest import await_that, kill, lives, pid
 
 SETTINGS = {
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
@@ -69,8 +69,6 @@ def await_running(stack: RunningStack, run: DagRun, task: str, *, seconds: float
 
 def kill_worker(stack: RunningStack, name: str) -> None:
     """Kill a worker with -9, and wait until another has taken its place and nothing that it ran is left."""
-    worker = psutil.Process(pid(stack, name))
-    below = worker.children(recursive=True)
-    worker.kill()
-    await_that(lambda: pid(stack, name) != worker.pid)
+    below = psutil.Process(pid(stack, name)).children(recursive=True)
+    kill(stack, name)
     await_that(lambda: not any(lives(one) for one in below))

@@ -18,8 +18,8 @@ from stack.airflow_api import DagRun
 from stack.paths import REPOSITORY
 from stack.profiles import Profile
 from stack.service import NotReady
-from tests.conftest import RunningStack, command_line
-from tests.stack.conftest import DAG, LOOPBACK, LOOPBACK_IN_IPV6, await_that, everyone, listening, pid
+from tests.conftest import RunningStack, command_line, refusing_writes
+from tests.stack.conftest import DAG, LOOPBACK, LOOPBACK_IN_IPV6, await_that, everyone, kill, listening, pid
 from tests.stack.distributed.conftest import await_running, kill_worker, tries, workers
 
 pytestmark = pytest.mark.distributed
@@ -90,9 +90,7 @@ def test_killed_broker_is_survived(distributed: RunningStack, waits: str, gate: 
     """A task goes on although the broker was killed with -9, and what follows it is handed over by the next."""
     run = distributed.api.trigger(waits, {"gate": str(gate)})
     await_running(distributed, run, "wait")
-    before = pid(distributed, "redis")
-    psutil.Process(before).kill()
-    await_that(lambda: pid(distributed, "redis") != before)
+    kill(distributed, "redis")
     gate.touch()
     assert distributed.api.wait(run, seconds=180).state == "success"
 
@@ -101,9 +99,7 @@ def test_queued_task_outlives_broker(distributed: RunningStack, waits: str, gate
     """A task that nobody had taken yet is not lost with the broker, which has it on disk."""
     runs = [distributed.api.trigger(waits, {"gate": str(gate)}) for _ in range(5)]  # more than can run at a time
     await_that(lambda: states(distributed, runs).count("running") == 4, seconds=120)
-    before = pid(distributed, "redis")
-    psutil.Process(before).kill()
-    await_that(lambda: pid(distributed, "redis") != before)
+    kill(distributed, "redis")
     gate.touch()
     assert {distributed.api.wait(run, seconds=240).state for run in runs} == {"success"}
 
@@ -151,8 +147,7 @@ def test_dropped_connection_is_survived(distributed: RunningStack) -> None:
     run = distributed.api.trigger(dag_id)
     await_running(distributed, run, "make")
     await_that(lambda: [one for one in store.net_connections() if one.status == "ESTABLISHED"] != [])
-    store.kill()
-    await_that(lambda: pid(distributed, "objects") != store.pid)
+    kill(distributed, "objects")
     assert distributed.api.wait(run, seconds=240).state == "success"
     found = distributed.services.store.client().list_objects_v2(Bucket="pipeline-files", Prefix="dropped/")
     assert {one["Key"] for one in found["Contents"]} >= {"dropped/PAYMENTS.csv", "dropped/DEMOGRAFICOS.csv"}
@@ -161,13 +156,8 @@ def test_dropped_connection_is_survived(distributed: RunningStack) -> None:
 def test_refusing_bucket_is_named(distributed: RunningStack) -> None:
     """A bucket that takes nothing fails the step at once, by the names of store, connection and bucket."""
     dag_id = add(distributed, "refused", FILES.format(dag_id="refused", retries=3))
-    client, bucket = distributed.services.store.client(), "pipeline-files"
-    no_writes = {"Effect": "Deny", "Principal": "*", "Action": ["s3:PutObject"], "Resource": f"arn:aws:s3:::{bucket}/*"}
-    client.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [no_writes]}))
-    try:
+    with refusing_writes(distributed.services.store, "pipeline-files"):
         run = distributed.api.wait(distributed.api.trigger(dag_id), seconds=120)
-    finally:
-        client.delete_bucket_policy(Bucket=bucket)
     assert (run.state, tries(distributed, run)["make"][1]) == ("failed", 1)
     told = json.dumps(distributed.api.task_events(dag_id, run.run_id, "make"))
     assert "(connection 'object_store') refused access to bucket 'pipeline-files' (AccessDenied)" in told
