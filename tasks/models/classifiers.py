@@ -126,7 +126,7 @@ class Candidate:
 
 
 def estimator(candidate: Candidate, *, label: str, features: str, seed: int) -> ProbabilisticClassifier:
-    """Return Spark's estimator of a candidate; its output columns end in the candidate's number."""
+    """Return Spark's estimator of a candidate; its one output column is its probability, with its number."""
     from pyspark.ml import classification
 
     kinds = {
@@ -137,8 +137,8 @@ def estimator(candidate: Candidate, *, label: str, features: str, seed: int) -> 
     }
     made: ProbabilisticClassifier = kinds[candidate.kind]()
     settings: dict[str, object] = {"label_col": label, "features_col": features, **candidate.tried, **candidate.fixed}
-    for output in ("raw_prediction", "probability", "prediction"):
-        settings[f"{output}_col"] = f"_{output}_{candidate.number}"
+    # Without the others, Spark makes the probability from the vector in one go.
+    settings |= {"raw_prediction_col": "", "prediction_col": "", "probability_col": f"_probability_{candidate.number}"}
     if made.hasParam("seed"):
         settings["seed"] = seed
     if made.hasParam("standardization"):

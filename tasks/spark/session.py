@@ -55,6 +55,7 @@ _SETTINGS: dict[str, Setting] = {
     "spark.sql.adaptive.enabled": "true",
     "spark.sql.shuffle.partitions": "32",  # merged where they are small; 200 cost more than they do on a few cores
     "spark.sql.execution.arrow.pyspark.enabled": "true",
+    "spark.sql.inMemoryColumnarStorage.compressed": "false",  # rows are kept for seconds: packing costs more
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # not INT96, which only old readers need
     "spark.sql.legacy.timeParserPolicy": "CORRECTED",  # else a bad date is judged by two parsers, and raised
     "spark.ui.showConsoleProgress": "false",
@@ -70,7 +71,7 @@ _SETTINGS: dict[str, Setting] = {
 """What every session has unless the connection's `conf` says otherwise."""
 
 _LOCAL_SETTINGS: dict[str, Setting] = {
-    "spark.driver.memory": "2g",  # the driver is the executor too
+    "spark.driver.memory": "3g",  # the driver is the executor too: three fits at a time of a million rows fit in
     "spark.ui.enabled": "false",
 }
 _CLUSTER_SETTINGS: dict[str, Setting] = {
