@@ -2,8 +2,8 @@
 
 The training's core (checked, split, assembled once and cached; three fits at a time; measured in one job) against
 plain Spark (read, prepared, fitted and measured for each candidate, nothing kept), and against scikit-learn on the
-same features and rows. Then the memory of the driver as rows grow: Python and JVM, each in a process of its own. No
-MLflow: what is recorded does not depend on the rows.
+same features and rows. Then the memory of the driver as rows grow: Python and JVM, with an executor in a JVM of its own
+as on a cluster. No MLflow: what is recorded does not depend on the rows.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -59,7 +61,7 @@ class Line:
 def main(argv: list[str] | None = None) -> None:
     """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=300_000, help="rows that are compared on")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="rows that are compared on")
     parser.add_argument("--rounds", type=int, default=2, help="times that each is measured; the best counts")
     parser.add_argument("--memory", type=int, nargs="*", default=MEMORY_ROWS, help="rows for which memory is measured")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
@@ -69,12 +71,19 @@ def main(argv: list[str] | None = None) -> None:
         chosen = java.choose(Path(folder) / "java", os.environ.get("JAVA_HOME"))
         chosen.prepare()
         os.environ["JAVA_HOME"] = str(chosen.home)
-        os.environ["AIRFLOW_CONN_SPARK_DEFAULT"] = json.dumps({"conn_type": "spark", "host": "local[2]"})
+        connect("local[2]")
         if asked.child:
+            connect("local-cluster[1,2,3072]", {"spark.executor.memory": "3g", "spark.driver.memory": "1g"})
             sys.stdout.write(json.dumps(peaks(asked.child)))
             return
         report(compared(write_customers(Path(folder) / "c.parquet", asked.rows), asked.rounds), asked.rows)
         report_memory({rows: peaks_of_child(rows, Path(folder)) for rows in asked.memory})
+
+
+def connect(master: str, conf: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Let the sessions of this process run on `master`."""
+    connection = {"conn_type": "spark", "host": master, "extra": {"conf": dict(conf)}}
+    os.environ["AIRFLOW_CONN_SPARK_DEFAULT"] = json.dumps(connection)
 
 
 def compared(path: Path, rounds: int) -> list[Line]:
@@ -210,17 +219,18 @@ def peaks_of_child(rows: int, folder: Path) -> dict[str, float]:
 
 
 def peaks(path: Path) -> dict[str, float]:
-    """Return the greatest resident memory in MiB of Python and of the JVM while the grid is fitted."""
+    """Return the greatest resident memory in MiB of each kind of process while the grid is fitted."""
     from tasks.models.training import _pipeline, _sample
 
-    seen: dict[str, float] = {"python": 0.0, "java": 0.0}
+    seen: dict[str, float] = {"python": 0.0, "driver": 0.0, "executor": 0.0}
     over, process = threading.Event(), psutil.Process()
 
     def watch() -> None:
         while not over.wait(0.2):
-            jvms = [one for one in process.children(recursive=True) if "java" in one.name()]
-            for name, processes in (("python", [process]), ("java", jvms)):
-                seen[name] = max(seen[name], sum(one.memory_info().rss for one in processes) / _MEBIBYTE)
+            for one in (process, *process.children(recursive=True)):
+                with suppress(psutil.NoSuchProcess):
+                    kind = kind_of(one)
+                    seen[kind] = max(seen.get(kind, 0.0), one.memory_info().rss / _MEBIBYTE)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -232,6 +242,13 @@ def peaks(path: Path) -> dict[str, float]:
     over.set()
     watcher.join()
     return {**seen, "seconds": seconds}
+
+
+def kind_of(process: psutil.Process) -> str:
+    """Return whether it is Python, the driver's JVM or the executor's."""
+    if "java" not in process.name():
+        return "python"
+    return "executor" if "CoarseGrainedExecutorBackend" in " ".join(process.cmdline()) else "driver"
 
 
 def report(lines: list[Line], rows: int) -> None:
@@ -249,10 +266,11 @@ def report(lines: list[Line], rows: int) -> None:
 def report_memory(found: dict[int, dict[str, float]]) -> None:
     """Print the memory."""
     table = Table(title="Greatest resident memory while the grid is fitted and the holdout sampled, MiB")
-    for heading in ("rows", "Python", "JVM (driver and executor)", "seconds, cold"):
+    for heading in ("rows", "driver: Python", "driver: JVM", "executor's JVM", "seconds, cold"):
         table.add_column(heading, justify="right")
     for rows, peak in found.items():
-        table.add_row(f"{rows:,}", f"{peak['python']:.0f}", f"{peak['java']:.0f}", f"{peak['seconds']:.1f}")
+        sizes = (f"{peak[kind]:.0f}" for kind in ("python", "driver", "executor"))
+        table.add_row(f"{rows:,}", *sizes, f"{peak['seconds']:.1f}")
     Console().print(table)
 
 
