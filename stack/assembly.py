@@ -155,7 +155,7 @@ class Stack:
     def spark(self) -> Spark:
         """The Spark cluster."""
         names = ("spark-worker", "spark-worker-2") if self.is_distributed else ("spark-worker",)
-        workers = tuple(WorkerPorts(self.ports[name], self.ports[f"{name}-ui"]) for name in names)
+        workers = tuple(WorkerPorts(name, self.ports[name], self.ports[f"{name}-ui"]) for name in names)
         places = SparkPorts(self.ports["spark"], self.ports["spark-ui"], workers)
         return Spark(self.home.spark, places, self.credentials.spark_secret, self.java, sparks.memory())
 

@@ -43,8 +43,10 @@ WORKER = {"spark.worker.cleanup.enabled": "true"}
 
 @dataclass(frozen=True, slots=True)
 class WorkerPorts:
-    """The ports of a worker and its page."""
+    """A worker's name, and the ports of it and its page."""
 
+    name: str
+    """Of its service."""
     worker: int
     ui: int
 
@@ -138,18 +140,17 @@ class Spark:
                 group=GROUP,
                 needs=("java",),
             ),
-            *(self._worker(number, ports) for number, ports in enumerate(self.ports.workers, 1)),
+            *(self._worker(ports) for ports in self.ports.workers),
         ]
 
-    def _worker(self, number: int, ports: WorkerPorts) -> Service:
-        name = "spark-worker" if number == 1 else f"spark-worker-{number}"
+    def _worker(self, ports: WorkerPorts) -> Service:
         flags = (
             *("--host", HOST, "--port", str(ports.worker), "--webui-port", str(ports.ui)),
             *("--cores", str(APPLICATIONS * cores()), "--memory", f"{APPLICATIONS * self.executor_memory}m"),
-            *("--work-dir", str(self.folder / name.replace("spark-worker", "work")), self.master),
+            *("--work-dir", str(self.folder / ports.name.replace("spark-worker", "work")), self.master),
         )
         return Service(
-            name=name,
+            name=ports.name,
             command=(*_spark_class("worker.Worker"), *flags),
             environment=self._environment("SPARK_WORKER_OPTS", COMMON | WORKER),
             directory=self.folder,

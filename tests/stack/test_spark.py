@@ -44,7 +44,7 @@ def test_share_is_sensible(machine: int, executor: int, driver: int) -> None:
 def test_taken_page_is_error(java: Java, state: Path) -> None:
     """A master whose page's port was taken meanwhile does not move: it ends, and its log says why."""
     master_port, page, worker_port, worker_page = (next_free(first) for first in (22_600, 22_620, 22_640, 22_660))
-    ports = SparkPorts(master_port, page, (WorkerPorts(worker_port, worker_page),))
+    ports = SparkPorts(master_port, page, (WorkerPorts("spark-worker", worker_port, worker_page),))
     master, _ = Spark(state / "spark", ports, "secret", java, 512).services()
     with (
         socket.create_server((HOST, ports.master_ui)),

@@ -57,7 +57,7 @@ def classes(spark_connection: str, state: Path) -> Path:
 def cluster(state: Path, java: Java, classes: Path) -> Iterator[dict[str, str]]:
     """What a driver needs in its environment to compute on a cluster with the stand-in, and on one where it lacks."""
     one, two, three, four = (next_free(random.randrange(FIRST_PORT, LAST_PORT)) for _ in range(4))
-    ports = SparkPorts(one, two, (WorkerPorts(three, four),))
+    ports = SparkPorts(one, two, (WorkerPorts("spark-worker", three, four),))
     spark = Spark(state / "spark-s3a", ports, secret(), java, 700)
     master, worker = spark.services()
     conf = json.loads(spark.airflow_connection)["extra"]["conf"] | {

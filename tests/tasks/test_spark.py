@@ -220,7 +220,7 @@ def test_dead_jvm_is_transient(spark_connection: str) -> None:
 def test_cluster_without_workers(state: Path, java: Java, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cluster that takes the application but gives it no executor is given up, not waited for."""
     one, two, three, four = (next_free(random.randrange(FIRST_PORT, LAST_PORT)) for _ in range(4))
-    ports = SparkPorts(one, two, (WorkerPorts(three, four),))
+    ports = SparkPorts(one, two, (WorkerPorts("spark-worker", three, four),))
     spark = Spark(state / "spark-empty", ports, secret(), java, 512)
     for name, value in spark.driver_environment(state / "scratch").items():
         monkeypatch.setenv(name, value)
