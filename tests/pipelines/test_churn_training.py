@@ -15,7 +15,7 @@ import pytest
 from stack.airflow_api import DagRun
 from tests.conftest import RunningStack
 from tests.pipelines.conftest import Pipeline, eventually
-from tests.stack.conftest import below_worker
+from tests.stack.conftest import below_worker, words
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -169,7 +169,8 @@ def at_work(stack: RunningStack, pipeline: Pipeline, run: DagRun, step: str, oth
     page = httpx.get(f"{stack.services.spark.master_page}/json/", trust_env=False).json()
     own = {one["id"] for one in page["activeapps"] if one["name"] == f"{DAG}.{step}"} - {other_than}
     application = own.pop() if own else ""
-    executors = [one for one in below_worker(stack) if one.name() == "java" and application in one.cmdline()]
+    told = {one: words(one) for one in below_worker(stack)}
+    executors = [one for one, line in told.items() if application in line and line[0].endswith("/java")]
     instance = pipeline.instance(run, step)
     return AtWork(instance, application, executors) if executors and instance["state"] == "running" else None
 

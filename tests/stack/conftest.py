@@ -95,6 +95,14 @@ def lives(process: psutil.Process) -> bool:
         return False
 
 
+def words(process: psutil.Process) -> list[str]:
+    """Return the command line of a process; of one that has ended since it was listed, none."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
 def await_that(condition: Callable[[], bool], *, seconds: float = 60) -> None:
     """Wait until `condition` holds."""
     deadline = time.monotonic() + seconds

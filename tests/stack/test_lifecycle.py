@@ -9,8 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from stack.database import Database
 from stack.paths import Home
 from stack.ports import HOST
 from tests.conftest import command_line, stack_environment
+from tests.stack.conftest import await_that, words
 
 Environment = dict[str, str]
 
@@ -53,13 +53,6 @@ def process(environment: Environment, service: str) -> psutil.Process:
 
 def pinned(environment: Environment, **ports: int) -> Environment:
     return environment | {"TASKFLOW_PORTS": ",".join(f"{name}={port}" for name, port in ports.items())}
-
-
-def await_that(condition: Callable[[], bool], *, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come to hold"
-        time.sleep(0.05)
 
 
 def test_second_up_changes_nothing(environment: Environment) -> None:
@@ -132,7 +125,7 @@ def test_busy_postgres_returns(environment: Environment) -> None:
     server, login = process(environment, "postgres"), existing(Home(home(environment))).crypto
     with ThreadPoolExecutor() as threads:
         busy = threads.submit(compute, login)
-        await_that(lambda: any("DO" in " ".join(child.cmdline()) for child in server.children()))
+        await_that(lambda: any("DO" in " ".join(words(child)) for child in server.children()))
         server.kill()
         assert isinstance(busy.exception(timeout=30), psycopg2.OperationalError)
     assert "is up already" in command_line(environment, "up", "postgres")

@@ -22,6 +22,7 @@ from tests.stack.conftest import (
     kill,
     listening,
     pid,
+    words,
 )
 
 pytestmark = pytest.mark.stack
@@ -63,7 +64,7 @@ def test_listens_on_loopback_only(stack: RunningStack) -> None:
 def test_no_secret_in_sight(stack: RunningStack) -> None:
     """No password stands on a command line or in a log."""
     secrets = stack.services.credentials.model_dump().values()
-    lines = [" ".join(process.cmdline()) for process in everyone(stack)]
+    lines = [" ".join(words(process)) for process in everyone(stack)]
     logs = [path.read_text(errors="replace") for path in stack.home.logs.iterdir()]
     assert [text for text in lines + logs if any(one in text for one in secrets)] == []
 
@@ -170,7 +171,7 @@ def test_down_ends_running_task(stack: RunningStack, dag_id: str, gate: Path) ->
     with application(stack, "interrupted") as driver:
         assert driver.stdout.readline() == SUM
         before = everyone(stack)
-        assert "org.apache.spark.executor" in " ".join(word for one in before for word in one.cmdline())
+        assert "org.apache.spark.executor" in " ".join(word for one in before for word in words(one))
         command_line(stack.environment, "down")
     assert [process for process in before if process.is_running()] == []
     gate.touch()

@@ -19,7 +19,7 @@ from stack.paths import REPOSITORY
 from stack.profiles import Profile
 from stack.service import NotReady
 from tests.conftest import RunningStack, command_line, refusing_writes
-from tests.stack.conftest import DAG, LOOPBACK, LOOPBACK_IN_IPV6, await_that, everyone, kill, listening, pid
+from tests.stack.conftest import DAG, LOOPBACK, LOOPBACK_IN_IPV6, await_that, everyone, kill, listening, pid, words
 from tests.stack.distributed.conftest import await_running, kill_worker, tries, workers
 
 pytestmark = pytest.mark.distributed
@@ -81,7 +81,7 @@ def test_nobody_else_gets_in(distributed: RunningStack) -> None:
     with pytest.raises(redis.AuthenticationError):
         redis.Redis(port=distributed.services.ports["redis"]).ping()
     secrets = distributed.services.credentials.model_dump().values()
-    shown = [" ".join(process.cmdline()) for process in everyone(distributed)]
+    shown = [" ".join(words(process)) for process in everyone(distributed)]
     shown += [path.read_text(errors="replace") for path in distributed.home.logs.iterdir()]
     assert [text for text in shown if any(one in text for one in secrets)] == []
 
