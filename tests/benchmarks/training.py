@@ -18,12 +18,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -71,18 +70,18 @@ def main(argv: list[str] | None = None) -> None:
         chosen = java.choose(Path(folder) / "java", os.environ.get("JAVA_HOME"))
         chosen.prepare()
         os.environ["JAVA_HOME"] = str(chosen.home)
-        connect("local[2]")
         if asked.child:
             connect("local-cluster[1,2,3072]", {"spark.executor.memory": "3g", "spark.driver.memory": "1g"})
             sys.stdout.write(json.dumps(peaks(asked.child)))
             return
+        connect("local[2]", {})
         report(compared(write_customers(Path(folder) / "c.parquet", asked.rows), asked.rounds), asked.rows)
         report_memory({rows: peaks_of_child(rows, Path(folder)) for rows in asked.memory})
 
 
-def connect(master: str, conf: Mapping[str, str] = MappingProxyType({})) -> None:
+def connect(master: str, conf: dict[str, str]) -> None:
     """Let the sessions of this process run on `master`."""
-    connection = {"conn_type": "spark", "host": master, "extra": {"conf": dict(conf)}}
+    connection = {"conn_type": "spark", "host": master, "extra": {"conf": conf}}
     os.environ["AIRFLOW_CONN_SPARK_DEFAULT"] = json.dumps(connection)
 
 
@@ -230,7 +229,7 @@ def peaks(path: Path) -> dict[str, float]:
             for one in (process, *process.children(recursive=True)):
                 with suppress(psutil.NoSuchProcess):
                     kind = kind_of(one)
-                    seen[kind] = max(seen.get(kind, 0.0), one.memory_info().rss / _MEBIBYTE)
+                    seen[kind] = max(seen[kind], one.memory_info().rss / _MEBIBYTE)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
