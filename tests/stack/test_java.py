@@ -80,11 +80,12 @@ def test_own_home_is_no_choice(tmp_path: Path) -> None:
 
 
 def test_shim_drops_one_argument(tmp_path: Path) -> None:
-    """The runtime gets every argument as it was, but for the module that it lacks."""
+    """The runtime gets every argument as it was, but for the module that it lacks, after that of its classes."""
     real = fake_java(tmp_path / "a runtime's $HOME", "printf '<%s>' \"$@\"") / "bin" / "java"
     make_shim(tmp_path / "java", real)
     command = [tmp_path / "java" / "bin" / "java", "-a", "--add-modules=jdk.incubator.vector", "two words", "", "*"]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "<-a><two words><><*>"
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert told == f"<-XX:SharedArchiveFile={tmp_path}/java/classes.jsa><-a><two words><><*>"
 
 
 def test_wheel_runs_behind_shim(tmp_path: Path) -> None:
@@ -93,14 +94,29 @@ def test_wheel_runs_behind_shim(tmp_path: Path) -> None:
     assert unfit(tmp_path / "java") is None
 
 
-def test_shim_is_private(tmp_path: Path) -> None:
-    """Only the owner may run or change the shim, and a second start leaves it alone."""
+def test_classes_are_archived(tmp_path: Path) -> None:
+    """Java maps the archive of its classes; one that is broken, or of another runtime, is made anew."""
     made = choose(tmp_path / "java", None)
     made.prepare()
-    program = made.home / "bin" / "java"
-    before = program.stat()
+    program, archive = made.home / "bin" / "java", made.home / "classes.jsa"
+    subprocess.run([program, "-Xshare:on", "-version"], capture_output=True, check=True)
+    archive.write_bytes(archive.read_bytes()[:100_000])
+    assert subprocess.run([program, "-Xshare:on", "-version"], capture_output=True, check=False).returncode != 0
+    assert unfit(made.home) is None  # it starts without
     made.prepare()
-    assert program.stat() == before
+    subprocess.run([program, "-Xshare:on", "-version"], capture_output=True, check=True)
+    assert [path.name for path in made.home.iterdir() if path.name not in {"bin", "classes.jsa"}] == []
+
+
+def test_shim_is_private(tmp_path: Path) -> None:
+    """Only the owner may run or change the shim, and a second start leaves it and the archive alone."""
+    made = choose(tmp_path / "java", None)
+    made.prepare()
+    program, archive = made.home / "bin" / "java", made.home / "classes.jsa"
+    before = [(path.stat().st_ino, path.stat().st_mtime_ns) for path in (program, archive)]
+    made.prepare()
+    assert [(path.stat().st_ino, path.stat().st_mtime_ns) for path in (program, archive)] == before
+    assert stat.S_IMODE(archive.stat().st_mode) == 0o600
     assert {stat.S_IMODE(path.stat().st_mode) for path in (made.home, program.parent, program)} == {0o700}
 
 
