@@ -65,9 +65,13 @@ class ProductionModel:
 
     def _typed(self, people: pd.DataFrame) -> pd.DataFrame:
         """Return the columns in the types of the signature, on which MLflow insists; what is missing stays missing."""
+        import pandas as pd
+
         wanted = {column.name: column.type.to_pandas() for column in self.model.metadata.get_input_schema()}
-        whole = {name: kind for name, kind in wanted.items() if people[name].notna().all()}
-        return people[list(wanted)].astype(whole)
+        whole = people.notna().all()
+        return pd.DataFrame(
+            {name: people[name].astype(kind) if whole[name] else people[name] for name, kind in wanted.items()}
+        )
 
 
 @dataclass(frozen=True, slots=True)
