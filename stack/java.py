@@ -87,10 +87,9 @@ def is_accepted(version: str) -> bool:
 def make_shim(folder: Path, java: Path) -> None:
     """Make `folder` a JAVA_HOME that runs the program `java` without the module and with the archive that it lacks."""
     private_folder(folder)
-    archive = folder / "classes.jsa"
-    program = private_folder(folder / "bin") / "java"
-    words = {"module": VECTOR_MODULE, "java": str(java), "archive": f"-XX:SharedArchiveFile={archive}"}
-    write_private(program, _SHIM.format(**{name: shlex.quote(word) for name, word in words.items()}))
+    program, archive = private_folder(folder / "bin") / "java", folder / "classes.jsa"
+    module, real, classes = map(shlex.quote, (VECTOR_MODULE, str(java), f"-XX:SharedArchiveFile={archive}"))
+    write_private(program, _SHIM.format(module=module, java=real, archive=classes))
     program.chmod(0o700)
     if subprocess.run((program, "-Xshare:on", "-version"), capture_output=True, check=False).returncode != 0:
         _archive_classes(java, archive)

@@ -100,8 +100,7 @@ def test_queued_task_outlives_broker(distributed: RunningStack) -> None:
 
     dag_id = add(distributed, "untaken", GREETING.format(dag_id="untaken", queue="old"))
     run = distributed.api.trigger(dag_id)
-    address = {"port": distributed.services.ports["redis"], "password": distributed.services.credentials.redis}
-    with redis.Redis(**address) as broker:
+    with redis.Redis.from_url(workers(distributed).broker.url) as broker:
         await_that(lambda: broker.llen("old") == 1, seconds=120)
     kill(distributed, "redis")
     with taking(distributed, "worker-1", "old"):
