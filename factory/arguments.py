@@ -143,7 +143,7 @@ TASK_ARGUMENTS: Mapping[str, Argument] = {
     "trigger_rule": Argument("choice", choices=_TRIGGER_RULES),
     "resources": _MAPPING,
     "run_as_user": _TEXT,
-    "map_index_template": _TEXT,
+    "map_index_template": Argument("code", instead="Airflow renders it with its own objects"),
     "max_active_tis_per_dag": _POSITIVE,
     "max_active_tis_per_dagrun": _POSITIVE,
     "executor": _TEXT,

@@ -22,6 +22,7 @@ from factory.settings import EVERY_TASK, Project
 from factory.spec import Airflow, Arm, ExpectationSpec, PipelineSpec, StepSpec, SuiteSpec
 from factory.templates import (
     AIRFLOW_NAMES,
+    CLOSED_NAMES,
     RUN_FIELDS,
     Chain,
     Sample,
@@ -287,7 +288,7 @@ class _Resolver:
                     span,
                     "secret-template",
                     "a template cannot read a connection: its secrets would be shown in the UI",
-                    "name the connection in with",
+                    CLOSED_NAMES[name],
                 )
             else:
                 self.report.add_at(
@@ -621,8 +622,9 @@ def check_sql_text(report: Report, path: Path, text: str) -> None:
 
 
 def _template_name_hint(name: str) -> str:
-    near = did_you_mean(name, AIRFLOW_NAMES | {"params", "steps", "run"}, "names")
-    return near if near.startswith("did") else "names: params, steps, run, and those of Airflow's templates"
+    if name in CLOSED_NAMES:
+        return f"a template reads plain values, not objects of Airflow: {CLOSED_NAMES[name]}"
+    return did_you_mean(name, AIRFLOW_NAMES | {"params", "steps", "run"}, "names")
 
 
 def _expectation(one: ExpectationSpec) -> Any:

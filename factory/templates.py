@@ -1,7 +1,7 @@
 """Texts with `{{ … }}`: what they refer to, which types their value may have, and how a worker renders them.
 
-Before a run only Jinja's syntax tree is read; nothing is rendered. In a run, Airflow's own sandboxed environment
-renders, with `steps` and `run` beside Airflow's context.
+Before a run only Jinja's syntax tree is read; nothing is rendered. In a run, a sandbox of our own renders, which holds
+plain values and no object of Airflow's.
 """
 
 from __future__ import annotations
@@ -13,21 +13,34 @@ from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any, TypeAlias
 
-from jinja2 import Environment, TemplateSyntaxError, nodes
+from jinja2 import Environment, StrictUndefined, TemplateSyntaxError, Undefined, nodes
 from jinja2.meta import find_undeclared_variables
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from factory.document import Value
 from tasks.contract import PermanentError, Run
 from tasks.postgres.sql import literal
 
-AIRFLOW_NAMES = frozenset({
-    "dag", "dag_run", "data_interval_end", "data_interval_start", "ds", "ds_nodash", "exception", "expanded_ti_count",
-    "inlet_events", "inlets", "logical_date", "macros", "map_index_template", "outlet_events", "outlets",
-    "prev_data_interval_end_success", "prev_data_interval_start_success", "prev_end_date_success",
-    "prev_start_date_success", "run_id", "start_date", "task", "task_instance", "task_instance_key_str", "ti",
-    "triggering_asset_events", "ts", "ts_nodash", "ts_nodash_with_tz", "var",
-})  # fmt: skip
-"""Airflow's own template names that pass through unchecked; `conn` is not among them, since it holds secrets."""
+AIRFLOW_NAMES = frozenset({"ds", "ds_nodash", "run_id", "ts", "ts_nodash", "ts_nodash_with_tz"})
+"""Airflow's own template names that a template may use: those whose values are texts.
+
+Every other one is an object or a module, and an attribute of an object leads to all of Python.
+"""
+
+CLOSED_NAMES: Mapping[str, str] = {
+    "conn": "name the connection in with",
+    "dag": "write {{ run.dag_id }}",
+    "dag_run": "write {{ run.run_id }}; declare as a param what a trigger hands over",
+    "data_interval_end": "write {{ run.interval_end }}",
+    "data_interval_start": "write {{ run.interval_start }}",
+    "logical_date": "write {{ run.date }}",
+    "macros": "compute in SQL, or from {{ run.date }}",
+    "task": "write {{ run.task_id }}",
+    "task_instance": "write {{ run.task_id }}, {{ run.try_number }} or {{ steps.name.field }}",
+    "ti": "write {{ run.task_id }}, {{ run.try_number }} or {{ steps.name.field }}",
+    "var": "declare a param, or set a default in configs/",
+}
+"""Names of Airflow's that are closed to templates, each with what to write instead."""
 
 RUN_FIELDS: Mapping[str, Value] = {
     "date": "2026-01-31",
@@ -69,8 +82,8 @@ class Template:
 
     def resolve(self, context: Mapping[str, Any]) -> object:
         """Render for the run of `context`; Airflow calls this for values in a template field."""
-        environment = context["task"].get_template_env()
-        return render(self, environment, template_names(self, context))
+        filters = context["task"].get_template_env().filters
+        return render(self, _sandbox(filters), template_names(self, context))
 
     def serialize(self) -> str:
         """Return what Airflow keeps of this in the serialized DAG."""
@@ -165,7 +178,7 @@ def _attribute(node: nodes.Node) -> str | None:
 
 
 def unknown_names(text: str) -> list[str]:
-    """Return the names in `text` that neither the spec nor Airflow defines, sorted."""
+    """Return the names in `text` that templates do not have, sorted."""
     return sorted(mentions(text).names - AIRFLOW_NAMES)
 
 
@@ -281,18 +294,33 @@ def render(template: Template, environment: Environment, names: Mapping[str, Any
     """Return the value of `template`; a text that is one whole `{{ … }}` keeps the type of what it names."""
     text = template.text
     if not template.sql and whole_expression(text) is not None:
-        return environment.compile_expression(text[2:-2].strip(" -\n"), undefined_to_none=False)(**names)
+        value: object = environment.compile_expression(text[2:-2].strip(" -\n"), undefined_to_none=False)(**names)
+        return str(value) if isinstance(value, Undefined) else value  # the text of what is undefined is its error
     if template.sql:
         environment = environment.overlay(finalize=literal)
     return environment.from_string(text).render(**names)
 
 
+def _sandbox(filters: Mapping[str, Callable[..., Any]]) -> Environment:
+    """Return an environment without Jinja's own functions, in which no attribute that begins with _ can be read."""
+    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
+    environment.filters.update(filters)
+    environment.globals.clear()
+    return environment
+
+
 def template_names(template: Template, context: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `template` may name in the run of `context`; connections, and so secrets, are left out."""
-    names = {name: value for name, value in context.items() if name != "conn"}
+    """Return what `template` may name in the run of `context`: plain values, and nothing that leads on from them."""
+    texts = {name: str(context[name]) for name in AIRFLOW_NAMES if name in context}
     run = run_of(context)
-    fields = {name: getattr(run, name) for name in RUN_FIELDS}
-    return names | {"run": SimpleNamespace(**fields), "steps": _step_outputs(template, context["ti"])}
+    fields = {name: _plain(getattr(run, name)) for name in RUN_FIELDS}
+    steps = _step_outputs(template, context["ti"])
+    return texts | {"params": dict(context["params"]), "run": SimpleNamespace(**fields), "steps": steps}
+
+
+def _plain(value: object) -> object:
+    """Return a moment of Airflow's as one of Python's, whose zone is a mere offset."""
+    return dt.datetime.fromisoformat(value.isoformat()) if isinstance(value, dt.datetime) else value
 
 
 def run_of(context: Mapping[str, Any]) -> Run:

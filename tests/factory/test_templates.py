@@ -9,6 +9,7 @@ from airflow.sdk.definitions._internal.templater import SandboxedEnvironment
 from jinja2 import StrictUndefined
 
 from factory.templates import (
+    CLOSED_NAMES,
     Sample,
     Template,
     TemplateProblem,
@@ -94,10 +95,20 @@ def test_connections_are_out_of_reach() -> None:
         Template("{{ conn.crypto_postgres.password }} x").resolve(context())
 
 
-def test_sandbox_refuses_internals() -> None:
-    """Airflow's sandbox stands between a template and Python."""
+@pytest.mark.parametrize("closed", ["''.__class__.__mro__", "run.date.__class__", "steps.train._step"])
+def test_sandbox_refuses_internals(closed: str) -> None:
+    """A sandbox stands between a template and Python."""
     with pytest.raises(Exception, match="unsafe"):
-        Template("{{ ''.__class__.__mro__ }}").resolve(context())
+        Template("{{ " + closed + " }}", tasks=((("train",), "train"),)).resolve(context())
+
+
+@pytest.mark.parametrize("name", [*CLOSED_NAMES, "range", "cycler", "lipsum"])
+def test_objects_are_out_of_reach(name: str) -> None:
+    """No object of Airflow's and no function of Jinja's is in the names of a template, even when lint was not asked."""
+    everything = context() | dict.fromkeys(CLOSED_NAMES, SimpleNamespace()) | {"ti": context()["ti"]}
+
+    with pytest.raises(Exception, match=f"'{name}' is undefined"):
+        Template("{{ " + name + ".x }}").resolve(everything | {k: context()[k] for k in ("dag", "dag_run", "task")})
 
 
 def test_chains_are_found() -> None:
