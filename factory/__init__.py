@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def load_dag(path: str | Path, *, environment: str | None = None) -> DAG:
-    """Return the DAG of the spec at `path`; raise `factory.errors.SpecError`, whose text is the whole report."""
+    """Return the DAG of the spec at `path`; raise `SpecError`, whose text is the whole report."""
+    from factory.bridge.dag import build
     from factory.compiler import compile_file
-    from factory.dag import build
 
     compiled = compile_file(Path(path), environment=environment)
     compiled.report.require_no_errors()

@@ -8,15 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from factory.document import read
-from factory.errors import Diagnostic, errors_of
-from factory.plan import Plan
+from factory.language.document import read
+from factory.language.errors import Diagnostic, errors_of
+from factory.language.report import Report
+from factory.language.spec import parse
+from factory.planning.plan import Plan
+from factory.planning.project import find_root, load_project
+from factory.planning.resolve import resolve
+from factory.planning.rules import check
 from factory.registry import Registry, load_registry
-from factory.report import Report
-from factory.resolve import resolve
-from factory.rules import check
-from factory.settings import find_root, load_project
-from factory.spec import parse
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from factory.imports import warm_up
+from factory.bridge.outcome import warm_up
 
 if find_spec("airflow.sdk.importers"):
-    from factory.importer_3_4 import YamlImporter, register
+    from factory.bridge.importer_3_4 import YamlImporter, register
 else:
-    from factory.importer_3_3 import YamlImporter, register  # type: ignore[assignment]  # each Airflow has a base of its own
+    from factory.bridge.importer_3_3 import YamlImporter, register  # type: ignore[assignment]  # each Airflow has a base of its own
 
 __all__ = ["YamlImporter"]
 

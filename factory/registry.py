@@ -19,8 +19,8 @@ from functools import cache, cached_property
 from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
 
 import tasks
-from factory.errors import Path, RegistryError
-from tasks.contract import DECLARATION, Declaration, Kind, Output, Role, Run
+from factory.language.errors import Path, RegistryError
+from tasks.contract import DECLARATION, Declaration, Output, Role, Run, TextKind
 from tasks.quality.suites import Suite
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*\Z")
@@ -75,7 +75,7 @@ class TaskDefinition:
     def links(self) -> tuple[str, ...]:
         """The fields of the output that say where to look at what the task made."""
         fields = self.output.model_fields if self.output else {}
-        return tuple(name for name in fields if kind_in(self.output, (name,)) == Kind("link"))
+        return tuple(name for name in fields if kind_in(self.output, (name,)) == TextKind("link"))
 
     @cached_property
     def suites(self) -> frozenset[str]:
@@ -92,7 +92,7 @@ class TaskDefinition:
         """The first line of the docstring."""
         return self.description.partition("\n")[0]
 
-    def kind_at(self, path: Path) -> Kind | None:
+    def kind_at(self, path: Path) -> TextKind | None:
         """Return what the text at `path` below `with` means, beyond being a text."""
         name = str(path[0])
         return kind_in(self.hints[name], path[1:]) if name in self.parameters else None
@@ -188,11 +188,11 @@ def _alternatives(annotation: object) -> tuple[object, ...]:
     return (annotation,)
 
 
-def kind_in(annotation: object, path: Path) -> Kind | None:
+def kind_in(annotation: object, path: Path) -> TextKind | None:
     """Return what the text at `path` of a value of type `annotation` means, beyond being a text."""
     if typing.get_origin(annotation) is typing.Annotated:
         inner, *metadata = typing.get_args(annotation)
-        kind = next((one for one in reversed(metadata) if isinstance(one, Kind)), None)
+        kind = next((one for one in reversed(metadata) if isinstance(one, TextKind)), None)
         return kind if kind and not path else kind_in(inner, path)
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return next((kind for member in typing.get_args(annotation) if (kind := kind_in(member, path))), None)
@@ -209,7 +209,7 @@ def _fields_in(annotation: object, path: Path) -> Iterator[str]:
             yield from _fields_in(arguments[-1 if issubclass(origin, Mapping) else 0], path[1:])
 
 
-def _kind_inside(annotation: object, path: Path) -> Kind | None:
+def _kind_inside(annotation: object, path: Path) -> TextKind | None:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (list, tuple, set, frozenset) and arguments:
         return kind_in(arguments[0], path[1:])
@@ -220,9 +220,9 @@ def _kind_inside(annotation: object, path: Path) -> Kind | None:
     return None
 
 
-def _kind_of_field(model: type[BaseModel], path: Path) -> Kind | None:
+def _kind_of_field(model: type[BaseModel], path: Path) -> TextKind | None:
     field = model.model_fields.get(str(path[0]))
     if field is None:
         return None
-    own = next((one for one in reversed(field.metadata) if isinstance(one, Kind)), None)
+    own = next((one for one in reversed(field.metadata) if isinstance(one, TextKind)), None)
     return own if own and len(path) == 1 else kind_in(field.annotation, path[1:])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from stack.paths import REPOSITORY, private_folder
 from stack.service import Service, fetch
-from stack.tracking import QUIET
+from stack.tracking_server import QUIET
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

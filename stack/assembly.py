@@ -20,7 +20,7 @@ from stack.profiles import Profile
 from stack.spark import Spark, SparkPorts, WorkerPorts
 from stack.steps import Step
 from stack.supervisor import Supervisor
-from stack.tracking import QUIET, Tracking
+from stack.tracking_server import QUIET, Tracking
 from stack.workers import LOGS, Workers
 
 if TYPE_CHECKING:

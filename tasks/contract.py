@@ -17,41 +17,41 @@ from pydantic import BaseModel, ConfigDict, Field
 Role = Literal["source", "transform", "gate", "load", "maintenance", "report", "notify", "train", "evaluate", "promote"]
 """What a task does to the world; the factory's rules reason with it."""
 
-KindName = Literal["connection", "table", "column", "sql", "sql_file", "file", "bucket", "link"]
+TextKindName = Literal["connection", "table", "column", "sql", "sql_file", "file", "bucket", "link"]
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class TextKind:
     """What a text means, beyond being a text: how it is checked, and how values enter it."""
 
-    name: KindName
+    name: TextKindName
     of: str = ""
     """Of a column: the argument that names its file. Of a file: the argument that names the SQL whose result it has."""
 
 
 _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_$]{0,62}"
 
-ConnectionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-]+$"), Kind("connection")]
+ConnectionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-]+$"), TextKind("connection")]
 """The id of an Airflow connection: hosts and secrets stay there."""
-Table = Annotated[str, Field(pattern=rf"^{_IDENTIFIER}\.{_IDENTIFIER}$"), Kind("table")]
+Table = Annotated[str, Field(pattern=rf"^{_IDENTIFIER}\.{_IDENTIFIER}$"), TextKind("table")]
 """`schema.table`, spelt exactly as the database spells it."""
-Column = Annotated[str, Field(pattern=rf"^{_IDENTIFIER}$"), Kind("column")]
+Column = Annotated[str, Field(pattern=rf"^{_IDENTIFIER}$"), TextKind("column")]
 """A column's name, spelt exactly as the database spells it."""
-Sql = Annotated[str, Field(min_length=1), Kind("sql")]
+Sql = Annotated[str, Field(min_length=1), TextKind("sql")]
 """One SQL expression; a `{{ … }}` in it enters as a quoted literal (`tasks.postgres.sql`)."""
-SqlFile = Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]+(/[A-Za-z0-9_\-]+)*\.sql$"), Kind("sql_file")]
+SqlFile = Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]+(/[A-Za-z0-9_\-]+)*\.sql$"), TextKind("sql_file")]
 """A file below `configs/sql/`."""
 _FILE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.=\-]*"
 
-DataFile = Annotated[str, Field(pattern=rf"^{_FILE_NAME}(/{_FILE_NAME})*$"), Kind("file")]
+DataFile = Annotated[str, Field(pattern=rf"^{_FILE_NAME}(/{_FILE_NAME})*$"), TextKind("file")]
 """A file, or a folder of files, that steps hand to each other: its path below the place of `tasks.files.places`."""
-BuiltFile = Annotated[DataFile, Kind("file", of="sql")]
+BuiltFile = Annotated[DataFile, TextKind("file", of="sql")]
 """A file that the step makes of the query in its argument `sql`: lint knows its columns."""
-DataColumn = Annotated[Column, Kind("column", of="data")]
+DataColumn = Annotated[Column, TextKind("column", of="data")]
 """A column of the file that the step's argument `data` names: lint checks it where it knows the file's columns."""
-Bucket = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]$"), Kind("bucket")]
+Bucket = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]$"), TextKind("bucket")]
 """A bucket of the object store."""
-Link = Annotated[str, Kind("link")]
+Link = Annotated[str, TextKind("link")]
 """Where to look at what a task made: `s3://bucket/key`, an http address, or an absolute path on the workers' disk.
 
 Airflow's UI shows a button for it, unless it is a path.
@@ -107,6 +107,17 @@ class MissingResource(PermanentError):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name!r} does not exist in {self.where}; {self.remedy}"
+
+
+@dataclass
+class TransientError(Exception):
+    """A service did not answer, broke off, or gave way to somebody else: a retry may well succeed."""
+
+    service: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.service}: {self.problem}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from tasks.connections import TransientError, airflow_connection
-from tasks.contract import ConnectionId, Output, PermanentError, Run, reusable
+from tasks.contract import ConnectionId, Output, PermanentError, Run, TransientError, reusable
+from tasks.services.connection import airflow_connection
 
 if TYPE_CHECKING:
     import apprise

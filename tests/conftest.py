@@ -28,7 +28,7 @@ from stack.paths import REPOSITORY, Home
 from stack.ports import HOST, Wish, choose, next_free
 from stack.profiles import Profile
 from stack.service import running
-from stack.tracking import QUIET, Tracking
+from stack.tracking_server import QUIET, Tracking
 from tasks.spark.session import COMPILE_LESS, JAVA_OPTIONS
 
 if TYPE_CHECKING:

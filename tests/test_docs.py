@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from factory.codes import CODES
 from factory.compiler import compile_file
-from factory.errors import render
+from factory.language.codes import CODES
+from factory.language.errors import render
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/guide.md", "docs/shapes.md")

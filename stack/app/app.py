@@ -17,10 +17,10 @@ import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from stack.app import batch, drift, form, plots
+from stack.app import batch, charts, drift, form
 from stack.app.heuristic import FORMULA, Heuristic
 from stack.app.production import ProductionModel, Seen, Shelf
-from stack.app.registry import Evidence, Registry, Release, Unusable
+from stack.app.registered_models import Evidence, Registry, Release, Unusable
 from stack.app.scoring import Scorer, Unit, Value
 
 # Streamlit leaves room at the top for a toolbar, of which nothing is left here.
@@ -145,15 +145,15 @@ def answer(scorer: Scorer, values: dict[str, Value]) -> None:
     number, bar = st.columns([2, 5], vertical_alignment="center")
     by = ", by the heuristic" if isinstance(scorer, Heuristic) else ""
     number.metric(f"Probability of churn{by}", f"{probability:.1%}")
-    bar.altair_chart(plots.gauge(probability, scorer.threshold), width="stretch")
+    bar.altair_chart(charts.gauge(probability, scorer.threshold), width="stretch")
     verdict(probability, scorer)
     st.subheader("Why")
     st.markdown(
         f"From a typical person's {explanation.probability(explanation.base):.0%} to this person's {probability:.0%}, "
         f"one value at a time, the largest effect first. {EFFECTS[explanation.unit]}"
     )
-    st.altair_chart(plots.waterfall(explanation, scorer.fields, values), width="stretch")
-    st.markdown("\n".join(f"- {one}" for one in plots.sentences(explanation, scorer.fields, values)))
+    st.altair_chart(charts.waterfall(explanation, scorer.fields, values), width="stretch")
+    st.markdown("\n".join(f"- {one}" for one in charts.sentences(explanation, scorer.fields, values)))
     st.caption(f"{scorer.title} answered in {milliseconds:.0f} ms.")
 
 
@@ -192,7 +192,7 @@ def many_people(scorer: Scorer) -> None:
 
 def asked_columns(scorer: Scorer) -> None:
     """Show the columns that a file must have."""
-    rows = [(one.name, one.expected, plots.written(one.example), not one.optional) for one in scorer.fields]
+    rows = [(one.name, one.expected, charts.written(one.example), not one.optional) for one in scorer.fields]
     st.dataframe(
         pd.DataFrame(rows, columns=["Column", "Expected", "Example", "Required"]), hide_index=True, width="stretch"
     )
@@ -242,7 +242,7 @@ def results(scored: batch.Scored, scorer: Scorer, name: str) -> None:
         strange = ", ".join(f"{count:,} in `{name}`" for name, count in scored.unknown.items())
         st.info(f"Texts that the model did not see in its training all count as one: {strange}.")
     if scored.scored:
-        st.altair_chart(plots.histogram(scored.histogram, scorer.threshold), width="stretch")
+        st.altair_chart(charts.histogram(scored.histogram, scorer.threshold), width="stretch")
     st.caption(f"The first {len(scored.preview)} rows")
     st.dataframe(scored.preview, hide_index=True)
 
@@ -262,7 +262,7 @@ def about_model(model: ProductionModel, registry: Registry, evidence: Evidence |
     with right:
         st.subheader("What it looks at")
         titles = {one.name: one.title for one in model.fields}
-        st.altair_chart(plots.importance(evidence.importance, titles), width="stretch")
+        st.altair_chart(charts.importance(evidence.importance, titles), width="stretch")
     st.subheader("What its training found")
     ordered = [name for name in PLOTS if name in evidence.plots] + sorted(set(evidence.plots) - set(PLOTS))
     columns = st.columns(3)
@@ -321,12 +321,12 @@ def about_drift(address: str, experiment: str) -> None:
     with left:
         st.subheader("Share of columns that drifted")
         shares, limits = ({one.date: value(one) for one in found} for value in (_share, _greatest))
-        st.altair_chart(plots.over_time(shares, "Share", limits), width="stretch")
+        st.altair_chart(charts.over_time(shares, "Share", limits), width="stretch")
     with right:
         st.subheader("One column")
         column = st.selectbox("Column", sorted(found[-1].scores), label_visibility="collapsed")
         scores = {one.date: one.scores[column] for one in found if column in one.scores}
-        st.altair_chart(plots.over_time(scores, "Score"), width="stretch")
+        st.altair_chart(charts.over_time(scores, "Score"), width="stretch")
     report_table(found)
 
 

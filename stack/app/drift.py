@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from mlflow.entities import Run
 
-    from stack.app.registry import Registry
+    from stack.app.registered_models import Registry
 
 _REPORTS = "attributes.status = 'FINISHED' and tags.`drift.kind` = 'report'"
 _MOST = 200

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from stack.app.registry import Evidence, Registry, Release, Unusable
-from stack.app.scoring import Explanation, Field, Kind
+from stack.app.registered_models import Evidence, Registry, Release, Unusable
+from stack.app.scoring import Explanation, Field, FieldKind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 FRESH_SECONDS = 5.0
 """How long an answer of the registry is believed."""
-_KINDS: dict[str, Kind] = {
+_KINDS: dict[str, FieldKind] = {
     "double": "number",
     "float": "number",
     "long": "integer",
@@ -167,7 +167,7 @@ def _fields(model: Any) -> tuple[Field, ...]:
     )
 
 
-def _kind(column: ColSpec) -> Kind:
+def _kind(column: ColSpec) -> FieldKind:
     kind = _KINDS.get(getattr(column.type, "name", str(column.type)))
     if kind is None:
         raise Unusable(

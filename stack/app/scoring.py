@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-Kind = Literal["number", "integer", "boolean", "text"]
+FieldKind = Literal["number", "integer", "boolean", "text"]
 Unit = Literal["log-odds", "probability"]
 Value = float | int | bool | str | None
 
@@ -22,7 +22,7 @@ class Field:
     """One value that is asked of a person: a column of the scored frame."""
 
     name: str
-    kind: Kind
+    kind: FieldKind
     example: Value = None
     levels: tuple[str, ...] = ()
     """The texts that the scorer knows; all others count as one. None where any text will do."""

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from tasks.contract import DataRejected
 from tasks.drift.columns import Columns, names
+from tasks.drift.compared_rows import Family, Part, family_of
 from tasks.drift.sampling import Sampler
-from tasks.drift.sources import Family, Part, family_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from tasks.contract import Column, DataFile, DataRejected, MissingResource, Output, PermanentError, Run, reusable
 from tasks.draws import draw_key
-from tasks.drift.sources import BATCH, PipelineId, opened_parquet, require_file
+from tasks.drift.compared_rows import BATCH, PipelineId, opened_parquet, require_file
 from tasks.files.places import Files, place_of
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal, Protocol
 
 from pydantic import Field
 
-from tasks.connections import bucket_errors, object_store
 from tasks.contract import Bucket, ConnectionId, DataFile, MissingResource, Model, PermanentError, Run
 from tasks.files.ranges import opened
+from tasks.services.objects import bucket_errors, object_store
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

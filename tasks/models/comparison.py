@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.contract import MissingResource, PermanentError
-from tasks.models.recording import HOLDOUT
+from tasks.models.training_run import HOLDOUT
 
 if TYPE_CHECKING:
     import pandas as pd

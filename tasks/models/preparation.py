@@ -36,7 +36,7 @@ _WHOLE = ("tinyint", "smallint", "int", "bigint")
 _NUMERIC = (*_WHOLE, "float", "double", "decimal", "boolean")
 _CATEGORICAL = (*_WHOLE, "string", "boolean")
 
-Kind = Literal["numeric", "categorical"]
+FeatureKind = Literal["numeric", "categorical"]
 InputType = Literal["long", "double", "boolean", "string"]
 
 
@@ -70,9 +70,9 @@ class Layout:
     seed: int
 
     @property
-    def columns(self) -> dict[str, Kind]:
+    def columns(self) -> dict[str, FeatureKind]:
         """The features with their kinds, in the order of the vector."""
-        numeric: dict[str, Kind] = dict.fromkeys(self.features.numeric, "numeric")
+        numeric: dict[str, FeatureKind] = dict.fromkeys(self.features.numeric, "numeric")
         return numeric | dict.fromkeys(self.features.categorical, "categorical")
 
 
@@ -109,7 +109,7 @@ class Input:
     """A column, and how its values become numbers."""
 
     name: str
-    kind: Kind
+    kind: FeatureKind
     type: InputType
     nullable: bool
     mean: float = 0.0
@@ -173,7 +173,7 @@ def sampled(key: str, seed: int, share: float, purpose: str = "split") -> SparkC
     return hashed.bitwiseAND(sql.lit(2**53 - 1)) / sql.lit(float(2**53)) < sql.lit(share)
 
 
-def _value(name: str, kind: Kind) -> SparkColumn:
+def _value(name: str, kind: FeatureKind) -> SparkColumn:
     from pyspark.sql import functions as sql
 
     column = sql.col(name)
@@ -342,7 +342,9 @@ def _levels(rows: DataFrame, layout: Layout) -> dict[str, dict[str, int]]:
     return found
 
 
-def _input(name: str, kind: Kind, spark: str, profile: Profile, levels: Mapping[str, Mapping[str, int]]) -> Input:
+def _input(
+    name: str, kind: FeatureKind, spark: str, profile: Profile, levels: Mapping[str, Mapping[str, int]]
+) -> Input:
     train = profile.train
     nullable = train.known[name] + profile.held_out.known[name] < profile.rows
     form = _input_type(kind, spark, nullable=nullable)
@@ -355,7 +357,7 @@ def _input(name: str, kind: Kind, spark: str, profile: Profile, levels: Mapping[
     return Input(name, kind, form, nullable, levels=tuple(levels[name]), background=background)
 
 
-def _input_type(kind: Kind, spark: str, *, nullable: bool) -> InputType:
+def _input_type(kind: FeatureKind, spark: str, *, nullable: bool) -> InputType:
     """Return the type in a model's signature: pandas has no integers and no booleans with gaps."""
     if nullable or spark not in (*_WHOLE, "boolean"):
         return "double" if kind == "numeric" else "string"

@@ -12,8 +12,8 @@ from pydantic import Field
 
 from tasks.contract import ConnectionId, Link, Model, Output, Run, reusable
 from tasks.models.comparison import ComparedOn, Comparison, NotComparable, holdout_of, measured, recorded
-from tasks.models.tracking import tracking, tracking_errors, version_page
 from tasks.models.versions import ARCHIVED, DECISION, ModelName, Registry, RunId, finished_run, logged_model
+from tasks.services.tracking import tracking, tracking_errors, version_page
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as TrackedRun

@@ -2,7 +2,7 @@
 
 Does not know how rows become vectors (`tasks.models.preparation`), how candidates are measured
 (`tasks.models.scoring`), how a model leaves Spark (`tasks.models.portable`) or how MLflow keeps it
-(`tasks.models.recording`). Nothing is recorded before MLflow answered and the data was checked; the model is logged
+(`tasks.models.training_run`). Nothing is recorded before MLflow answered and the data was checked; the model is logged
 last, after it was proved equal to Spark's.
 """
 
@@ -25,7 +25,6 @@ from tasks.contract import ConnectionId, DataColumn, DataFile, Link, Output, Run
 from tasks.files.places import Files
 from tasks.models.classifiers import Candidate, Classifier, estimator
 from tasks.models.explanations import explained
-from tasks.models.plots import draw
 from tasks.models.portable import check_same, portable, save_model
 from tasks.models.preparation import (
     HELD_OUT,
@@ -43,9 +42,10 @@ from tasks.models.preparation import (
     split_rows,
     vector_stages,
 )
-from tasks.models.recording import HOLDOUT, RESULT, Dataset, Recorder, recorder
 from tasks.models.scoring import Scores, Threshold, score_candidates
-from tasks.models.tracking import ExperimentName, run_page, tracking, tracking_errors
+from tasks.models.training_plots import draw
+from tasks.models.training_run import HOLDOUT, RESULT, Dataset, Recorder, recorder
+from tasks.services.tracking import ExperimentName, run_page, tracking, tracking_errors
 from tasks.spark.parquet import read_frame
 from tasks.spark.reach import reach_of
 from tasks.spark.session import spark_session

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from tasks.contract import MissingResource, PermanentError, Run
-from tasks.models.recording import LOGGED_AS
-from tasks.models.tracking import airflow_tags
+from tasks.models.training_run import LOGGED_AS
+from tasks.services.tracking import airflow_tags
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

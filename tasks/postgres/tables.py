@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from tasks.connections import postgres
 from tasks.contract import (
     Column,
     ConnectionId,
@@ -28,6 +27,7 @@ from tasks.contract import (
 from tasks.postgres.merging import Deactivation, Merged, Terms, Timestamps, merge_tables
 from tasks.postgres.sql import fragment, table_identifier
 from tasks.postgres.statements import joined, names, only_row, statement
+from tasks.services.postgres import postgres
 from tasks.sql_files import sql_text
 
 if TYPE_CHECKING:

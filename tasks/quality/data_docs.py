@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.connections import bucket_errors, object_store
-from tasks.quality.conditions import can_quarantine
-from tasks.quality.validation_text import plain
+from tasks.quality.on_postgres.conditions import can_quarantine
+from tasks.quality.record import plain
+from tasks.services.objects import bucket_errors, object_store
 
 if TYPE_CHECKING:
     from tasks.contract import Run

@@ -104,7 +104,7 @@ def _options(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _described(name: str, implementation: Any) -> dict[str, Any]:
-    from tasks.quality.postgres_metrics import ADDED
+    from tasks.quality.on_postgres.metrics import ADDED
 
     written = implementation.schema()["properties"]
     known = written["metadata"]["properties"]

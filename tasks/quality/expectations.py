@@ -19,9 +19,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from tasks.quality.conditions import as_moment, is_known_filter
-from tasks.quality.date_formats import matches_format
-from tasks.quality.queries import check_query
+from tasks.quality.on_postgres.conditions import as_moment, is_known_filter
+from tasks.quality.on_postgres.date_formats import matches_format
+from tasks.quality.on_postgres.row_queries import check_query
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError

@@ -2,7 +2,7 @@
 
 Knows the order of things: the verdict, the rejected rows and the record of the validation are one transaction; what
 people look at comes after it. Does not know how a rule is judged (`tasks.quality.verdicts`), how rows are set aside
-(`tasks.quality.quarantine`) or how pages are made (`tasks.quality.data_docs`).
+(`tasks.quality.on_postgres.quarantine`) or how pages are made (`tasks.quality.data_docs`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tasks.connections import TransientError, postgres
 from tasks.contract import (
     Bucket,
     ConnectionId,
@@ -22,15 +21,18 @@ from tasks.contract import (
     PermanentError,
     Run,
     Table,
+    TransientError,
     reusable,
 )
 from tasks.postgres.sql import table_identifier
 from tasks.postgres.statements import joined, names, statement, value
 from tasks.quality.data_docs import Links, publish
-from tasks.quality.quarantine import quarantine
+from tasks.quality.on_postgres.quarantine import quarantine
+from tasks.quality.record import account
 from tasks.quality.suites import Suite
-from tasks.quality.validation_text import account, rejection, report
+from tasks.quality.validation_text import rejection, report
 from tasks.quality.verdicts import Verdict, check_arguments, judge, load_library
+from tasks.services.postgres import postgres
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

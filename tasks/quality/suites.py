@@ -1,7 +1,7 @@
 """A suite: the rules that a batch of rows must keep, and where the rows that break them go.
 
 Knows the form of a suite, not how it is run (`tasks.quality.gate`) nor how rows are set aside
-(`tasks.quality.quarantine`).
+(`tasks.quality.on_postgres.quarantine`).
 """
 
 from __future__ import annotations

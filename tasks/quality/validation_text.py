@@ -1,4 +1,4 @@
-"""What is said of a validation: in the log, in the error that stops the run, and in the record of it.
+"""What is said of a validation: in the log, and in the error that stops the run.
 
 Pure text from a verdict; knows neither the database nor the object store.
 """
@@ -6,10 +6,9 @@ Pure text from a verdict; knows neither the database nor the object store.
 from __future__ import annotations
 
 import json
-import math
 from typing import TYPE_CHECKING, Any
 
-from tasks.quality.conditions import can_quarantine
+from tasks.quality.on_postgres.conditions import can_quarantine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,36 +56,6 @@ def rejection(
     if problem:
         lines.append(f"no Data Docs: {problem}")
     return "\n".join(lines)
-
-
-def account(verdict: Verdict, suite: Suite, rejected: Mapping[str, int]) -> dict[str, Any]:
-    """Return the details for the record, as JSON that Postgres takes."""
-    rules = [
-        {
-            "type": outcome.expectation.type,
-            "arguments": outcome.expectation.arguments,
-            "reason": outcome.expectation.reason,
-            "passed": outcome.passed,
-            **outcome.found,
-        }
-        for outcome in verdict.outcomes
-    ]
-    batch = suite.batch.model_dump(mode="json")
-    found: dict[str, Any] = {"batch": batch, "rows": verdict.rows, "expectations": rules, "rejected": dict(rejected)}
-    return {name: plain(part) for name, part in found.items()}
-
-
-def plain(value: Any) -> Any:
-    """Return a value as JSON that Postgres takes: without NaN, the infinities and the character NUL."""
-    if isinstance(value, dict):
-        return {str(name): plain(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(part) for part in value]
-    if hasattr(value, "item"):  # a number of numpy
-        return plain(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value.replace("\0", "") if isinstance(value, str) else value
 
 
 def _headline(verdict: Verdict, suite: Suite) -> str:

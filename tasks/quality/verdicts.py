@@ -14,11 +14,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from tasks.connections import TransientError, postgres, statement_errors
-from tasks.contract import MissingResource, PermanentError
+from tasks.contract import MissingResource, PermanentError, TransientError
 from tasks.postgres.relations import columns_of, require_columns
 from tasks.quality.expectations import problems
-from tasks.quality.quarantine import batch_rows
+from tasks.quality.on_postgres.quarantine import batch_rows
+from tasks.services.postgres import postgres, statement_errors
 
 if TYPE_CHECKING:
     import psycopg2
@@ -67,7 +67,7 @@ def load_library() -> None:
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     logging.getLogger("great_expectations").setLevel(logging.WARNING)  # before the import, which logs 200 lines
 
-    from tasks.quality.postgres_metrics import install
+    from tasks.quality.on_postgres.metrics import install
 
     install()
 

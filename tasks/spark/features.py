@@ -22,11 +22,11 @@ from tasks.contract import (
     ConnectionId,
     DataFile,
     DataRejected,
-    Kind,
     Output,
     PermanentError,
     Run,
     SqlFile,
+    TextKind,
     reusable,
 )
 from tasks.files.places import Files
@@ -68,7 +68,7 @@ def build_table(
     connection: ConnectionId,
     inputs: Annotated[dict[Column, DataFile], Field(min_length=1)],
     sql: SqlFile,
-    keys: Annotated[list[Annotated[Column, Kind("column", of="output")]], Field(min_length=1)],
+    keys: Annotated[list[Annotated[Column, TextKind("column", of="output")]], Field(min_length=1)],
     output: BuiltFile,
     files: Files,
     values: dict[Column, Value] | None = None,

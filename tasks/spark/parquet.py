@@ -9,8 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.connections import TransientError
-from tasks.contract import PermanentError
+from tasks.contract import PermanentError, TransientError
 from tasks.spark.session import SHARE_DISK
 
 if TYPE_CHECKING:

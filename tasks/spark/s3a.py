@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from tasks.connections import store_access
 from tasks.contract import PermanentError
+from tasks.services.objects import store_access
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

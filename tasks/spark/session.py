@@ -20,9 +20,9 @@ from pathlib import Path
 from threading import Event, Timer
 from typing import TYPE_CHECKING, NoReturn
 
-from tasks.connections import TransientError, airflow_connection
-from tasks.contract import PermanentError
+from tasks.contract import PermanentError, TransientError
 from tasks.files.places import InBucket
+from tasks.services.connection import airflow_connection
 from tasks.spark.s3a import NO_S3A, let_open
 
 if TYPE_CHECKING:

@@ -75,8 +75,8 @@ def warm_up(contender: str) -> None:
     assert DAG, airflow
     assert task.branch
     if contender == "ours":
+        import factory.bridge.dag
         import factory.compiler
-        import factory.dag
         import factory.registry
 
         factory.registry.load_registry()

@@ -31,8 +31,8 @@ from stack.service import running
 from tasks.contract import Run
 from tasks.postgres.merging import Deactivation, Timestamps
 from tasks.postgres.sql import check_expression
-from tasks.postgres.synthetic import Rule, fill_table
 from tasks.postgres.tables import merge, rebuild_table, run_sql
+from tasks.synthetic.tables import Rule, fill_table
 
 ROOT = Path(__file__).parents[2]
 CONNECTION = "crypto_postgres"

@@ -82,8 +82,8 @@ def task(folder: Path, sample: int) -> None:
     """Report as the step does, to a folder."""
     from tasks.contract import Run
     from tasks.drift.columns import Columns
-    from tasks.drift.report import report as drift_report
-    from tasks.drift.sources import FromFile, FromHistory
+    from tasks.drift.compared_rows import FromFile, FromHistory
+    from tasks.drift.monitor import report as drift_report
     from tasks.files.places import InFolder
 
     written = {"numeric": {"columns": NUMBERS}, "categorical": {"columns": CATEGORIES}}

@@ -21,15 +21,15 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from tasks.connections import postgres
 from tasks.contract import Run
 from tasks.postgres.tables import run_sql
-from tasks.quality.conditions import row_condition
 from tasks.quality.data_docs import pages
 from tasks.quality.gate import _one_snapshot, validate
-from tasks.quality.quarantine import batch_rows, quarantine
+from tasks.quality.on_postgres.conditions import row_condition
+from tasks.quality.on_postgres.quarantine import batch_rows, quarantine
 from tasks.quality.suites import Expectation, Suite
 from tasks.quality.verdicts import judge
+from tasks.services.postgres import postgres
 from tests.benchmarks.crypto import CONNECTION, DATE, ROOT, Psql, database, psql_of
 
 RAW, CANDIDATE, REJECTS = (

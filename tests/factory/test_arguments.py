@@ -8,8 +8,8 @@ import pytest
 from airflow.sdk import DAG, BaseOperator, TriggerRule, WeightRule
 from airflow.utils.types import DagRunType
 
-from factory.arguments import DAG_ARGUMENTS, TASK_ARGUMENTS, read_argument, read_datetime, read_duration
-from factory.schedules import TIMETABLES
+from factory.language.arguments import DAG_ARGUMENTS, TASK_ARGUMENTS, read_argument, read_datetime, read_duration
+from factory.language.schedules import TIMETABLES
 
 
 def test_dag_table_is_complete() -> None:

@@ -13,7 +13,7 @@ from airflow.sdk.definitions.timetables.trigger import CronTriggerTimetable
 from airflow.serialization.serialized_objects import DagSerialization
 
 from factory import load_dag
-from factory.errors import SpecError
+from factory.language.errors import SpecError
 
 HEAD = "dag_id: made\n"
 SAY = "{uses: messages.log, with: {message: hello}}"

@@ -1,7 +1,7 @@
 """YAML text to values and spans."""
 
-from factory.document import Document, read
-from factory.errors import Diagnostic
+from factory.language.document import Document, read
+from factory.language.errors import Diagnostic
 
 
 def read_text(text: str) -> tuple[Document, list[Diagnostic]]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from factory.graph import cycle, order, stopped
+from factory.planning.graph import cycle, order, stopped
 
 LINE = {"a": (), "b": ("a",), "c": ("b",)}
 

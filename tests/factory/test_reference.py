@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from factory.document import read
-from factory.reference import FILES, json_schema, texts
+from factory.command.reference import FILES, json_schema, texts
+from factory.language.document import read
 from factory.registry import load_registry
 
 ROOT = Path(__file__).parents[2]
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("name", FILES)
 def test_generated_file_is_current(name: str) -> None:
-    """`python -m factory.reference` has been run since the code changed."""
+    """`python -m factory.command.reference` has been run since the code changed."""
     assert (ROOT / name).read_text() == texts()[name]
 
 

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 import pytest
 from pydantic import Field
 
-from factory.errors import RegistryError
+from factory.language.errors import RegistryError
 from factory.registry import Registry, load_registry, registry_of
-from tasks.contract import Kind, Output, Run, Sql, Table, reusable
+from tasks.contract import Output, Run, Sql, Table, TextKind, reusable
 from tasks.quality.suites import Suite
 
 
@@ -80,10 +80,10 @@ def test_kinds_are_found_inside() -> None:
 
     definition = registry_with(act)["area.act"]
 
-    assert definition.kind_at(("columns", "a")) == Kind("sql")
-    assert definition.kind_at(("where",)) == Kind("sql")
-    assert definition.kind_at(("suite", "batch", "where")) == Kind("sql")
-    assert definition.kind_at(("suite", "batch", "table")) == Kind("table")
+    assert definition.kind_at(("columns", "a")) == TextKind("sql")
+    assert definition.kind_at(("where",)) == TextKind("sql")
+    assert definition.kind_at(("suite", "batch", "where")) == TextKind("sql")
+    assert definition.kind_at(("suite", "batch", "table")) == TextKind("table")
     assert definition.kind_at(("suite", "name")) is None
     assert definition.suites == {"suite"}
 

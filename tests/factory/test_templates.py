@@ -8,7 +8,7 @@ import pytest
 from airflow.sdk.definitions._internal.templater import SandboxedEnvironment
 from jinja2 import StrictUndefined
 
-from factory.templates import (
+from factory.language.templates import (
     CLOSED_NAMES,
     Sample,
     Template,

@@ -24,12 +24,12 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from itsdangerous import TimestampSigner, URLSafeTimedSerializer
 
-from factory.artifacts import TOKEN_SECONDS, Source, artifacts_app, configured_source
-from factory.dag import build
-from factory.links import address, with_links
-from factory.plan import Node, Plan
+from factory.bridge.artifacts import TOKEN_SECONDS, Source, artifacts_app, configured_source
+from factory.bridge.dag import build
+from factory.bridge.links import address, with_links
+from factory.bridge.plugin import TaskflowPlugin
+from factory.planning.plan import Node, Plan
 from factory.registry import TaskDefinition
-from factory.ui import TaskflowPlugin
 from stack.objects import ObjectStore
 from tasks.contract import Link, Output
 from tests.conftest import RunningStack
@@ -94,7 +94,7 @@ from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.sdk import DAG, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from factory.links import with_links
+from factory.bridge.links import with_links
 
 INDEX, ELSEWHERE = "s3://ge-artifacts/docs/index.html", "https://example.com/run/1"
 
@@ -509,9 +509,9 @@ def test_plugin_offers_objects() -> None:
 
 def test_plugin_is_light() -> None:
     """A process that is no API server loads the plugin without the libraries of one."""
-    heavy = ("fastapi", "boto3", "botocore", "factory.artifacts")
+    heavy = ("fastapi", "boto3", "botocore", "factory.bridge.artifacts")
 
-    assert loaded_after("from factory.ui import TaskflowPlugin; TaskflowPlugin()", heavy) == set()
+    assert loaded_after("from factory.bridge.plugin import TaskflowPlugin; TaskflowPlugin()", heavy) == set()
 
 
 # --- the whole --------------------------------------------------------------------------------------------------

@@ -13,11 +13,11 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from stack.app.batch import SHOWN_PROBLEMS, Unreadable, score_csv, template
+from stack.app.charts import sentences, waterfall
 from stack.app.form import problems
 from stack.app.heuristic import Heuristic
-from stack.app.plots import sentences, waterfall
 from stack.app.production import Shelf
-from stack.app.registry import Registry
+from stack.app.registered_models import Registry
 from stack.app.scoring import Explanation, Field
 from stack.app_server import SCRIPT
 from tests.candidates import THRESHOLD, TRUTH, WEAK, Recipe, log_candidate, people, promote_candidate

@@ -10,7 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from stack.app.drift import address, reports
-from stack.app.registry import Registry, Unusable
+from stack.app.registered_models import Registry, Unusable
 from stack.app_server import SCRIPT
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import mlflow
 import pytest
 
 from stack.objects import ObjectStore
-from stack.tracking import BUCKET, Tracking
+from stack.tracking_server import BUCKET, Tracking
 
 
 @pytest.fixture(scope="module")

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.churn.people import active_user, demographics, funds, marketplace, payments, people
-from tasks.churn.sources import BLOCK
 from tasks.contract import Run
 from tasks.files.places import InFolder
 from tasks.spark.features import Built, build_table
+from tasks.synthetic.churn_people import active_user, demographics, funds, marketplace, payments, people
+from tasks.synthetic.churn_sources import BLOCK
 
 if TYPE_CHECKING:
-    from tasks.churn.people import Columns, People
+    from tasks.synthetic.churn_people import Columns, People
 
 NAMES = {
     "FECHA": "paid_on",

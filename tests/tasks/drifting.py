@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from tasks.contract import Run
 from tasks.drift.columns import Columns
-from tasks.drift.report import Drift, Publication, Recording, report
-from tasks.drift.sources import FromFile, FromHistory, Source
+from tasks.drift.compared_rows import FromFile, FromHistory, Source
+from tasks.drift.monitor import Drift, Publication, Recording, report
 from tasks.files.history import keep_snapshot
 from tasks.files.places import InFolder
 

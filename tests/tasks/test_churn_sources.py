@@ -17,8 +17,10 @@ import pyarrow as pa
 import pytest
 from pyarrow import csv
 
-from tasks.churn.people import active_user, demographics, funds, marketplace, payments, people
-from tasks.churn.sources import (
+from tasks.contract import PermanentError, Run
+from tasks.files.places import InBucket, InFolder, Place, place_of
+from tasks.synthetic.churn_people import active_user, demographics, funds, marketplace, payments, people
+from tasks.synthetic.churn_sources import (
     BAD_DATES,
     FLAWS,
     REPEATED_EVERY,
@@ -29,8 +31,6 @@ from tasks.churn.sources import (
     churn_sources,
     generate,
 )
-from tasks.contract import PermanentError, Run
-from tasks.files.places import InBucket, InFolder, Place, place_of
 from tests.tasks.churn import peak_memory
 from tests.tasks.conftest import ROOT, until
 
@@ -298,7 +298,7 @@ def test_killed_attempt_is_mended(run: Run, tmp_path: Path) -> None:
     """A first attempt that is killed after some files is made whole by the next, as if nothing had been."""
     program = f"""
 import datetime as dt, pathlib
-from tasks.churn.sources import churn_sources
+from tasks.synthetic.churn_sources import churn_sources
 from tasks.contract import Run
 from tasks.files.places import InFolder
 run = Run("d", "r", "t", dt.date(2026, 1, 5), configs=pathlib.Path("configs"))

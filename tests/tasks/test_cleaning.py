@@ -15,9 +15,9 @@ import pytest
 from pydantic import ValidationError
 
 from stack.objects import ObjectStore
-from tasks.connections import object_store as store_client
 from tasks.contract import DataRejected, MissingResource, PermanentError, Run
 from tasks.files.places import Files, InBucket, InFolder
+from tasks.services.objects import object_store as store_client
 from tasks.spark.cleaning import Cleaned, CsvSource, FromSource, FromSql, clean_csv
 from tasks.spark.csv_columns import CsvColumn
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.connections import postgres as connected
-from tasks.quality.conditions import can_quarantine, row_condition
-from tasks.quality.date_formats import matches_format
 from tasks.quality.gate import _one_snapshot
-from tasks.quality.quarantine import _judged, batch_rows
+from tasks.quality.on_postgres.conditions import can_quarantine, row_condition
+from tasks.quality.on_postgres.date_formats import matches_format
+from tasks.quality.on_postgres.quarantine import _judged, batch_rows
 from tasks.quality.suites import Batch, Expectation, Suite
 from tasks.quality.verdicts import _Library, _open_batch, load_library
+from tasks.services.postgres import postgres as connected
 from tests.tasks.expectation_examples import EXAMPLES, NASTY_TABLE
 
 if TYPE_CHECKING:

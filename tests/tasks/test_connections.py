@@ -12,9 +12,10 @@ import sqlalchemy
 
 from stack.database import Database
 from stack.objects import ObjectStore
-from tasks.connections import TransientError, bucket_errors, postgres, postgres_url
-from tasks.connections import object_store as store_client
-from tasks.contract import MissingResource, PermanentError, Run
+from tasks.contract import MissingResource, PermanentError, Run, TransientError
+from tasks.services.objects import bucket_errors
+from tasks.services.objects import object_store as store_client
+from tasks.services.postgres import postgres, postgres_url
 from tests.tasks.conftest import Sql
 
 CONNECTION = "crypto_postgres"

@@ -19,14 +19,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from stack.objects import ObjectStore
-from stack.tracking import Tracking
-from tasks.connections import TransientError
-from tasks.contract import DataRejected, MissingResource, PermanentError, Run
+from stack.tracking_server import Tracking
+from tasks.contract import DataRejected, MissingResource, PermanentError, Run, TransientError
 from tasks.drift.columns import CategoricalMethod, Columns, NumericMethod
+from tasks.drift.compared_rows import FromFile, FromHistory, FromQuery, Source, parts
+from tasks.drift.monitor import Publication, Recording
 from tasks.drift.reading import read
-from tasks.drift.report import Publication, Recording
 from tasks.drift.sampling import Sampler
-from tasks.drift.sources import FromFile, FromHistory, FromQuery, Source, parts
 from tasks.files.places import InFolder
 from tests.tasks.churn import peak_memory
 from tests.tasks.conftest import Sql

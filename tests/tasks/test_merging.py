@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from stack.database import Database
-from tasks.connections import TransientError
-from tasks.contract import DataRejected, MissingResource, PermanentError, Run
+from tasks.contract import DataRejected, MissingResource, PermanentError, Run, TransientError
 from tasks.postgres.merging import Deactivation, Merged, Timestamps
 from tasks.postgres.tables import merge
 from tests.tasks.conftest import ROOT, Gate, Sql, until

@@ -12,8 +12,7 @@ from typing import Any, get_args
 
 import pytest
 
-from tasks.connections import TransientError
-from tasks.contract import MissingResource, PermanentError, Run
+from tasks.contract import MissingResource, PermanentError, Run, TransientError
 from tasks.messages import Level, Logged, Sent, log, notify
 
 Connect = Callable[[Any], str]

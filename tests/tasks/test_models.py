@@ -15,9 +15,8 @@ from mlflow.exceptions import MlflowException
 
 from stack.app.batch import score_csv
 from stack.app.production import Shelf
-from stack.app.registry import Registry
-from tasks.connections import TransientError
-from tasks.contract import MissingResource, PermanentError, Run
+from stack.app.registered_models import Registry
+from tasks.contract import MissingResource, PermanentError, Run, TransientError
 from tasks.files.places import InFolder
 from tasks.models import versions
 from tasks.models.classifiers import Classifier, LogisticRegression

@@ -14,8 +14,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from stack.objects import ObjectStore
-from tasks.connections import TransientError
-from tasks.contract import MissingResource, PermanentError, Run
+from tasks.contract import MissingResource, PermanentError, Run, TransientError
 from tasks.files.places import InBucket, InFolder, Place, place_of
 from tasks.spark.parquet import check_parts, join_parts, join_written, read_frame, write_parts
 from tasks.spark.reach import ByDisk, Parts, shared_parts

@@ -7,10 +7,10 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tasks.connections import postgres as connected
 from tasks.quality.gate import _one_snapshot
 from tasks.quality.suites import Batch, Expectation, Suite
 from tasks.quality.verdicts import judge
+from tasks.services.postgres import postgres as connected
 from tests.tasks.expectation_examples import NASTY_TABLE
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.connections import TransientError
-from tasks.contract import DataRejected, MissingResource, PermanentError, Run
+from tasks.contract import DataRejected, MissingResource, PermanentError, Run, TransientError
 from tasks.quality.data_docs import run_key
 from tasks.quality.gate import Artifacts, Validation, validate
 from tasks.quality.suites import Batch, Expectation, Quarantine, Suite

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.connections import postgres as connected
 from tasks.contract import MissingResource, PermanentError, Run
-from tasks.quality.quarantine import quarantine
+from tasks.quality.on_postgres.quarantine import quarantine
 from tasks.quality.suites import Batch, Expectation, Quarantine, Suite
+from tasks.services.postgres import postgres as connected
 
 if TYPE_CHECKING:
     from tests.tasks.conftest import Sql

@@ -96,7 +96,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 import psutil
-from tasks.connections import TransientError
+from tasks.contract import TransientError
 from tasks.contract import PermanentError
 from tasks.spark.cleaning import CsvSource, FromSource, FromSql, clean_csv
 from tasks.spark.features import build_table

@@ -20,8 +20,7 @@ from stack.paths import REPOSITORY
 from stack.ports import next_free
 from stack.service import running
 from stack.spark import Spark, SparkPorts, WorkerPorts
-from tasks.connections import TransientError
-from tasks.contract import MissingResource, PermanentError, Run
+from tasks.contract import MissingResource, PermanentError, Run, TransientError
 from tasks.spark.session import spark_errors, spark_session
 from tests.conftest import FIRST_PORT, LAST_PORT, secret
 
@@ -192,7 +191,7 @@ def test_session_is_stopped(spark_connection: str) -> None:
 
 DEAD_JVM = """
     import datetime as dt
-    from tasks.connections import TransientError
+    from tasks.contract import TransientError
     from tasks.contract import Run
     from tasks.spark.session import spark_session
 

@@ -14,9 +14,8 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from stack.database import Database
-from tasks.connections import TransientError
-from tasks.contract import MissingResource, PermanentError, Run
-from tasks.postgres.synthetic import Filled, Provider, Rule, fill_table
+from tasks.contract import MissingResource, PermanentError, Run, TransientError
+from tasks.synthetic.tables import Filled, Provider, Rule, fill_table
 from tests.tasks.conftest import Gate, Sql
 
 CONNECTION = "crypto_postgres"

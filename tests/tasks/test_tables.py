@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from stack.database import Cluster, Database
-from tasks.connections import TransientError
-from tasks.contract import MissingResource, PermanentError, Run
+from tasks.contract import MissingResource, PermanentError, Run, TransientError
 from tasks.postgres.tables import Bound, Executed, Rebuilt, rebuild_table, run_sql, vacuum
 from tests.tasks.conftest import Gate, Sql
 

@@ -14,10 +14,9 @@ import pytest
 
 from stack.ports import next_free
 from stack.service import running
-from stack.tracking import Tracking
-from tasks.connections import TransientError
-from tasks.contract import MissingResource, PermanentError, Run
-from tasks.models.tracking import (
+from stack.tracking_server import Tracking
+from tasks.contract import MissingResource, PermanentError, Run, TransientError
+from tasks.services.tracking import (
     PARENT,
     airflow_tags,
     check_store,

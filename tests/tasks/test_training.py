@@ -18,14 +18,13 @@ import pytest
 from mlflow import MlflowClient, pyfunc
 
 from stack.objects import ObjectStore
-from stack.tracking import Tracking
-from tasks.connections import TransientError
-from tasks.contract import DataRejected, MissingResource, PermanentError, Run
+from stack.tracking_server import Tracking
+from tasks.contract import DataRejected, MissingResource, PermanentError, Run, TransientError
 from tasks.files.places import InFolder
 from tasks.models.preparation import Features
-from tasks.models.recording import RESULT, SUPERSEDED
-from tasks.models.tracking import airflow_tags, nested_runs, runs_of, tracking
 from tasks.models.training import Training, train_classifier
+from tasks.models.training_run import RESULT, SUPERSEDED
+from tasks.services.tracking import airflow_tags, nested_runs, runs_of, tracking
 from tests.conftest import refusing_writes
 from tests.tasks.customers import FEATURES, write_customers
 from tests.tasks.grids import FILE, LINEAR, classifier

@@ -1,0 +1,243 @@
+"""A plan to a DAG of `@task` functions. The only module that uses Airflow's authoring API."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+from zoneinfo import ZoneInfo
+
+from airflow.sdk import (
+    DAG,
+    Asset,
+    AssetAll,
+    AssetAny,
+    CronDataIntervalTimetable,
+    CronTriggerTimetable,
+    DeltaDataIntervalTimetable,
+    DeltaTriggerTimetable,
+    Param,
+    TaskGroup,
+    get_current_context,
+    task,
+)
+from airflow.sdk.exceptions import AirflowFailException
+
+from factory.bridge import runtime
+from factory.bridge.links import with_links
+from factory.language.arguments import AssetSpec
+from factory.language.schedules import AssetSchedule, Schedule, TimetableSchedule
+from factory.language.spec import Airflow, ParamSpec
+from factory.language.templates import Template, run_of
+from factory.planning.plan import Node, Plan
+from factory.planning.project import find_root
+from tasks.contract import DataRejected, PermanentError, Run
+
+_TIMETABLES = {
+    "CronDataIntervalTimetable": CronDataIntervalTimetable,
+    "CronTriggerTimetable": CronTriggerTimetable,
+    "DeltaDataIntervalTimetable": DeltaDataIntervalTimetable,
+    "DeltaTriggerTimetable": DeltaTriggerTimetable,
+}
+_MAPPED = "with_"
+
+
+def build(plan: Plan) -> DAG:
+    """Return the DAG of `plan`. It registers itself nowhere."""
+    dag = DAG(
+        dag_id=plan.dag_id,
+        schedule=_schedule(plan.schedule, plan.timezone),
+        params={param.name: _param(param) for param in plan.params},
+        default_args=_airflow(plan.default_args, plan.timezone),
+        auto_register=False,
+        **_airflow(plan.airflow, plan.timezone),
+    )
+    groups = _groups(plan, dag)
+    built = {node.task_id: _operator(node, plan, dag, groups) for node in plan.nodes}
+    for node in plan.nodes:
+        if node.upstream:
+            built[node.task_id].set_upstream([built[one] for one in node.upstream])
+    for node in plan.nodes:
+        _wait_for_items(node, dag, built)
+    return dag
+
+
+# --- what a worker runs -----------------------------------------------------------------------------------------
+
+
+def execute(uses: str, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Run a task of the registry with its rendered arguments."""
+    context: Mapping[str, Any] = get_current_context()
+    run = _run(context)
+    try:
+        return runtime.call(uses, arguments, run)
+    except DataRejected as error:
+        _keep_output(error, context)
+        _fail(error)
+    except PermanentError as error:
+        _fail(error)
+
+
+def execute_mapped(uses: str, arguments: Mapping[str, Any], **mapped: Any) -> dict[str, Any] | None:
+    """Run a task of the registry for one item of `expand`."""
+    items = {name.removeprefix(_MAPPED): value for name, value in mapped.items() if name.startswith(_MAPPED)}
+    return execute(uses, {**arguments, **items})
+
+
+def items(values: Any) -> list[Any]:
+    """Return the list over which a step is mapped."""
+    if not isinstance(values, list):
+        raise AirflowFailException(f"expand names {values!r}, which is not a list")
+    return values
+
+
+def choose(exits: list[Mapping[str, Any]]) -> list[str]:
+    """Return the steps that follow the first true condition."""
+    try:
+        return runtime.choose(exits)
+    except PermanentError as error:
+        _fail(error)
+
+
+def _fail(error: PermanentError) -> NoReturn:
+    raise AirflowFailException(str(error)) from None
+
+
+def _keep_output(error: DataRejected, context: Mapping[str, Any]) -> None:
+    """Push what a gate found before it failed, so that its links and counts stay visible."""
+    output = runtime.as_json(getattr(error, "output", None))
+    if output is not None:
+        context["ti"].xcom_push("return_value", output)
+
+
+def _run(context: Mapping[str, Any]) -> Run:
+    fileloc = Path(context["dag"].fileloc)
+    return dataclasses.replace(run_of(context), configs=find_root(fileloc) / "configs")
+
+
+# Airflow asks for signatures and type hints several times per task: kept ones save a third of the time to build a DAG.
+for _function in (execute, choose, items):
+    setattr(_function, "__signature__", inspect.signature(_function))  # noqa: B010  # no attribute that mypy knows
+    _function.__annotations__ = {}
+
+
+# --- how it is wired --------------------------------------------------------------------------------------------
+
+
+def _operator(node: Node, plan: Plan, dag: DAG, groups: Mapping[str, TaskGroup]) -> Any:
+    settings = _settings(node, plan, dag, groups)
+    if node.is_branch:
+        return task.branch(**settings)(choose)(exits=[_exit(way) for way in node.exits]).operator
+    if node.expand:
+        return _mapped(node, settings)
+    return _task(node, settings, execute)(uses=node.uses, arguments=node.arguments).operator
+
+
+def _task(node: Node, settings: dict[str, Any], function: Callable[..., Any]) -> Any:
+    decorated: Any = task(**settings)(function)
+    if node.links:
+        decorated.operator_class = with_links(decorated.operator_class, node.links)
+    return decorated
+
+
+def _mapped(node: Node, settings: dict[str, Any]) -> Any:
+    """Map a step: Airflow maps over what a task returns, so a template that names a list gets a task of its own."""
+    values = {
+        _MAPPED + name: task(**_items_settings(name, settings))(items)(values=value)
+        if isinstance(value, Template)
+        else value
+        for name, value in node.expand.items()
+    }
+    decorated = _task(node, settings, execute_mapped)
+    return decorated.partial(uses=node.uses, arguments=node.arguments).expand(**values).operator
+
+
+def _items_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    place = {key: settings[key] for key in ("dag", "task_group") if key in settings}
+    documentation = f"The values of {name} over which {settings['task_id']} is mapped."
+    return {"task_id": f"{settings['task_id']}_{name}", "doc_md": documentation, **place}
+
+
+def _wait_for_items(node: Node, dag: DAG, built: Mapping[str, Any]) -> None:
+    for name, value in node.expand.items():
+        if isinstance(value, Template):
+            dag.get_task(f"{node.task_id}_{name}").set_upstream([built[one] for one in node.upstream])
+
+
+def _exit(way: Any) -> dict[str, Any]:
+    return {"then": list(way.then)} if way.when is None else {"if": way.when, "then": list(way.then)}
+
+
+def _settings(node: Node, plan: Plan, dag: DAG, groups: Mapping[str, TaskGroup]) -> dict[str, Any]:
+    group = groups[".".join(node.groups)] if node.groups else None
+    settings = {"task_id": node.task_id.rpartition(".")[2], "dag": dag, **_airflow(node.airflow, plan.timezone)}
+    if group is not None:
+        settings["task_group"] = group
+    if not any(name.startswith("doc") for name in settings):
+        settings["doc_md"] = _documentation(node)
+    return settings
+
+
+def _documentation(node: Node) -> str:
+    if node.is_branch:
+        return "Follows the first condition that is true."
+    return f"`{node.uses}`: {node.summary}"
+
+
+def _groups(plan: Plan, dag: DAG) -> dict[str, TaskGroup]:
+    groups: dict[str, TaskGroup] = {}
+    for group_id in plan.groups:
+        parent, _, name = group_id.rpartition(".")
+        groups[group_id] = TaskGroup(
+            name, dag=dag, parent_group=groups.get(parent, dag.task_group), **_airflow(plan.groups[group_id], None)
+        )
+    return groups
+
+
+def _airflow(arguments: Airflow, timezone: str | None) -> dict[str, Any]:
+    return {name: _value(value, timezone) for name, value in arguments.items()}
+
+
+def _value(value: Any, timezone: str | None) -> Any:
+    if isinstance(value, dt.datetime):
+        return value if value.tzinfo else value.replace(tzinfo=ZoneInfo(timezone or "UTC"))
+    if isinstance(value, list):
+        return [_asset(one) if isinstance(one, AssetSpec) else one for one in value]
+    return value
+
+
+def _asset(spec: AssetSpec) -> Asset:
+    return Asset(name=spec.name, uri=spec.uri) if spec.uri else Asset(name=spec.name)
+
+
+def _param(param: ParamSpec) -> Param:
+    schema: dict[str, Any] = dict(param.schema)
+    description = schema.pop("description", None)
+    default: dict[str, Any] = {"default": param.default} if param.has_default else {}
+    return Param(**default, description=description, **schema)
+
+
+def _schedule(schedule: Schedule, timezone: str | None) -> Any:
+    if isinstance(schedule, AssetSchedule):
+        return _asset_expression(schedule)
+    if isinstance(schedule, TimetableSchedule):
+        return _timetable(schedule, timezone)
+    return schedule
+
+
+def _asset_expression(schedule: AssetSchedule) -> AssetAll | AssetAny:
+    combine = AssetAll if schedule.combine == "all" else AssetAny
+    return combine(
+        *(_asset_expression(one) if isinstance(one, AssetSchedule) else _asset(one) for one in schedule.assets)
+    )
+
+
+def _timetable(schedule: TimetableSchedule, timezone: str | None) -> Any:
+    make: Callable[..., Any] = _TIMETABLES[schedule.name]
+    arguments = dict(schedule.arguments)
+    if schedule.name.startswith("Cron"):
+        arguments.setdefault("timezone", timezone or "UTC")
+    return make(**arguments)

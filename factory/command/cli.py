@@ -1,0 +1,255 @@
+"""The command line: `taskflow lint | plan | run | tasks | schema`.
+
+Knows how results are shown and which exit code they give; what is right or wrong is decided by the stages.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.syntax import Syntax
+from rich.text import Text
+
+from factory.compiler import Compiled, compile_file
+from factory.language.errors import Diagnostic, FactoryError, did_you_mean, errors_of
+from factory.planning.rules import same_dag_id
+
+ENVIRONMENT = "TASKFLOW_ENVIRONMENT"
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Airflow pipelines from YAML."
+)
+out = Console(soft_wrap=True, highlight=False, emoji=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
+
+Paths = Annotated[list[Path], typer.Argument(help="Specs, or folders of specs.")]
+Pipeline = Annotated[str, typer.Argument(help="A spec's path, or a dag_id in pipelines/.")]
+Environment = Annotated[
+    str | None, typer.Option("--environment", "-e", envvar=ENVIRONMENT, help="A file of configs/environments/.")
+]
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except FactoryError as error:
+        err.print(Text(str(error)))
+        sys.exit(1)
+
+
+@app.command()
+def lint(
+    paths: Paths = [Path("pipelines")],  # noqa: B006  # typer copies it
+    output_format: Annotated[Literal["text", "json", "github"], typer.Option("--format")] = "text",
+    environment: Environment = None,
+) -> None:
+    """Check specs and show everything that is wrong with them, at its line. Exits with 1 on any error."""
+    files = list(_specs(paths))
+    if not files:
+        _stop(f"there is no spec in {', '.join(map(str, paths))}; a spec is a .yaml file")
+    compiled = [compile_file(path, environment=environment) for path in files]
+    same_dag_id((one.plan, one.report) for one in compiled if one.plan)
+    found = sorted({diagnostic for one in compiled for diagnostic in one.report.diagnostics})
+    _PRINTERS[output_format](found)
+    if output_format == "text":
+        _summary(len(files), found)
+    raise typer.Exit(1 if errors_of(found) else 0)
+
+
+@app.command()
+def plan(
+    pipeline: Pipeline,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="The whole plan as JSON.")] = False,
+    environment: Environment = None,
+) -> None:
+    """Show what a spec becomes: its steps in their order, their values and where each came from."""
+    from factory.command.plan_tables import explain
+
+    compiled = _compiled(pipeline, environment)
+    assert compiled.plan is not None
+    if as_json:
+        from factory.planning.plan import as_json as plan_json
+
+        typer.echo(json.dumps(plan_json(compiled.plan), indent=2, ensure_ascii=False))
+        return
+    for part in explain(compiled, environment):
+        out.print(part)
+
+
+@app.command()
+def run(
+    pipeline: Pipeline,
+    date: Annotated[
+        dt.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The logical date; today where it is left out.")
+    ] = None,
+    param: Annotated[
+        list[str] | None, typer.Option("--param", "-p", metavar="NAME=VALUE", help="A param of the trigger form.")
+    ] = None,
+    environment: Environment = None,
+) -> None:
+    """Run a pipeline here and now: no scheduler, the same code as the worker's. Exits with 1 when a step fails."""
+    from factory.bridge.local import run_here
+
+    compiled = _compiled(pipeline, environment)
+    assert compiled.plan is not None
+    succeeded = run_here(compiled.plan, _file(pipeline), date, _params(param or [], compiled), out)
+    raise typer.Exit(0 if succeeded else 1)
+
+
+@app.command()
+def tasks(name: Annotated[str | None, typer.Argument(help="One task, in full.")] = None) -> None:
+    """List the tasks that a step may use, or show one with its arguments and its output."""
+    from factory.command.reference import catalogue_table, task_page
+    from factory.registry import load_registry
+
+    registry = load_registry()
+    if name is None:
+        out.print(catalogue_table(registry))
+    elif name in registry:
+        out.print(
+            Syntax(task_page(registry[name]), "markdown", background_color="default", word_wrap=True)
+            if out.is_terminal
+            else Text(task_page(registry[name]))
+        )
+    else:
+        _stop(f'there is no task "{name}"; {did_you_mean(name, registry.tasks, "tasks")}')
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a spec, for editors."""
+    from factory.command.reference import json_schema
+    from factory.registry import load_registry
+
+    typer.echo(json.dumps(json_schema(load_registry()), indent=2, ensure_ascii=False))
+
+
+# --- what is read ------------------------------------------------------------------------------------------------
+
+
+def _specs(paths: list[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            yield from sorted(
+                one for end in ("*.yaml", "*.yml") for one in path.rglob(end) if not one.stem.endswith(".test")
+            )
+        elif path.is_file():
+            yield path
+        else:
+            _stop(f"there is no file or folder {path}")
+
+
+def _file(pipeline: str) -> Path:
+    path = Path(pipeline)
+    if path.is_file():
+        return path
+    known = (
+        {dag_id: spec for spec in _specs([Path("pipelines")]) if (dag_id := _dag_id(spec))}
+        if Path("pipelines").is_dir()
+        else {}
+    )
+    if pipeline not in known:
+        _stop(
+            f'"{pipeline}" is neither a file nor a dag_id in pipelines/; {did_you_mean(pipeline, known, "pipelines")}'
+        )
+    return known[pipeline]
+
+
+def _dag_id(path: Path) -> str | None:
+    from factory.language.document import read
+
+    value = read(path.read_bytes(), path.name)[0].value
+    dag_id = value.get("dag_id") if isinstance(value, dict) else None
+    return dag_id if isinstance(dag_id, str) else None
+
+
+def _compiled(pipeline: str, environment: str | None) -> Compiled:
+    compiled = compile_file(_file(pipeline), environment=environment)
+    compiled.report.require_no_errors()
+    return compiled
+
+
+def _params(written: list[str], compiled: Compiled) -> dict[str, object]:
+    assert compiled.plan is not None
+    known = {param.name for param in compiled.plan.params}
+    values: dict[str, object] = {}
+    for one in written:
+        name, sign, text = one.partition("=")
+        if not sign:
+            _stop(f"--param {one} has no =; write --param {one}=VALUE")
+        if name not in known:
+            _stop(f'"{name}" is not a param of {compiled.plan.dag_id}; {did_you_mean(name, known, "params")}')
+        values[name] = _json_or_text(text)
+    return values
+
+
+def _json_or_text(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+# --- what is shown -----------------------------------------------------------------------------------------------
+
+
+def _print_text(diagnostics: list[Diagnostic]) -> None:
+    for one in diagnostics:
+        head, _, rest = str(one).partition("\n")
+        colour = "red" if one.severity == "error" else "yellow"
+        place, _, message = head.partition(f" {one.severity}: ")
+        out.print(f"[bold]{escape(place)}[/] [{colour}]{one.severity}:[/] {escape(message)}")
+        out.print(f"{escape(rest)}\n" if rest else "")
+
+
+def _print_json(diagnostics: list[Diagnostic]) -> None:
+    rows = [
+        {
+            "file": one.span.file,
+            "line": one.span.line,
+            "column": one.span.column,
+            "severity": one.severity,
+            "code": one.code,
+            "message": one.message,
+            "hint": one.hint,
+        }
+        for one in diagnostics
+    ]
+    typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+
+
+def _print_github(diagnostics: list[Diagnostic]) -> None:
+    for one in diagnostics:
+        place = (
+            f"file={one.span.file},line={one.span.line},col={one.span.column},endColumn={one.span.end},title={one.code}"
+        )
+        text = f"{one.message} ({one.hint})" if one.hint else one.message
+        typer.echo(f"::{one.severity} {place}::{text.replace('%', '%25').replace(chr(10), '%0A')}")
+
+
+_PRINTERS = {"text": _print_text, "json": _print_json, "github": _print_github}
+
+
+def _summary(files: int, diagnostics: list[Diagnostic]) -> None:
+    errors, specs = len(errors_of(diagnostics)), f"{files} spec{'s' if files != 1 else ''}"
+    warnings = len(diagnostics) - errors
+    tail = f", {warnings} warning{'s' if warnings != 1 else ''}" if warnings else ""
+    if errors:
+        out.print(f"[red]{errors} error{'s' if errors != 1 else ''}[/]{tail} in {specs}")
+    else:
+        out.print(f"[green]{specs} checked, no errors[/]{tail}")
+
+
+def _stop(message: str) -> None:
+    err.print(f"[red]error:[/] {escape(message)}")
+    raise typer.Exit(2)

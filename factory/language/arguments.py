@@ -1,0 +1,282 @@
+"""The arguments of Airflow's DAGs and tasks that a spec may set, and how each is written in YAML.
+
+The tables name every parameter of `airflow.sdk.DAG` and `BaseOperator` of Airflow 3.3 and 3.4; a test holds them
+against the signatures, so that none is dropped in silence. Airflow itself is not imported.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from factory.language.document import Value
+
+ArgumentKind = Literal[
+    "boolean",
+    "integer",
+    "number",
+    "text",
+    "texts",
+    "duration",
+    "datetime",
+    "mapping",
+    "assets",
+    "choice",
+    "choices",
+    "code",
+    "spec",
+]
+ArgumentValue: TypeAlias = Value | dt.timedelta | dt.datetime | list["AssetSpec"]
+
+
+@dataclass(frozen=True, slots=True)
+class AssetSpec:
+    """An asset that a task reads or makes."""
+
+    name: str
+    uri: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """How one argument is written; `code` takes a Python object, which a spec cannot choose, `spec` has its own key."""
+
+    kind: ArgumentKind
+    minimum: float | None = None
+    choices: tuple[str, ...] = ()
+    instead: str = ""
+
+
+_BOOLEAN, _TEXT, _TEXTS, _DURATION = Argument("boolean"), Argument("text"), Argument("texts"), Argument("duration")
+_DATETIME, _MAPPING, _ASSETS, _INTEGER = (
+    Argument("datetime"),
+    Argument("mapping"),
+    Argument("assets"),
+    Argument("integer"),
+)
+_CODE, _POSITIVE, _NOT_NEGATIVE = Argument("code"), Argument("integer", 1), Argument("integer", 0)
+_RUN_TYPES = ("backfill", "scheduled", "manual", "operator_triggered", "asset_triggered", "asset_materialization")
+
+DAG_ARGUMENTS: Mapping[str, Argument] = {
+    "dag_id": Argument("spec"),
+    "description": _TEXT,
+    "default_args": Argument("spec"),
+    "start_date": _DATETIME,
+    "end_date": _DATETIME,
+    "schedule": Argument("spec"),
+    "template_searchpath": Argument("code", instead="name a file of configs/sql/ in a step's with"),
+    "template_undefined": _CODE,
+    "user_defined_macros": _CODE,
+    "user_defined_filters": _CODE,
+    "max_active_tasks": _POSITIVE,
+    "max_active_runs": _POSITIVE,
+    "max_consecutive_failed_dag_runs": _NOT_NEGATIVE,
+    "dagrun_timeout": _DURATION,
+    "deadline": Argument("code", instead="use dagrun_timeout, or execution_timeout on a step"),
+    "sla_miss_callback": _CODE,
+    "catchup": _BOOLEAN,
+    "on_success_callback": Argument("code", instead="add a step that notifies"),
+    "on_failure_callback": Argument("code", instead="add a step with trigger_rule: one_failed"),
+    "doc_md": _TEXT,
+    "params": Argument("spec"),
+    "access_control": _MAPPING,
+    "is_paused_upon_creation": _BOOLEAN,
+    "jinja_environment_kwargs": _CODE,
+    "render_template_as_native_obj": Argument(
+        "code", instead="a value that is one whole {{ … }} keeps its type by itself"
+    ),
+    "tags": _TEXTS,
+    "owner_links": _MAPPING,
+    "auto_register": _CODE,
+    "fail_fast": _BOOLEAN,
+    "allowed_run_types": Argument("choices", choices=_RUN_TYPES),
+    "dag_display_name": _TEXT,
+    "task_group": Argument("code", instead="write a step with steps: below it"),
+    "disable_bundle_versioning": _BOOLEAN,
+    "rerun_with_latest_version": _BOOLEAN,
+}
+
+_TRIGGER_RULES = (
+    "all_done", "all_done_min_one_success", "all_done_setup_success", "all_failed", "all_skipped", "all_success",
+    "always", "none_failed", "none_failed_min_one_success", "none_skipped", "one_done", "one_failed", "one_success",
+)  # fmt: skip
+
+TASK_ARGUMENTS: Mapping[str, Argument] = {
+    "task_id": Argument("code", instead="the key of the step is its task_id"),
+    "owner": _TEXT,
+    "email": _TEXTS,
+    "email_on_retry": _BOOLEAN,
+    "email_on_failure": _BOOLEAN,
+    "retries": _NOT_NEGATIVE,
+    "retry_delay": _DURATION,
+    "retry_exponential_backoff": Argument("number", 0),
+    "max_retry_delay": _DURATION,
+    "retry_policy": Argument(
+        "code", instead="use retries and retry_delay: a task says itself when retrying cannot help"
+    ),
+    "start_date": _DATETIME,
+    "end_date": _DATETIME,
+    "depends_on_past": _BOOLEAN,
+    "ignore_first_depends_on_past": _BOOLEAN,
+    "wait_for_past_depends_before_skipping": _BOOLEAN,
+    "wait_for_downstream": _BOOLEAN,
+    "dag": _CODE,
+    "params": Argument("code", instead="declare params at the top of the spec"),
+    "default_args": Argument("code", instead="set default_args at the top of the spec"),
+    "priority_weight": _INTEGER,
+    "weight_rule": Argument("choice", choices=("absolute", "downstream", "upstream")),
+    "queue": _TEXT,
+    "pool": _TEXT,
+    "pool_slots": _POSITIVE,
+    "sla": _CODE,
+    "execution_timeout": _DURATION,
+    "on_execute_callback": _CODE,
+    "on_failure_callback": Argument("code", instead="add a step with trigger_rule: one_failed"),
+    "on_success_callback": Argument("code", instead="add a step that notifies"),
+    "on_retry_callback": _CODE,
+    "on_skipped_callback": _CODE,
+    "pre_execute": _CODE,
+    "post_execute": _CODE,
+    "trigger_rule": Argument("choice", choices=_TRIGGER_RULES),
+    "resources": _MAPPING,
+    "run_as_user": _TEXT,
+    "map_index_template": Argument("code", instead="Airflow renders it with its own objects"),
+    "max_active_tis_per_dag": _POSITIVE,
+    "max_active_tis_per_dagrun": _POSITIVE,
+    "executor": _TEXT,
+    "executor_config": _MAPPING,
+    "do_xcom_push": Argument("code", instead="other steps may refer to what a task returns, so it is always kept"),
+    "multiple_outputs": Argument("code", instead="refer to a field with {{ steps.<id>.<field> }}"),
+    "inlets": _ASSETS,
+    "outlets": _ASSETS,
+    "task_group": Argument("code", instead="write a step with steps: below it"),
+    "doc": _TEXT,
+    "doc_md": _TEXT,
+    "doc_json": _TEXT,
+    "doc_yaml": _TEXT,
+    "doc_rst": _TEXT,
+    "task_display_name": _TEXT,
+    "logger_name": _TEXT,
+    "allow_nested_operators": _CODE,
+    "render_template_as_native_obj": Argument(
+        "code", instead="a value that is one whole {{ … }} keeps its type by itself"
+    ),
+}
+
+GROUP_ARGUMENTS: Mapping[str, Argument] = {
+    "tooltip": _TEXT,
+    "ui_color": _TEXT,
+    "ui_fgcolor": _TEXT,
+    "group_display_name": _TEXT,
+}
+
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)")
+DURATION = re.compile(r"\s*\d+(?:\.\d+)?\s*(?:ms|s|m|h|d|w)(?:\s*\d+(?:\.\d+)?\s*(?:ms|s|m|h|d|w))*\s*\Z")
+
+
+def read_argument(argument: Argument, value: Value) -> ArgumentValue:
+    """Return `value` as Airflow takes it; raise ValueError with what was expected."""
+    reader = _READERS[argument.kind]
+    return reader(argument, value)
+
+
+def read_duration(value: Value) -> dt.timedelta:
+    """Return `30s`, `5m` or `1h 30m` as a timedelta."""
+    if not isinstance(value, str) or not DURATION.match(value):
+        raise ValueError("a duration such as 30s, 5m or 1h 30m")
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(value))
+    return dt.timedelta(seconds=seconds)
+
+
+def read_datetime(value: Value) -> dt.datetime:
+    """Return `2026-01-01` or `2026-01-01 06:30` as a datetime, without a zone where none is written."""
+    try:
+        return dt.datetime.fromisoformat(value) if isinstance(value, str) else _refuse_datetime()
+    except ValueError:
+        return _refuse_datetime()
+
+
+def _refuse_datetime() -> dt.datetime:
+    raise ValueError("a date such as 2026-01-01 or 2026-01-01 06:30")
+
+
+def _boolean(_argument: Argument, value: Value) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("true or false")
+    return value
+
+
+def _number(argument: Argument, value: Value) -> int | float:
+    kinds: tuple[type, ...] = (int,) if argument.kind == "integer" else (int, float)
+    noun = "a whole number" if argument.kind == "integer" else "a number"
+    bound = "" if argument.minimum is None else f" of at least {argument.minimum:g}"
+    if isinstance(value, bool) or not isinstance(value, kinds) or not isinstance(value, int | float):
+        raise ValueError(f"{noun}{bound}")
+    if argument.minimum is not None and value < argument.minimum:
+        raise ValueError(f"{noun}{bound}")
+    return value
+
+
+def _text(_argument: Argument, value: Value) -> str:
+    if not isinstance(value, str):
+        raise ValueError("a text")
+    return value
+
+
+def _texts(_argument: Argument, value: Value) -> list[Value]:
+    values: list[Value] = list(value) if isinstance(value, list) else [value]
+    if not all(isinstance(one, str) for one in values):
+        raise ValueError("a list of texts")
+    return values
+
+
+def _mapping(_argument: Argument, value: Value) -> dict[str, Value]:
+    if not isinstance(value, dict):
+        raise ValueError("a mapping")
+    return value
+
+
+def _assets(_argument: Argument, value: Value) -> list[AssetSpec]:
+    return [read_asset(one) for one in (value if isinstance(value, list) else [value])]
+
+
+def read_asset(value: Value) -> AssetSpec:
+    """Return an asset written as its name, or as `{name: …, uri: …}`."""
+    if isinstance(value, str) and value.strip():
+        return AssetSpec(value)
+    if isinstance(value, dict) and set(value) <= {"name", "uri"}:
+        name, uri = value.get("name"), value.get("uri")
+        if isinstance(name, str) and name and (uri is None or isinstance(uri, str)):
+            return AssetSpec(name, uri)
+    raise ValueError("an asset: its name, or {name: …, uri: …}")
+
+
+def _choice(argument: Argument, value: Value) -> str:
+    if not isinstance(value, str) or value not in argument.choices:
+        raise ValueError(f"one of {', '.join(argument.choices)}")
+    return value
+
+
+def _choices(argument: Argument, value: Value) -> list[Value]:
+    values = value if isinstance(value, list) else [value]
+    chosen: list[Value] = [_choice(argument, one) for one in values]
+    return chosen
+
+
+_READERS: Mapping[ArgumentKind, Callable[[Argument, Value], ArgumentValue]] = {
+    "boolean": _boolean,
+    "integer": _number,
+    "number": _number,
+    "text": _text,
+    "texts": _texts,
+    "duration": lambda _, value: read_duration(value),
+    "datetime": lambda _, value: read_datetime(value),
+    "mapping": _mapping,
+    "assets": _assets,
+    "choice": _choice,
+    "choices": _choices,
+}

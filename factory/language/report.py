@@ -1,0 +1,38 @@
+"""The collector that the stages hand on: everything that is wrong with one document, found by whichever stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from factory.language.document import Document
+from factory.language.errors import Diagnostic, Path, Span, SpecError, errors_of
+
+
+@dataclass
+class Report:
+    """Diagnostics about `document`, in the order they were found; it begins with those of reading the text."""
+
+    document: Document
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+    unread: set[tuple[int, int]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.unread = {(one.span.line, one.span.column) for one in self.diagnostics}
+
+    def add(self, code: str, path: Path, message: str, hint: str | None = None, *, key: bool = False) -> None:
+        """Report something about the value at `path`, or about its key."""
+        self.extend([self.document.diagnose(code, path, message, hint, key=key)])
+
+    def add_at(self, span: Span, code: str, message: str, hint: str | None = None) -> None:
+        """Report something about a stretch of the text."""
+        self.extend([self.document.diagnostic_at(span, code, message, hint)])
+
+    def extend(self, diagnostics: Iterable[Diagnostic]) -> None:
+        """Take over what was found elsewhere, but for follow-ups of what could not even be read."""
+        self.diagnostics += [one for one in diagnostics if (one.span.line, one.span.column) not in self.unread]
+
+    def require_no_errors(self) -> None:
+        """Raise SpecError with every error found so far, if there is one."""
+        if errors_of(self.diagnostics):
+            raise SpecError(self.diagnostics)

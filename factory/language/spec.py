@@ -1,0 +1,422 @@
+"""A document to a spec: what a person may write, and nothing else.
+
+Knows the form of a pipeline; it refuses to know which tasks, suites or steps exist.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from factory.language.arguments import (
+    DAG_ARGUMENTS,
+    GROUP_ARGUMENTS,
+    TASK_ARGUMENTS,
+    Argument,
+    ArgumentValue,
+    read_argument,
+)
+from factory.language.document import Value, value_at
+from factory.language.errors import Path, did_you_mean
+from factory.language.params import param_problems
+from factory.language.report import Report
+from factory.language.schedules import Schedule, read_schedule
+
+Airflow: TypeAlias = Mapping[str, ArgumentValue]
+"""Arguments for Airflow, by Airflow's own names."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParamSpec:
+    """A field of the trigger form: a default, and the JSON Schema that Airflow checks and draws."""
+
+    name: str
+    path: Path
+    schema: Mapping[str, Value]
+    default: Value = None
+    has_default: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectationSpec:
+    """One rule of a suite, as it is written."""
+
+    type: str
+    path: Path
+    arguments: Mapping[str, Value]
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteSpec:
+    """A suite as it is written; `settings` are its keys other than `expectations`."""
+
+    name: str
+    path: Path
+    settings: Mapping[str, Value]
+    expectations: tuple[ExpectationSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way out of a branch: `condition` is None for the `else`."""
+
+    path: Path
+    condition: str | None
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StepSpec:
+    """One step: a task (`uses`), a branch, or a group of steps."""
+
+    id: str
+    path: Path
+    uses: str | None = None
+    arguments: Mapping[str, Value] = field(default_factory=dict)
+    expand: Mapping[str, Value] = field(default_factory=dict)
+    branch: tuple[Arm, ...] | None = None
+    steps: tuple[StepSpec, ...] | None = None
+    needs: tuple[str, ...] = ()
+    airflow: Airflow = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineSpec:
+    """A pipeline as a person wrote it."""
+
+    dag_id: str
+    airflow: Airflow
+    default_args: Airflow
+    timezone: str | None
+    schedule: Schedule
+    params: tuple[ParamSpec, ...]
+    suites: tuple[SuiteSpec, ...]
+    steps: tuple[StepSpec, ...]
+
+
+_DAG_ID = re.compile(r"[A-Za-z0-9_.\-]{1,250}\Z")
+STEP_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}\Z")
+_SPEC_KEYS = ("timezone", "suites", "steps")
+_SUITE_KEYS = ("connection", "batch", "quarantine", "expectations")
+_ARM_KEYS = ("if", "then", "else")
+
+
+def parse(report: Report) -> PipelineSpec:
+    """Return the pipeline that the report's document declares; what is wrong is reported and left out."""
+    reader = SpecReader(report)
+    root = reader.mapping(report.document.value, ())
+    spec = reader.pipeline(root)
+    reader.stray_dates()
+    return spec
+
+
+def parse_suite(report: Report, name: str) -> SuiteSpec:
+    """Return the suite that a file of `configs/suites/` declares."""
+    reader = SpecReader(report)
+    suite = reader.suite(name, report.document.value, ())
+    reader.stray_dates()
+    return suite
+
+
+@dataclass
+class SpecReader:
+    """Reads values by their path, reporting what has the wrong form."""
+
+    report: Report
+    date_paths: set[Path] = field(default_factory=set)
+
+    def pipeline(self, root: Mapping[str, Value]) -> PipelineSpec:
+        self.unknown_keys(root, (), _PIPELINE_KEYS, DAG_ARGUMENTS, "a pipeline")
+        for required in ("dag_id", "steps"):
+            if required not in root:
+                self.report.add(
+                    "missing-key", (), f'the pipeline has no "{required}"', f"add {required}: at the top of the file"
+                )
+        return PipelineSpec(
+            dag_id=self.dag_id(root.get("dag_id", "unnamed")),
+            airflow=self.airflow(root, (), DAG_ARGUMENTS),
+            default_args=self.default_args(root.get("default_args", {}), ("default_args",)),
+            timezone=self.timezone(root.get("timezone"), ("timezone",)),
+            schedule=self.schedule(root.get("schedule")),
+            params=self.params(root.get("params", {})),
+            suites=tuple(
+                self.suite(name, value, ("suites", name))
+                for name, value in self.mapping(root.get("suites", {}), ("suites",)).items()
+            ),
+            steps=self.steps(root.get("steps", {}), ("steps",)) if "steps" in root else (),
+        )
+
+    def dag_id(self, value: Value) -> str:
+        if not isinstance(value, str) or not _DAG_ID.match(value):
+            hint = "use letters, digits, _ - and . (at most 250)"
+            self.report.add(
+                "wrong-value", ("dag_id",), f"dag_id is {_shown(value)}, not a name that Airflow accepts", hint
+            )
+            return "unnamed"
+        return value
+
+    def timezone(self, value: Value, path: Path) -> str | None:
+        if value is None:
+            return None
+        if isinstance(value, str) and _is_timezone(value):
+            return value
+        self.report.add(
+            "wrong-value",
+            path,
+            f"{_shown(value)} is not a time zone",
+            "write a name such as UTC or America/Buenos_Aires",
+        )
+        return None
+
+    def schedule(self, value: Value) -> Schedule:
+        def report(path: Path, message: str, hint: str | None = None) -> None:
+            self.report.add("bad-schedule", ("schedule", *path), message, hint)
+
+        return read_schedule(value, report)
+
+    def default_args(self, value: Value, path: Path) -> Airflow:
+        values = self.mapping(value, path)
+        self.unknown_keys(values, path, _DEFAULT_ARGS_KEYS, TASK_ARGUMENTS, "default_args")
+        return self.airflow(values, path, TASK_ARGUMENTS)
+
+    def airflow(self, values: Mapping[str, Value], path: Path, table: Mapping[str, Argument]) -> Airflow:
+        """Read those of `values` that are Airflow's arguments."""
+        read: dict[str, ArgumentValue] = {}
+        for name, value in values.items():
+            argument = table.get(name)
+            if argument is None or argument.kind in ("code", "spec"):
+                continue
+            if argument.kind == "datetime":
+                self.date_paths.add((*path, name))
+            try:
+                read[name] = read_argument(argument, value)
+            except ValueError as error:
+                self.report.add("wrong-value", (*path, name), f"{name} is {_shown(value)}, where {error} is expected")
+        return read
+
+    def params(self, value: Value) -> tuple[ParamSpec, ...]:
+        return tuple(self.param(name, one, ("params", name)) for name, one in self.mapping(value, ("params",)).items())
+
+    def param(self, name: str, value: Value, path: Path) -> ParamSpec:
+        if not STEP_ID.match(name):
+            self.report.add(
+                "wrong-value", path, f'"{name}" cannot be the name of a param', "use letters, digits and _", key=True
+            )
+        if not isinstance(value, dict):
+            hint = f"write {name}: {{type: …, default: {_shown(value)}}}"
+            self.report.add("wrong-type", path, f'param "{name}" is {_shown(value)}, where a mapping is expected', hint)
+            return ParamSpec(name, path, {}, None)
+        schema = {key: one for key, one in value.items() if key != "default"}
+        param = ParamSpec(name, path, schema, value.get("default"), "default" in value)
+        for where, message in param_problems(
+            json.dumps(schema, sort_keys=True), json.dumps(value.get("default")), has_default="default" in value
+        ):
+            self.report.add("bad-param", (*path, *where), f'param "{name}": {message}')
+        return param
+
+    def suite(self, name: str, value: Value, path: Path) -> SuiteSpec:
+        values = self.mapping(value, path)
+        self.unknown_keys(values, path, _SUITE_KEYS, {}, "a suite")
+        for required in ("connection", "batch", "expectations"):
+            if required not in values:
+                self.report.add(
+                    "missing-key", path, f'suite "{name}" has no "{required}"', f"add {required}: to it", key=True
+                )
+        settings = {key: one for key, one in values.items() if key in _SUITE_KEYS and key != "expectations"}
+        rules = self.sequence(values.get("expectations", []), (*path, "expectations"))
+        expectations = (self.expectation(one, (*path, "expectations", index)) for index, one in enumerate(rules))
+        return SuiteSpec(name, path, settings, tuple(one for one in expectations if one))
+
+    def expectation(self, value: Value, path: Path) -> ExpectationSpec | None:
+        hint = "write - expect_…: {column: …}, and reason: <code> below it where its rows go to quarantine"
+        if isinstance(value, str):
+            return ExpectationSpec(value, path, {}, None)
+        names = [key for key in value if key != "reason"] if isinstance(value, dict) else []
+        if not isinstance(value, dict) or len(names) != 1:
+            found = f"it names {len(names)}" if isinstance(value, dict) else f"it is {_shown(value)}"
+            self.report.add(
+                "expectation-form", path, f"an item of expectations names exactly one expectation; {found}", hint
+            )
+            return None
+        reason = value.get("reason")
+        if reason is not None and not (isinstance(reason, str) and re.fullmatch(r"[a-z][a-z0-9_]*", reason)):
+            self.report.add(
+                "wrong-value",
+                (*path, "reason"),
+                f"reason is {_shown(reason)}, where a code such as invalid_site_id is expected",
+            )
+            reason = None
+        arguments = self.mapping(value[names[0]] if value[names[0]] is not None else {}, (*path, names[0]))
+        return ExpectationSpec(names[0], path, arguments, reason if isinstance(reason, str) else None)
+
+    def steps(self, value: Value, path: Path) -> tuple[StepSpec, ...]:
+        values = self.mapping(value, path)
+        if not values and isinstance(value, dict):
+            self.report.add(
+                "wrong-value", path, "steps is empty: there is nothing to run", "add a step below it", key=True
+            )
+        return tuple(self.step(name, one, (*path, name)) for name, one in values.items())
+
+    def step(self, name: str, value: Value, path: Path) -> StepSpec:
+        if not STEP_ID.match(name):
+            self.report.add(
+                "wrong-value",
+                path,
+                f'"{name}" cannot be the name of a step',
+                "use letters, digits and _, and begin with a letter",
+                key=True,
+            )
+        values = self.mapping(value, path)
+        forms = [form for form in ("uses", "branch", "steps") if form in values]
+        if len(forms) != 1 and isinstance(value, dict):
+            found = "has none of them" if not forms else f"has {' and '.join(forms)}"
+            self.report.add(
+                "step-form", path, f'step "{name}" {found}, where one of uses, branch and steps is expected', key=True
+            )
+        form = forms[0] if forms else "uses"
+        allowed, table = _STEP_FORMS[form]
+        self.unknown_keys(values, path, allowed, table, f'step "{name}"')
+        return StepSpec(
+            id=name,
+            path=path,
+            uses=self.text(values["uses"], (*path, "uses")) if form == "uses" and "uses" in values else None,
+            arguments=self.mapping(values.get("with", {}), (*path, "with")) if form == "uses" else {},
+            expand=self.mapping(values.get("expand", {}), (*path, "expand")) if form == "uses" else {},
+            branch=self.branch(name, values["branch"], (*path, "branch")) if form == "branch" else None,
+            steps=self.steps(values["steps"], (*path, "steps")) if form == "steps" else None,
+            needs=self.names(values.get("needs", []), (*path, "needs")),
+            airflow=self.airflow(values, path, table),
+        )
+
+    def branch(self, step: str, value: Value, path: Path) -> tuple[Arm, ...]:
+        arms = tuple(self.arm(one, (*path, index)) for index, one in enumerate(self.sequence(value, path)))
+        written = [arm for arm in arms if arm]
+        ends = [index for index, arm in enumerate(written) if arm.condition is None]
+        if not ends:
+            self.report.add(
+                "branch-without-else",
+                path,
+                f'the branch of step "{step}" has no else',
+                "end it with - else: <step>",
+                key=True,
+            )
+        elif ends[0] != len(written) - 1:
+            self.report.add(
+                "branch-without-else",
+                written[ends[0]].path,
+                "what follows an else is never reached",
+                "move the else to the end",
+            )
+        return tuple(written)
+
+    def arm(self, value: Value, path: Path) -> Arm | None:
+        values = self.mapping(value, path)
+        self.unknown_keys(values, path, _ARM_KEYS, {}, "an arm of a branch")
+        form = set(values) & set(_ARM_KEYS)
+        if form not in ({"if", "then"}, {"else"}):
+            self.report.add(
+                "branch-form",
+                path,
+                "an arm of a branch is {if: …, then: …} or {else: …}",
+                'write - if: "{{ … }}" and then: <step> below it',
+            )
+            return None
+        if form == {"else"}:
+            return Arm(path, None, self.names(values["else"], (*path, "else")))
+        condition = self.text(values["if"], (*path, "if"))
+        return Arm(path, condition or "", self.names(values["then"], (*path, "then")))
+
+    def names(self, value: Value, path: Path, what: str = "a step") -> tuple[str, ...]:
+        values = value if isinstance(value, list) else [value]
+        wrong = [one for one in values if not isinstance(one, str)]
+        if wrong:
+            self.report.add(
+                "wrong-type",
+                path,
+                f"{path[-1]} holds {_shown(wrong[0])}, where the name of {what}, or a list of names, is expected",
+            )
+        return tuple(one for one in values if isinstance(one, str))
+
+    def text(self, value: Value, path: Path) -> str | None:
+        if isinstance(value, str):
+            return value
+        self.report.add("wrong-type", path, f"{path[-1]} is {_shown(value)}, where a text is expected")
+        return None
+
+    def mapping(self, value: Value, path: Path) -> dict[str, Value]:
+        if isinstance(value, dict):
+            return value
+        what = path[-1] if path else "the file"
+        self.report.add("wrong-type", path, f"{what} is {_shown(value)}, where a mapping is expected")
+        return {}
+
+    def sequence(self, value: Value, path: Path) -> list[Value]:
+        if isinstance(value, list):
+            return value
+        self.report.add("wrong-type", path, f"{path[-1]} is {_shown(value)}, where a list is expected")
+        return []
+
+    def unknown_keys(
+        self,
+        values: Mapping[str, Value],
+        path: Path,
+        allowed: Collection[str],
+        table: Mapping[str, Argument],
+        what: str,
+    ) -> None:
+        for key in values:
+            if key in allowed:
+                continue
+            refused = table.get(key)
+            if refused is not None and refused.kind == "code":
+                hint = refused.instead or "a spec chooses no code"
+                self.report.add(
+                    "code-argument", (*path, key), f'Airflow\'s "{key}" is not set in a spec', hint, key=True
+                )
+            else:
+                self.report.add(
+                    "unknown-key",
+                    (*path, key),
+                    f'"{key}" is not a key of {what}',
+                    did_you_mean(key, allowed, "keys"),
+                    key=True,
+                )
+
+    def stray_dates(self) -> None:
+        for path in self.report.document.dates - self.date_paths:
+            text = value_at(self.report.document.value, path)
+            message = f"{text} is a date in YAML 1.1 and a text in YAML 1.2"
+            self.report.add("implicit-date", path, message, f'quote it: "{text}"')
+
+
+def _step_form(keys: tuple[str, ...], table: Mapping[str, Argument]) -> tuple[frozenset[str], Mapping[str, Argument]]:
+    return frozenset((*keys, *(name for name, argument in table.items() if argument.kind != "code"))), table
+
+
+_STEP_FORMS = {
+    "uses": _step_form(("uses", "with", "needs", "expand"), TASK_ARGUMENTS),
+    "branch": _step_form(("branch", "needs"), TASK_ARGUMENTS),
+    "steps": _step_form(("steps", "needs"), GROUP_ARGUMENTS),
+}
+"""The keys of each form of a step, and the table that reads those which are Airflow's."""
+_PIPELINE_KEYS = frozenset(
+    (*_SPEC_KEYS, *(name for name, argument in DAG_ARGUMENTS.items() if argument.kind != "code"))
+)
+_DEFAULT_ARGS_KEYS = _STEP_FORMS["uses"][0] - {"uses", "with", "needs", "expand"}
+
+
+def _is_timezone(name: str) -> bool:
+    try:
+        return bool(ZoneInfo(name).key)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+
+
+def _shown(value: Value) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}…"

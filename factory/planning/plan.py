@@ -1,0 +1,111 @@
+"""The plan of a pipeline: every step as a node with its task, its values and what it waits for.
+
+It holds no YAML and no Airflow; it is what the rules judge, what `taskflow plan` shows and what becomes a DAG.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+from factory.language.arguments import ArgumentValue
+from factory.language.errors import Path
+from factory.language.schedules import Schedule
+from factory.language.spec import Airflow, ParamSpec
+from factory.language.templates import Template
+from tasks.contract import Role
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """One way out of a branch: `when` is None for the else; `then` holds task_ids."""
+
+    when: Template | None
+    then: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One task of the DAG. `arguments` is JSON with a Template for each text to be rendered."""
+
+    task_id: str
+    path: Path
+    uses: str = ""
+    role: Role | None = None
+    summary: str = ""
+    suites: tuple[str, ...] = ()
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    expand: Mapping[str, Any] = field(default_factory=dict)
+    exits: tuple[Exit, ...] = ()
+    upstream: tuple[str, ...] = ()
+    airflow: Airflow = field(default_factory=dict)
+    groups: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    """The fields of its output that Airflow's UI shows as buttons."""
+
+    @property
+    def is_branch(self) -> bool:
+        """Whether this node chooses among its exits."""
+        return bool(self.exits)
+
+    @property
+    def trigger_rule(self) -> str:
+        """Airflow's rule for when it runs."""
+        return str(self.airflow.get("trigger_rule", "all_success"))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A whole pipeline."""
+
+    dag_id: str
+    file: str
+    root: FilePath
+    airflow: Airflow
+    default_args: Airflow
+    timezone: str | None
+    schedule: Schedule
+    params: tuple[ParamSpec, ...]
+    nodes: tuple[Node, ...]
+    groups: Mapping[str, Airflow]
+    used_params: frozenset[str] = frozenset()
+    used_suites: frozenset[str] = frozenset()
+
+    def node(self, task_id: str) -> Node:
+        """Return the node of `task_id`."""
+        return next(node for node in self.nodes if node.task_id == task_id)
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """Return `plan` as JSON that is the same for the same files, wherever they lie."""
+    shown = ("dag_id", "file", "airflow", "default_args", "timezone", "schedule", "params", "nodes", "groups")
+    return {name: _json(getattr(plan, name)) for name in shown}
+
+
+def _json(value: object) -> Any:
+    if isinstance(value, Template):
+        return value.text
+    if is_dataclass(value) and not isinstance(value, type):
+        return {
+            one.name: shown
+            for one in fields(value)
+            if one.name != "path" and (shown := _json(getattr(value, one.name))) not in ({}, [], "", None)
+        }
+    if isinstance(value, Mapping):
+        return {str(key): _json(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(one) for one in value]
+    return _scalar(value)
+
+
+def _scalar(value: object) -> ArgumentValue | str:
+    if isinstance(value, dt.timedelta):
+        return f"{value.total_seconds():g}s"
+    if isinstance(value, dt.datetime):
+        return value.isoformat()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"a {type(value).__name__} has no place in a plan")

@@ -1,0 +1,172 @@
+"""What stands in `configs/`: defaults, the values of one environment, suites, SQL files.
+
+Knows the folder and the form of its YAML; which environment is asked for is the caller's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path as FilePath
+
+from factory.language.arguments import DAG_ARGUMENTS
+from factory.language.document import Document, Value, read
+from factory.language.errors import Diagnostic, did_you_mean
+from factory.language.report import Report
+from factory.language.spec import Airflow, SpecReader, SuiteSpec, parse_suite
+from factory.registry import load_registry
+
+_KEYS = ("dag", "default_args", "queues", "with")
+EVERY_TASK = "*"
+"""Below `with` of the defaults: the arguments of every task that takes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One file of defaults; a later layer wins over an earlier one."""
+
+    document: Document
+    dag: Airflow = field(default_factory=dict)
+    default_args: Airflow = field(default_factory=dict)
+    arguments: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
+    """Defaults of `with`, by the name of the task."""
+    queues: tuple[str, ...] | None = None
+    """The queues from which workers take tasks, where the file says them."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder with `configs/` in it, read for one environment."""
+
+    root: FilePath
+    layers: tuple[Layer, ...] = ()
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+    @property
+    def configs(self) -> FilePath:
+        """The folder of shared configuration."""
+        return self.root / "configs"
+
+    @property
+    def queues(self) -> tuple[str, ...] | None:
+        """The queues that a step may name; None where any name will do."""
+        said = [layer.queues for layer in self.layers if layer.queues is not None]
+        return said[-1] if said else None
+
+    def suite(self, name: str) -> tuple[SuiteSpec, Report] | None:
+        """Return the suite of `configs/suites/<name>.yaml` with what is wrong in it, or None where there is none."""
+        path = self.configs / "suites" / f"{name}.yaml"
+        return _read_suite(path, self.shown(path), name, _stamp(path)) if path.is_file() else None
+
+    def suite_names(self) -> list[str]:
+        """Return the names of the suites in `configs/suites/`."""
+        return sorted(path.stem for path in (self.configs / "suites").glob("*.yaml"))
+
+    def sql_files(self) -> list[str]:
+        """Return the files below `configs/sql/`, as a step names them."""
+        folder = self.configs / "sql"
+        return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.sql"))
+
+    def shown(self, path: FilePath) -> str:
+        """Return `path` as a report shows it."""
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+
+
+def find_root(spec: FilePath) -> FilePath:
+    """Return the folder of the project that a spec belongs to: the nearest above it that holds `configs/`."""
+    folders = spec.absolute().parents
+    return next((folder for folder in folders if (folder / "configs").is_dir()), folders[0])
+
+
+def load_project(root: FilePath, environment: str | None = None) -> Project:
+    """Read the defaults of `root`, and of `environment` over them."""
+    files = [root / "configs" / "defaults.yaml"]
+    if environment:
+        files.append(root / "configs" / "environments" / f"{environment}.yaml")
+    return _load(root, tuple((file, _stamp(file)) for file in files), environment)
+
+
+Stamp = tuple[int, int] | None
+
+
+def _stamp(file: FilePath) -> Stamp:
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
+@lru_cache(maxsize=64)
+def _load(root: FilePath, files: tuple[tuple[FilePath, Stamp], ...], environment: str | None) -> Project:
+    layers: list[Layer] = []
+    diagnostics: list[Diagnostic] = []
+    for file, stamp in files:
+        if stamp is None:
+            diagnostics.extend(_missing_environment(file, root) if environment and file is files[-1][0] else [])
+            continue
+        layer, found = _read_layer(file, file.relative_to(root).as_posix())
+        layers.append(layer)
+        diagnostics.extend(found)
+    return Project(root, tuple(layers), tuple(diagnostics))
+
+
+def _missing_environment(file: FilePath, root: FilePath) -> list[Diagnostic]:
+    shown = file.relative_to(root).as_posix()
+    known = ", ".join(sorted(path.stem for path in file.parent.glob("*.yaml"))) or "none"
+    document = Document(shown, [], None, None)
+    return [
+        document.diagnose("unknown-environment", (), f'there is no environment "{file.stem}"', f"environments: {known}")
+    ]
+
+
+def _read_layer(file: FilePath, shown: str) -> tuple[Layer, list[Diagnostic]]:
+    document, diagnostics = read(file.read_bytes(), shown)
+    report = Report(document, diagnostics)
+    if document.root is None:
+        return Layer(document), [one for one in diagnostics if one.code != "empty-file"]
+    reader = SpecReader(report)
+    root = reader.mapping(document.value, ())
+    reader.unknown_keys(root, (), _KEYS, {}, "the defaults")
+    dag = reader.mapping(root.get("dag", {}), ("dag",))
+    known = [name for name, argument in DAG_ARGUMENTS.items() if argument.kind not in ("code", "spec")]
+    reader.unknown_keys(dag, ("dag",), known, DAG_ARGUMENTS, "the defaults of a DAG")
+    layer = Layer(
+        document,
+        dag=reader.airflow(dag, ("dag",), DAG_ARGUMENTS),
+        default_args=reader.default_args(root.get("default_args", {}), ("default_args",)),
+        arguments={
+            name: reader.mapping(one, ("with", name))
+            for name, one in reader.mapping(root.get("with", {}), ("with",)).items()
+        },
+        queues=reader.names(root["queues"], ("queues",), "a queue") if "queues" in root else None,
+    )
+    _check_arguments(report, layer)
+    reader.stray_dates()
+    return layer, report.diagnostics
+
+
+def _check_arguments(report: Report, layer: Layer) -> None:
+    """Report defaults of tasks that are not there, and of arguments that no task takes."""
+    registry = load_registry()
+    everywhere = {name for task in registry for name in task.parameters}
+    for task, arguments in layer.arguments.items():
+        if task != EVERY_TASK and task not in registry:
+            hint = did_you_mean(task, (EVERY_TASK, *(one.name for one in registry)), "tasks")
+            report.add("unknown-task", ("with", task), f'there is no task "{task}"', hint, key=True)
+            continue
+        taken, whom = (everywhere, "any task") if task == EVERY_TASK else (registry[task].parameters, f'"{task}"')
+        for name in arguments.keys() - set(taken):
+            hint = did_you_mean(name, taken, "arguments")
+            message = f'"{name}" is not an argument of {whom}'
+            report.add("unknown-argument", ("with", task, name), message, hint, key=True)
+
+
+@lru_cache(maxsize=1024)
+def _read_suite(file: FilePath, shown: str, name: str, _stamp: Stamp) -> tuple[SuiteSpec, Report]:
+    document, diagnostics = read(file.read_bytes(), shown)
+    report = Report(document, list(diagnostics))
+    if document.root is None:
+        return SuiteSpec(name, (), {}, ()), report
+    return parse_suite(report, name), report

@@ -1,0 +1,181 @@
+"""The values that a step hands to its task: templates found in them, and the check against the task's types."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from factory.language.document import Value, value_at
+from factory.language.errors import Path, did_you_mean
+from factory.language.templates import Sample, Samples, is_template
+from tasks.contract import Bucket, Column, ConnectionId, DataFile, SqlFile, Table
+
+_TYPE_ERRORS = ("_type", "_parsing", "literal_error", "enum", "is_instance_of", "_attributes_type")
+
+
+def _pattern(annotation: Any) -> str:
+    """Return the pattern of one of the contract's texts."""
+    return str(TypeAdapter(annotation).json_schema()["pattern"])
+
+
+_FORMS = {
+    _pattern(Table): "schema.table, as the database spells it",
+    _pattern(Column): "the name of one column, without quotes",
+    _pattern(ConnectionId): "the id of an Airflow connection",
+    _pattern(SqlFile): "a file below configs/sql/, such as crypto/tables.sql",
+    _pattern(DataFile): "a path below the place of the pipelines' files, such as churn/features.parquet",
+    _pattern(Bucket): "the name of a bucket: lower case letters, digits, - and .",
+}
+"""What a text of one of the contract's types looks like, by its pattern."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValueProblem:
+    """Something wrong with the value at `path`; with its key, when `key`."""
+
+    code: str
+    path: Path
+    message: str
+    hint: str | None = None
+    key: bool = False
+
+
+def texts(value: object, path: Path = ()) -> Iterator[tuple[Path, str]]:
+    """Yield every text below `value`, with its path."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            yield from texts(one, (*path, key))
+    elif isinstance(value, list):
+        for index, one in enumerate(value):
+            yield from texts(one, (*path, index))
+
+
+def templated(value: Value) -> Iterator[tuple[Path, str]]:
+    """Yield every text below `value` that is a template, with its path."""
+    return ((path, text) for path, text in texts(value) if is_template(text))
+
+
+def replaced(value: Any, leaves: Mapping[Path, Any], path: Path = ()) -> Any:
+    """Return a copy of `value` with other values at the paths of `leaves`."""
+    if path in leaves:
+        return leaves[path]
+    if isinstance(value, dict):
+        return {key: replaced(one, leaves, (*path, key)) for key, one in value.items()}
+    if isinstance(value, list):
+        return [replaced(one, leaves, (*path, index)) for index, one in enumerate(value)]
+    return value
+
+
+def check_values(
+    validate: Callable[[str], object], value: Value, leaves: Mapping[Path, Samples], what: str
+) -> list[ValueProblem]:
+    """Validate `value` as JSON, each templated leaf standing for every type it may have.
+
+    A leaf of which nothing is known is not judged.
+    """
+    found: dict[tuple[str, Path], ValueProblem] = {}
+    rounds = max((len(samples) for samples in leaves.values() if samples), default=1)
+    for turn in range(rounds):
+        chosen = {path: _sample(samples, turn) for path, samples in leaves.items()}
+        filled = replaced(value, {path: sample.value for path, sample in chosen.items()}) if chosen else value
+        for problem in _problems(validate, filled, chosen, what):
+            found.setdefault((problem.code, problem.path), problem)
+    return list(found.values())
+
+
+def _sample(samples: Samples, turn: int) -> Sample:
+    return samples[turn % len(samples)] if samples else Sample("text")
+
+
+def _problems(
+    validate: Callable[[str], object], value: Value, chosen: Mapping[Path, Sample], what: str
+) -> Iterator[ValueProblem]:
+    try:
+        validate(json.dumps(value))
+    except ValidationError as error:
+        for one in error.errors(include_url=False):
+            path = _written(one["loc"], value)
+            leaf = next((leaf for leaf in chosen if path[: len(leaf)] == leaf or leaf[: len(path)] == path), None)
+            if leaf is None or one["type"] in ("missing", "extra_forbidden"):
+                yield _problem(one, path, what)
+            elif path == leaf and _judged(one["type"], chosen[leaf]):
+                yield _template_problem(one, path, chosen[leaf])
+
+
+def _judged(kind: str, sample: Sample) -> bool:
+    return sample.exact or any(kind.endswith(end) for end in _TYPE_ERRORS)
+
+
+def _template_problem(error: Any, path: Path, sample: Sample) -> ValueProblem:
+    shown = json.dumps(sample.value) if sample.exact else _noun(sample.value)
+    return ValueProblem("template-type", path, f"{_dotted(path)} may be {shown} here; it {_expected(error)}")
+
+
+def _problem(error: Any, path: Path, what: str) -> ValueProblem:
+    kind, location = error["type"], error["loc"]
+    if kind == "missing":
+        return ValueProblem(
+            "missing-argument",
+            path,
+            f'"{location[-1]}" is missing, which {what} needs',
+            f"add {location[-1]}: to it",
+            key=True,
+        )
+    if kind == "extra_forbidden":
+        allowed = error.get("ctx", {}).get("allowed", ())
+        return ValueProblem(
+            "unknown-argument",
+            path,
+            f'"{path[-1]}" is not an argument of {what}',
+            did_you_mean(str(path[-1]), allowed, "arguments") if allowed else None,
+            key=True,
+        )
+    return ValueProblem("bad-argument", path, f"{_dotted(path)} is {_shown(error['input'])}; it {_expected(error)}")
+
+
+def _expected(error: Any) -> str:
+    if error["type"] == "string_pattern_mismatch" and error["ctx"]["pattern"] in _FORMS:
+        return f"should be {_FORMS[error['ctx']['pattern']]}"
+    message: str = error["msg"]
+    return message.replace("Input should", "should").replace("Value error, ", "").replace("String should", "should")
+
+
+def _written(location: tuple[str | int, ...], value: Value) -> Path:
+    """Return the path that pydantic's location has in `value`: union members and tags are not in it."""
+    path: Path = ()
+    for part in location:
+        try:
+            value_at(value, (*path, part))
+        except LookupError:
+            continue
+        path = (*path, part)
+    return path
+
+
+def _dotted(path: Path) -> str:
+    return ".".join(str(part) for part in path) or "the value"
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _noun(value: Value) -> str:
+    if isinstance(value, bool):
+        return "a boolean"
+    nouns = {
+        int: "a whole number",
+        float: "a number",
+        str: "a text",
+        list: "a list",
+        dict: "a mapping",
+        type(None): "null",
+    }
+    return nouns[type(value)]

@@ -1,1 +1,0 @@
-"""The invented exports of the churn pipeline."""

@@ -1,0 +1,177 @@
+"""Where the rows to be compared come from: a file, the history of a file, or a query in Postgres.
+
+Gives them as parts, one at a time, each with the families of its columns and its rows in batches; knows nothing of
+what is compared.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from tasks.contract import ConnectionId, DataFile, MissingResource, Model, PermanentError, Run, SqlFile
+from tasks.drift.query_rows import selected
+from tasks.files.history import snapshots
+from tasks.files.places import Files, Place, place_of
+from tasks.postgres.tables import Bound
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BATCH = 65_536
+"""Rows that are held in memory at a time."""
+_BUFFER = 1 << 20
+"""Bytes of a column that are read at a time: a row group may be as long as its file."""
+
+Family = Literal["number", "boolean", "text", "date", "null", "other"]
+"""What a column's values are, whatever their width: 32 bits today and 64 tomorrow are the same numbers."""
+
+PipelineId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-]+$")]
+
+
+class FromFile(Model):
+    """A parquet file."""
+
+    file: DataFile
+    written_by: PipelineId | None = None
+    """The pipeline that writes it: a missing file says to run that first."""
+
+
+class FromHistory(Model):
+    """The last snapshots of a history that `files.keep_snapshot` keeps."""
+
+    history: DataFile
+    last: Annotated[int, Field(ge=1, le=1000)] = 8
+    dated: Literal["before_run", "up_to_run", "any"] = "before_run"
+    """Which snapshots count: those of days before the run's date, those with its own, or all there are."""
+    written_by: PipelineId | None = None
+    """The pipeline that writes it: a missing history says to run that first."""
+
+
+class FromQuery(Model):
+    """What a file of `configs/sql/` selects in Postgres; each of `values` is bound to `%(name)s` in it."""
+
+    connection: ConnectionId
+    sql: SqlFile
+    values: dict[str, Bound] | None = None
+
+
+def _source_name(written: object) -> str | None:
+    keys = written if isinstance(written, Mapping) else type(written).model_fields if isinstance(written, Model) else ()
+    return next((tag for key, tag in _SOURCES.items() if key in keys), None)
+
+
+_SOURCES = {"file": "a file", "history": "a history", "sql": "a query"}
+"""By the key that tells them apart: tags, which are no keys themselves."""
+
+Source = Annotated[
+    Annotated[FromFile, Tag("a file")]
+    | Annotated[FromHistory, Tag("a history")]
+    | Annotated[FromQuery, Tag("a query")],
+    Discriminator(
+        _source_name,
+        custom_error_type="source",
+        custom_error_message=f"should be a mapping with one of {', '.join(_SOURCES)}",
+    ),
+]
+"""Where rows come from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A table, or one snapshot of several."""
+
+    address: str
+    families: Mapping[str, Family]
+    batches: Iterator[pa.RecordBatch]
+
+
+def parts(source: Source, names: list[str], files: Files, run: Run) -> Iterator[Part]:
+    """Yield the parts of a source, of which each can be read until the next one is asked for.
+
+    The batches have those of the columns `names` that are there. Raises MissingResource and PermanentError.
+    """
+    if isinstance(source, FromQuery):
+        yield from _queried(source, names, run)
+        return
+    place = place_of(files, run)
+    paths = [source.file] if isinstance(source, FromFile) else _snapshots(source, place, run)
+    for path in paths:
+        yield from _stored(path, place, names, source.written_by)
+
+
+def _queried(source: FromQuery, names: list[str], run: Run) -> Iterator[Part]:
+    with selected(source.connection, source.sql, source.values or {}, run) as (schema, batches):
+        wanted = [name for name in names if name in schema.names]
+        address = f"configs/sql/{source.sql} in {source.connection}"
+        yield Part(address, families(schema), (batch.select(wanted) for batch in batches))
+
+
+def _snapshots(source: FromHistory, place: Place, run: Run) -> list[str]:
+    until = {"before_run": run.date - dt.timedelta(days=1), "up_to_run": run.date, "any": dt.date.max}[source.dated]
+    if found := snapshots(place, source.history, until, source.last):
+        return found
+    there = [Path(path).stem for path in snapshots(place, source.history, dt.date.max, source.last)]
+    first = source.written_by or "the pipeline that writes it"
+    if not there:
+        where = place.address("").rstrip("/")
+        raise MissingResource("reference history", source.history, where, f"run {first} first")
+    wanted = {"before_run": "before", "up_to_run": "up to"}[source.dated]
+    problem = f"{place.address(source.history)} has no snapshot dated {wanted} {run.date}, only {', '.join(there)}"
+    remedy = f"run {first} for an earlier date first, or let `dated` of the step's source be up_to_run or any"
+    raise PermanentError(f"{problem}; {remedy}")
+
+
+def require_file(place: Place, path: str, written_by: str | None) -> None:
+    """Raise MissingResource for a file that is not there; it names the pipeline to run first."""
+    if not place.exists(path):
+        first = written_by or "the step or the pipeline that writes it"
+        raise MissingResource("file", path, place.address("").rstrip("/"), f"run {first} first")
+
+
+def _stored(path: str, place: Place, names: list[str], written_by: str | None) -> Iterator[Part]:
+    require_file(place, path, written_by)
+    with place.read(path) as file, opened_parquet(file, place.address(path)) as table:
+        found = families(table.schema_arrow)
+        wanted = [name for name in names if name in found]
+        yield Part(place.address(path), found, table.iter_batches(BATCH, columns=wanted))
+
+
+@contextmanager
+def opened_parquet(file: Path, address: str) -> Iterator[Any]:
+    """Give an open parquet file, read a buffer at a time; raise PermanentError for what is no whole parquet file."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False) as table:
+            yield table
+    except pa.ArrowInvalid as error:
+        problem = f"{address} is not a whole parquet file ({error})"
+        raise PermanentError(f"{problem}; run the step that writes it again") from error
+
+
+def families(schema: pa.Schema) -> dict[str, Family]:
+    """Return what the values of each column are."""
+    return {field.name: family_of(field.type) for field in schema}
+
+
+def family_of(kind: pa.DataType) -> Family:
+    """Return what values of a type are."""
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        return family_of(kind.value_type)
+    if types.is_boolean(kind) or types.is_null(kind):
+        return "boolean" if types.is_boolean(kind) else "null"
+    if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
+        return "number"
+    if types.is_string(kind) or types.is_large_string(kind):
+        return "text"
+    return "date" if types.is_date(kind) or types.is_timestamp(kind) else "other"

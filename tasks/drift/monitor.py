@@ -1,0 +1,216 @@
+"""A report of drift: the order of things.
+
+Does not know how rows are read and drawn (`tasks.drift.reading`), how they are judged (`tasks.drift.judging`) or how
+MLflow keeps it (`tasks.drift.report_run`). Bucket and MLflow are asked before anything is computed; the page takes its
+place, in the bucket and then among the files, when all else is done, so that a run that fails leaves the old one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+from pydantic import Field
+
+from tasks.contract import Bucket, ConnectionId, DataFile, Link, Model, Output, Run, reusable
+from tasks.draws import draw_key
+from tasks.drift.columns import Columns, tests
+from tasks.drift.compared_rows import Source, parts
+from tasks.drift.judging import Judgement, judge
+from tasks.drift.page import headed
+from tasks.drift.reading import Side, read
+from tasks.drift.report_run import SHARE, Record, begin
+from tasks.drift.sampling import Sampler
+from tasks.files.places import Files, place_of
+from tasks.services.objects import bucket_errors, object_store
+from tasks.services.tracking import ExperimentName, run_page, tracking, tracking_errors
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Publication(Model):
+    """Where people look at the report: `<prefix>/<date>.html` in a bucket of an object store."""
+
+    connection: ConnectionId
+    bucket: Bucket
+    prefix: DataFile
+
+
+class Recording(Model):
+    """Where scores become lines over time: an experiment of MLflow."""
+
+    connection: ConnectionId
+    experiment: ExperimentName
+
+
+class Drift(Output):
+    """What a report found, and where to look at it."""
+
+    drift_detected: bool
+    """Whether the share of drifted columns is above the greatest that is borne."""
+    drift_share: float
+    drifted_columns: list[str]
+    columns: int
+    """Columns that were compared."""
+    scores: dict[str, float]
+    """By column: a distance or a p-value, as its method gives it."""
+    current_rows: int
+    current_rows_used: int
+    reference_rows: int
+    reference_rows_used: int
+    report_path: str = ""
+    """The page's path on the workers' disk, or its address in the bucket of the files."""
+    s3_key: str | None = None
+    report: Link | None = None
+    run_page: Link | None = None
+    summary: str
+    """All this as one sentence."""
+
+
+@reusable("drift.report", role="report")
+def report(
+    current: Source,
+    reference: Source,
+    columns: Columns,
+    output: DataFile,
+    files: Files,
+    max_drift_share: Share = 0.5,
+    sample_rows: Annotated[int, Field(ge=1, le=200_000)] = 20_000,
+    publish: Publication | None = None,
+    record: Recording | None = None,
+    *,
+    run: Run,
+) -> Drift:
+    """Compare the rows there are now with those of a reference, column by column, and report which have drifted.
+
+    Each of `current` and `reference` is a parquet file, the last snapshots of a history, or a query in Postgres. At
+    most `sample_rows` of each are drawn, by a seed that hangs on the run's date; page and output say how many. The page
+    is Evidently's; it is written as `<date>.html` to the folder `output`, and to the bucket of `publish`. In the
+    experiment of `record` each report is a run, and one more run has share and scores as lines over time. The whole
+    has drifted when the share of drifted columns is above `max_drift_share`. A step that may run for several dates at
+    a time needs `max_active_tis_per_dag: 1`.
+
+    Raises DataRejected for tables that cannot be compared (columns, types, no rows, no values) and MissingResource for
+    a file, history, table or bucket that is not there. A step that fails leaves the last report as it was.
+    """
+    if publish:
+        _check_bucket(publish)
+    with _recorded(record, run) as kept:
+        now = read("current", parts(current, columns.all, files, run), columns, _sampler("current", sample_rows, run))
+        then = read(
+            "reference",
+            parts(reference, columns.all, files, run),
+            columns,
+            _sampler("reference", sample_rows, run),
+            now,
+        )
+        found = judge(now, then, columns, max_drift_share)
+        drift = _drift(found, now, then, max_drift_share)
+        if kept:
+            kept.log(_params(now, then, columns, max_drift_share), _metrics(drift))
+        page = headed(found.page, f"Drift on {run.date}", _facts(now, then, drift, run))
+        drift = drift.model_copy(update=_written(page, output, files, publish, run))
+        if kept:
+            kept.finish(drift.report or drift.report_path, drift.drifted_columns)
+            assert record is not None
+            drift = drift.model_copy(update={"run_page": run_page(record.connection, kept.run_id, kept.experiment)})
+    run.log.info("%s; see %s", drift.summary, drift.report or drift.report_path)
+    return drift
+
+
+def _sampler(side: str, rows: int, run: Run) -> Sampler:
+    return Sampler(rows, draw_key("drift.report", run.date, side))
+
+
+@contextmanager
+def _recorded(record: Recording | None, run: Run) -> Iterator[Record | None]:
+    """Give the run of MLflow to record in; it is deleted where the block fails."""
+    if record is None:
+        yield None
+        return
+    client = tracking(record.connection)
+    with tracking_errors(record.connection):
+        kept = begin(client, record.experiment, run)
+        try:
+            yield kept
+        except BaseException:
+            kept.discard()
+            raise
+
+
+def _drift(found: Judgement, now: Side, then: Side, max_share: float) -> Drift:
+    detected, named = found.share > max_share, ", ".join(found.drifted) or "none"
+    sign, verdict = (">", "drift") if detected else ("<=", "no drift")
+    counted = f"{len(found.drifted)} of {len(found.scores)} columns drifted ({named})"
+    return Drift(
+        drift_detected=detected,
+        drift_share=found.share,
+        drifted_columns=found.drifted,
+        columns=len(found.scores),
+        scores=dict(found.scores),
+        current_rows=now.total,
+        current_rows_used=now.used,
+        reference_rows=then.total,
+        reference_rows_used=then.used,
+        summary=f"{verdict}: {counted}, a share of {found.share:.3g} {sign} {max_share:.3g}",
+    )
+
+
+def _facts(now: Side, then: Side, drift: Drift, run: Run) -> dict[str, str]:
+    """Return what stands at the head of the page."""
+    return {
+        "Verdict": drift.summary,
+        "Current": _told(now),
+        "Reference": _told(then),
+        "Pipeline": f"{run.dag_id}, run {run.run_id}",
+    }
+
+
+def _told(side: Side) -> str:
+    rows = f"{side.used:,} of {side.total:,} rows used"
+    places = side.addresses[0] if len(side.addresses) == 1 else f"{len(side.addresses)} snapshots, {_ends(side)}"
+    return f"{rows}, from {places}"
+
+
+def _ends(side: Side) -> str:
+    return f"{side.addresses[0]} to {side.addresses[-1].rpartition('/')[2]}"
+
+
+def _params(now: Side, then: Side, columns: Columns, max_share: float) -> dict[str, object]:
+    """Return what the run of MLflow has as params."""
+    judged = {f"test/{name}": f"{test.method} {test.threshold:g}" for name, test in tests(columns).items()}
+    return {"max_drift_share": max_share, "current": _told(now), "reference": _told(then)} | judged
+
+
+def _metrics(drift: Drift) -> dict[str, float]:
+    """Return what becomes lines over time."""
+    scores = {f"score/{name.replace('$', '-')}": score for name, score in drift.scores.items()}
+    return {SHARE: drift.drift_share, "drifted_columns": len(drift.drifted_columns)} | scores
+
+
+# --- where the page goes ----------------------------------------------------------------------------------------
+
+
+def _written(page: str, output: str, files: Files, publish: Publication | None, run: Run) -> dict[str, str]:
+    """Put the page in its places, the bucket first: what a bucket refuses leaves the file as it was."""
+    place, path = place_of(files, run), f"{output}/{run.date}.html"
+    told = {"report_path": place.address(path)}
+    with place.write(path) as file:
+        file.write_text(page, encoding="utf-8")
+        if publish:
+            key = f"{publish.prefix}/{run.date}.html"
+            _upload(page.encode(), publish, key)
+            told |= {"s3_key": key, "report": f"s3://{publish.bucket}/{key}"}
+    return told
+
+
+def _check_bucket(publish: Publication) -> None:
+    """Raise where the bucket is missing or refuses: before anything is computed."""
+    with bucket_errors(publish.connection, publish.bucket):
+        object_store(publish.connection).head_bucket(Bucket=publish.bucket)
+
+
+def _upload(page: bytes, publish: Publication, key: str) -> None:
+    with bucket_errors(publish.connection, publish.bucket):
+        object_store(publish.connection).put_object(Bucket=publish.bucket, Key=key, Body=page, ContentType="text/html")

@@ -1,0 +1,79 @@
+"""What a query selects in Postgres, a batch at a time: the server keeps the rest.
+
+Knows the types of Postgres that are numbers, texts and dates; knows nothing of what the rows mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from tasks.postgres.tables import Bound, check_placeholders
+from tasks.services.postgres import postgres
+from tasks.sql_files import sql_text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from psycopg2.extensions import cursor as Cursor  # noqa: N812  psycopg2 spells its class in lower case
+
+    from tasks.contract import Run
+
+_BATCH = 20_000
+"""Rows that are held in memory at a time, as Python's objects."""
+_TYPES = {
+    16: "bool",
+    **dict.fromkeys((20, 21, 23, 700, 701, 1700), "double"),
+    **dict.fromkeys((18, 19, 25, 1042, 1043, 2950), "string"),
+    1082: "date32",
+    **dict.fromkeys((1114, 1184), "timestamp[us]"),
+}
+"""Types of Arrow by the numbers under which Postgres knows its own."""
+
+
+@contextmanager
+def selected(
+    connection: str, sql: str, values: Mapping[str, Bound], run: Run
+) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
+    """Give the columns and the rows of a file of `configs/sql/`, one SELECT, in a transaction that can only read."""
+    text = sql_text(sql, run)
+    if values:
+        check_placeholders(sql, text, values)
+    with postgres(connection, run=run) as session:
+        session.set_session(readonly=True)
+        with session.cursor(name="taskflow") as cursor:
+            cursor.execute(text, dict(values) or None)
+            first = cursor.fetchmany(_BATCH)  # the columns are known from here on
+            schema = _schema(cursor)
+            yield schema, _batches(first, cursor, schema)
+
+
+def _schema(cursor: Cursor) -> pa.Schema:
+    import pyarrow as pa
+
+    types = {name: pa.type_for_alias(name) for name in _TYPES.values()}
+    described = cursor.description or ()
+    return pa.schema([(one.name, types.get(_TYPES.get(one.type_code, ""), pa.binary())) for one in described])
+
+
+def _batches(rows: list[tuple[Any, ...]], cursor: Cursor, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    while rows:
+        yield _batch(rows, schema)
+        rows = cursor.fetchmany(_BATCH)
+
+
+def _batch(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:
+    import pyarrow as pa
+
+    columns = zip(*rows, strict=True)
+    return pa.record_batch([_array(one, field.type) for one, field in zip(columns, schema, strict=True)], schema=schema)
+
+
+def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    import pyarrow as pa
+
+    if pa.types.is_binary(kind):  # of a type that nobody compares
+        return pa.nulls(len(values), kind)
+    if pa.types.is_floating(kind):  # Postgres' exact numbers come as Decimal
+        return pa.array([None if one is None else float(one) for one in values], kind)
+    return pa.array(values, kind)

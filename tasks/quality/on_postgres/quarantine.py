@@ -1,0 +1,130 @@
+"""Sets aside the rows that break a suite's rules, each under the reason of every rule that it breaks.
+
+Knows how rows are told apart and copied in SQL; nothing of them passes through Python. Does not know who judges.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tasks.postgres.sql import fragment, table_identifier
+from tasks.quality.on_postgres.conditions import RowCondition, can_quarantine, row_condition
+from tasks.quality.on_postgres.row_queries import BATCH
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from psycopg2.extensions import cursor as Cursor  # noqa: N812  psycopg2 spells its class in lower case
+    from psycopg2.sql import Composable
+
+    from tasks.contract import Run
+    from tasks.quality.suites import Batch, Expectation, Quarantine, Suite
+
+__all__ = ["RowCondition", "can_quarantine", "quarantine", "row_condition"]
+
+
+def quarantine(cursor: Cursor, suite: Suite, failed: Iterable[Expectation], run: Run) -> dict[str, int]:
+    """Replace what this run has set aside for the suite by the rows that break `failed`; return how many by reason.
+
+    Two rules with one reason are one rule to the quarantine. All in the transaction of `cursor`, in one pass over the
+    batch: first into a temporary table, as only so Postgres reads the batch with parallel workers.
+    """
+    from psycopg2.sql import SQL
+
+    if suite.quarantine is None:
+        return {}
+    rules = _rules(failed)
+    cursor.execute(_delete(suite.quarantine, suite, run))
+    if not rules:
+        return {}
+    # Of how many rows break a rule the planner knows nothing: it expects many, and keeps parallel workers out.
+    cursor.execute("SET LOCAL parallel_tuple_cost = 0")
+    cursor.execute(_select_broken(suite.batch, suite.quarantine, rules))
+    cursor.execute(_insert(suite.quarantine, suite, run))
+    rejected = dict.fromkeys(rules, 0) | dict(cursor.fetchall())
+    cursor.execute(SQL("DROP TABLE pg_temp.__rejected"))
+    return rejected
+
+
+def _rules(failed: Iterable[Expectation]) -> dict[str, list[RowCondition]]:
+    """Return the conditions of each reason; an expectation without a reason or a condition sets nothing aside."""
+    rules: dict[str, list[RowCondition]] = {}
+    for expectation in failed:
+        if expectation.reason and (condition := row_condition(expectation)):
+            rules.setdefault(expectation.reason, []).append(condition)
+    return rules
+
+
+def _delete(target: Quarantine, suite: Suite, run: Run) -> Composable:
+    from psycopg2.sql import SQL, Literal
+
+    return SQL("DELETE FROM {table} WHERE suite = {suite} AND dag_id = {dag_id} AND run_id = {run_id}").format(
+        table=table_identifier(target.table),
+        suite=Literal(suite.name),
+        dag_id=Literal(run.dag_id),
+        run_id=Literal(run.run_id),
+    )
+
+
+def _select_broken(batch: Batch, target: Quarantine, rules: Mapping[str, list[RowCondition]]) -> Composable:
+    """Return the statement that finds the broken rows; only they are asked a second time, rule by rule."""
+    from psycopg2.sql import SQL, Identifier, Literal
+
+    broken = {reason: SQL(" OR ").join(SQL(f"({rule.sql})") for rule in found) for reason, found in rules.items()}
+    columns = [SQL("{} AS {}").format(fragment(sql), Identifier(name)) for name, sql in target.columns.items()]
+    tests = [SQL("({}, {})").format(Literal(reason), condition) for reason, condition in broken.items()]
+    return SQL(
+        "CREATE TEMPORARY TABLE __rejected AS WITH {batch} AS NOT MATERIALIZED ({rows})"
+        " SELECT __reason AS reason, {columns}"
+        " FROM (SELECT * FROM {judged} WHERE {any_rule}) AS {batch}"
+        " CROSS JOIN LATERAL (VALUES {tests}) AS rule (__reason, __is_broken) WHERE __is_broken"
+    ).format(
+        batch=Identifier(BATCH),
+        rows=batch_rows(batch),
+        columns=SQL(", ").join(columns),
+        judged=_judged([rule for found in rules.values() for rule in found]),
+        any_rule=SQL(" OR ").join(broken.values()),
+        tests=SQL(", ").join(tests),
+    )
+
+
+def batch_rows(batch: Batch) -> Composable:
+    """Return the query of a suite's batch."""
+    from psycopg2.sql import SQL
+
+    where = SQL(" WHERE {}").format(fragment(batch.where)) if batch.where else SQL("")
+    return SQL("SELECT * FROM {}{}").format(table_identifier(batch.table), where)
+
+
+def _judged(rules: list[RowCondition]) -> Composable:
+    """Return the batch with the columns that the rules need beside its own."""
+    from psycopg2.sql import SQL, Identifier
+
+    windows = {name: sql for rule in rules for name, sql in rule.windows.items()}
+    statistics = {name: sql for rule in rules for name, sql in rule.statistics.items()}
+    columns = SQL(", ").join([SQL("{}.*").format(Identifier(BATCH)), *_named(windows)])
+    judged = SQL("(SELECT {} FROM {}) AS {}").format(columns, Identifier(BATCH), Identifier(BATCH))
+    if statistics:
+        numbers = SQL(", ").join(_named(statistics))
+        judged += SQL(" CROSS JOIN (SELECT {} FROM {}) AS numbers").format(numbers, Identifier(BATCH))
+    return judged
+
+
+def _named(columns: Mapping[str, str]) -> list[Composable]:
+    from psycopg2.sql import SQL, Identifier
+
+    return [SQL("{} AS {}").format(SQL(sql), Identifier(name)) for name, sql in columns.items()]
+
+
+def _insert(target: Quarantine, suite: Suite, run: Run) -> Composable:
+    from psycopg2.sql import SQL, Identifier, Literal
+
+    columns = [Identifier(name) for name in ("suite", "dag_id", "run_id", "reason", *target.columns)]
+    return SQL(
+        "WITH inserted AS (INSERT INTO {table} ({columns}) SELECT {keys}, * FROM pg_temp.__rejected RETURNING reason)"
+        " SELECT reason, count(*) FROM inserted GROUP BY reason"
+    ).format(
+        table=table_identifier(target.table),
+        columns=SQL(", ").join(columns),
+        keys=SQL(", ").join(map(Literal, (suite.name, run.dag_id, run.run_id))),
+    )

@@ -1,0 +1,177 @@
+"""Where Postgres is reached, and what its errors mean for a retry. Knows nothing of tables, suites or tasks."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from tasks.contract import MissingResource, PermanentError, TransientError
+from tasks.services.connection import airflow_connection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import psycopg2
+    from airflow.sdk import Connection
+    from psycopg2.extensions import connection as PostgresSession  # noqa: N812  psycopg2 spells its class in lower case
+    from sqlalchemy import URL
+
+    from tasks.contract import Run
+
+_SESSION_OPTIONS = "-c timezone=UTC -c client_connection_check_interval=5s"
+"""UTC, so that a day means the same everywhere; and the server gives up within seconds on a client that was killed."""
+
+_CONNECT_TIMEOUT_SECONDS = 10
+
+_MISSING = {
+    "3D000": "create it, or correct the connection's schema",
+    "3F000": "create it, or correct the name in the step",
+    "42P01": "create it (postgres.run_sql runs a file of configs/sql/), or correct the name in the step",
+    "42703": "add it to the table, or correct the name in the step",
+    "42883": "correct the expression in the step",
+    "42704": "create it, or correct the name in the step",
+}
+"""SQLSTATE of something missing: what to do about it."""
+
+_PERMANENT_CLASSES = {"0A", "21", "22", "23", "2F", "42", "44"}
+"""Classes of SQLSTATE that come from the statement or its data, so that a retry would meet them again."""
+
+_REFUSED_LOGIN = re.compile(r"authentication failed|no password supplied|no pg_hba\.conf entry|role .* does not exist")
+_MISSING_DATABASE = re.compile(r'database "(?P<name>.*)" does not exist')
+_MISSING_OBJECT = re.compile(
+    r"^(?P<kind>(?!operator)[a-z]+( [a-z]+)*?) \"?(?P<name>[^ \"].*?)\"?"
+    r"( of relation \"(?P<table>.*)\")? does not exist$"
+)
+
+
+@contextmanager
+def postgres(connection: str, *, run: Run | None = None, autocommit: bool = False) -> Iterator[PostgresSession]:
+    """Open one transaction: committed at the end of the block, rolled back on an exception, closed in any case.
+
+    `run` names the session in `pg_stat_activity`. With `autocommit` every statement is a transaction of its own, which
+    VACUUM needs. Raises MissingResource and PermanentError for what a retry cannot help, else TransientError.
+    """
+    import psycopg2
+    from psycopg2.extensions import make_dsn
+
+    found = airflow_connection(connection, "postgres")
+    with _translated(_address(found)):
+        session = psycopg2.connect(make_dsn("", **_libpq_arguments(found, _application_name(run))))
+        try:
+            session.autocommit = autocommit
+            yield session
+            session.commit()
+        finally:
+            session.close()  # an open transaction is rolled back by the server
+
+
+@contextmanager
+def statement_errors(connection: str) -> Iterator[None]:
+    """Translate what psycopg2 raises in the block, as `postgres` does, for an error that a library caught before."""
+    with _translated(_address(airflow_connection(connection, "postgres"))):
+        yield
+
+
+def postgres_url(connection: str, *, run: Run | None = None) -> URL:
+    """Return the connection as a SQLAlchemy URL on psycopg2, with the same session options as `postgres`."""
+    from sqlalchemy import URL
+
+    found = airflow_connection(connection, "postgres")
+    arguments = _libpq_arguments(found, _application_name(run))
+    for part in ("host", "port", "user", "password", "dbname"):
+        arguments.pop(part)
+    return URL.create(
+        "postgresql+psycopg2",
+        username=found.login,
+        password=found.password,
+        host=found.host,
+        port=found.port,
+        database=found.schema,
+        query={name: str(value) for name, value in arguments.items()},
+    )
+
+
+def _libpq_arguments(found: Connection, application_name: str) -> dict[str, str | int | None]:
+    # Not through Airflow's PostgresHook: it hands out psycopg 3 wherever that is installed, and COPY differs there.
+    return {
+        "host": found.host,
+        "port": found.port,
+        "user": found.login,
+        "password": found.password,
+        "dbname": found.schema,
+        "application_name": application_name,
+        "connect_timeout": _CONNECT_TIMEOUT_SECONDS,
+        "options": _SESSION_OPTIONS,
+        **found.extra_dejson,
+    }
+
+
+def _application_name(run: Run | None) -> str:
+    return "taskflow" if run is None else f"taskflow {run.dag_id}.{run.task_id}"
+
+
+def _address(found: Connection) -> str:
+    return f"Postgres at {found.host}:{found.port}, database {found.schema!r} (connection {found.conn_id!r})"
+
+
+@contextmanager
+def _translated(address: str) -> Iterator[None]:
+    import psycopg2
+
+    try:
+        yield
+    except psycopg2.Error as error:
+        if error.pgcode is None:
+            raise _connection_error(error, address) from error
+        raise _statement_error(error, address) from error
+
+
+def _connection_error(error: psycopg2.Error, address: str) -> Exception:
+    """Judge an error that has no SQLSTATE: libpq gives none for a refused or broken connection."""
+    import psycopg2
+
+    problem = str(error).strip()
+    if missing := _MISSING_DATABASE.search(problem):
+        return MissingResource("database", missing["name"], address, _MISSING["3D000"])
+    if _REFUSED_LOGIN.search(problem):
+        return PermanentError(f"{address} refused the login; correct the connection's login and password: {problem}")
+    if isinstance(error, psycopg2.ProgrammingError | psycopg2.DataError | psycopg2.NotSupportedError):
+        return PermanentError(f"{address}: {problem}")
+    return TransientError(address, problem)
+
+
+def _statement_error(error: psycopg2.Error, address: str) -> Exception:
+    code, problem = error.pgcode or "", error.diag.message_primary or str(error).strip()
+    if code in _MISSING and (missing := _MISSING_OBJECT.match(problem)):
+        kind = "table" if missing["kind"] == "relation" else missing["kind"]
+        where = f"table {missing['table']!r} of {address}" if missing["table"] else address
+        return MissingResource(kind, missing["name"], where, _hinted(error, _MISSING[code]))
+    if code[:2] in _PERMANENT_CLASSES:
+        return PermanentError(f"{address}: {_hinted(error, problem)}{_place(error)}")
+    return TransientError(address, problem)
+
+
+def _hinted(error: psycopg2.Error, text: str) -> str:
+    return f"{text}. {error.diag.message_hint}" if error.diag.message_hint else text
+
+
+def _place(error: psycopg2.Error) -> str:
+    """Return what the server says about where: table, column, constraint, and the row or the text at fault."""
+    diag = error.diag
+    named = {"table": diag.table_name, "column": diag.column_name, "constraint": diag.constraint_name}
+    if diag.schema_name and diag.table_name:
+        named["table"] = f"{diag.schema_name}.{diag.table_name}"
+    places = [f"{kind} {name}" for kind, name in named.items() if name]
+    copied = diag.context if (diag.context or "").startswith("COPY") else None  # the line and column of the input
+    places += [text for text in (diag.message_detail, copied, _near(error)) if text]
+    return f" ({'; '.join(places)})" if places else ""
+
+
+def _near(error: psycopg2.Error) -> str:
+    statement = getattr(error.cursor, "query", None)
+    if not statement or not error.diag.statement_position:
+        return ""
+    start = int(error.diag.statement_position) - 1
+    text = statement.decode("utf-8", "replace")[start : start + 60]
+    return f"near {' '.join(text.split())!r}"

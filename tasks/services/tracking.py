@@ -1,0 +1,240 @@
+"""Where MLflow is reached, what its errors mean for a retry, and which of its runs belongs to a run of Airflow.
+
+Knows the Airflow connection, MLflow's client and its settings for the process; knows nothing of what is trained. The
+global state of MLflow's fluent API (its tracking address, its environment variables) is set here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+from pydantic import Field
+
+from tasks.contract import PermanentError, TransientError
+from tasks.services.connection import airflow_connection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from mlflow import MlflowClient
+    from mlflow.entities import Run as TrackedRun
+    from mlflow.exceptions import MlflowException
+
+    from tasks.contract import Run
+
+ExperimentName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^'/\x00-\x1f][^'\x00-\x1f]*$")]
+"""The name of an experiment of MLflow; no quote, by which MLflow could not search."""
+
+_CONNECT_SECONDS = 5
+_SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default of 7 goes on for minutes; Airflow retries the step anyway
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_UV_AUTO_DETECT": "false",  # the project is not what a model needs
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+"""Read by MLflow's client at each request."""
+
+_RUN_TAGS = {"airflow.dag_id": "dag_id", "airflow.run_id": "run_id", "airflow.task_id": "task_id"}
+_MAP_INDEX = "airflow.map_index"
+_TRY = "airflow.try_number"
+PARENT = "mlflow.parentRunId"
+
+_ARTIFACT = re.compile(r"/mlflow-artifacts/artifacts/(?P<path>[^\s?)'\"]+)")
+_STORE_REFUSAL = re.compile(r'"message": "(?P<message>Failed to [^"]* in [a-z0-9]+://[^"]*)"')
+"""What the server tells of its bucket when artifacts are listed; of an upload that failed it tells nothing."""
+_NO_ANSWER = re.compile(r"Connection refused|timed out|timeout|NameResolution|Connection reset|Connection aborted|EOF")
+_FEW_RESULTS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where a connection's MLflow is."""
+
+    uri: str
+    connection: str
+
+    def __str__(self) -> str:
+        return f"MLflow at {self.uri} (connection {self.connection!r})"
+
+
+def tracking(connection: str) -> MlflowClient:
+    """Return a client for an Airflow connection of type http, and make it MLflow's own for the process.
+
+    The connection's schema is the protocol (http or https), its login and password are optional. Raises
+    TransientError within seconds where nobody listens; errors of later calls are translated by `tracking_errors`.
+    """
+    found = _server(connection)
+    os.environ.update(_SETTINGS)  # before the import: telemetry begins with it
+    _set_login(connection)
+    _check_reachable(found)
+    import mlflow
+
+    mlflow.set_tracking_uri(found.uri)
+    mlflow.set_registry_uri(found.uri)
+    return mlflow.MlflowClient(tracking_uri=found.uri, registry_uri=found.uri)
+
+
+@contextmanager
+def tracking_errors(connection: str) -> Iterator[None]:
+    """Translate what MLflow's client raises in the block.
+
+    A refused request is a PermanentError, a server that does not answer or breaks down a TransientError, and so is an
+    artifact that the server could not put into its store or get from it: the message names the artifact.
+    """
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
+
+    try:
+        yield
+    except MlflowException as error:
+        _raise_translated(error, _server(connection))
+    except RequestException as error:
+        _raise_for_request(error, _server(connection))
+
+
+def run_page(connection: str, run_id: str, experiment_id: str) -> str:
+    """Return the address of a run's page in MLflow's UI."""
+    return f"{_server(connection).uri}/#/experiments/{experiment_id}/runs/{run_id}"
+
+
+def version_page(connection: str, model: str, version: str) -> str:
+    """Return the address of the page of a registered model's version in MLflow's UI."""
+    return f"{_server(connection).uri}/#/models/{model}/versions/{version}"
+
+
+def experiment_id(client: MlflowClient, name: str) -> str:
+    """Return the id of the experiment `name`, made where there is none."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name))
+        except MlflowException as error:  # somebody else was faster
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise PermanentError(f"experiment {name!r} can be neither found nor made: {error}") from error
+    if found.lifecycle_stage == "deleted":
+        remedy = f"restore it (`mlflow experiments restore -x {found.experiment_id}`), or name another in the step"
+        raise PermanentError(f"experiment {name!r} of MLflow is deleted; {remedy}")
+    return str(found.experiment_id)
+
+
+def airflow_tags(run: Run) -> dict[str, str]:
+    """Return the tags that tie a run of MLflow to the run of Airflow that makes it."""
+    return _own_tags(run) | {_TRY: str(run.try_number)}
+
+
+def runs_of(client: MlflowClient, experiment: str, run: Run, tags: Mapping[str, str] | None = None) -> list[TrackedRun]:
+    """Return the runs that this step made for this run of Airflow, in whichever try, the newest first.
+
+    `experiment` is an id; `tags` narrows them down. Runs nested in others do not carry the tags and are not returned.
+    """
+    wanted = _own_tags(run) | dict(tags or {})
+    return list(client.search_runs([experiment], _condition(wanted), order_by=["attributes.start_time DESC"]))
+
+
+def nested_runs(client: MlflowClient, experiment: str, parent: str) -> list[TrackedRun]:
+    """Return the runs nested in the run `parent`."""
+    return list(client.search_runs([experiment], _condition({PARENT: parent}), max_results=_FEW_RESULTS))
+
+
+def delete_run(client: MlflowClient, experiment: str, run_id: str) -> None:
+    """Delete a run and those nested in it."""
+    for nested in nested_runs(client, experiment, run_id):
+        client.delete_run(nested.info.run_id)
+    client.delete_run(run_id)  # last: while it is there, the next attempt finds what is left
+
+
+def check_store(client: MlflowClient, run_id: str) -> None:
+    """Have the server look into its artifact store, so that a bucket that refuses is told of before it is needed."""
+    client.list_artifacts(run_id)
+
+
+def _own_tags(run: Run) -> dict[str, str]:
+    tags = {tag: str(getattr(run, field)) for tag, field in _RUN_TAGS.items()}
+    return tags | {_MAP_INDEX: str(run.map_index)}
+
+
+def _condition(tags: Mapping[str, str]) -> str:
+    for name, value in tags.items():
+        if "'" in value:
+            raise PermanentError(f"{name} {value!r} holds a quote, by which MLflow cannot search; name it otherwise")
+    return " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+
+
+def _server(connection: str) -> Server:
+    found = airflow_connection(connection, "http")
+    if not found.host:
+        raise PermanentError(f"connection {connection!r} has no host; write that of the MLflow server")
+    host = found.host.rstrip("/")
+    if "://" not in host:
+        host = f"{found.schema or 'http'}://{host}"
+    return Server(f"{host}:{found.port}" if found.port else host, connection)
+
+
+def _set_login(connection: str) -> None:
+    """Hand login and password to MLflow's client, which reads them from the environment only."""
+    found = airflow_connection(connection, "http")
+    for name, value in (("MLFLOW_TRACKING_USERNAME", found.login), ("MLFLOW_TRACKING_PASSWORD", found.password)):
+        if value:
+            os.environ[name] = value
+        else:
+            os.environ.pop(name, None)
+
+
+def _check_reachable(server: Server) -> None:
+    """Raise TransientError unless somebody listens: MLflow's client would say so at length, and late."""
+    from urllib.parse import urlsplit
+
+    address = urlsplit(server.uri)
+    port = address.port or (443 if address.scheme == "https" else 80)
+    try:
+        socket.create_connection((address.hostname or "", port), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        remedy = "is it up (`make status`), and is the connection right?"
+        raise TransientError(str(server), f"it does not answer ({error.strerror or error}); {remedy}") from error
+
+
+def _raise_translated(error: MlflowException, server: Server) -> NoReturn:
+    from mlflow.exceptions import RestException
+
+    problem = " ".join(str(error).split())[:1000]
+    if lost := _ARTIFACT.search(problem):
+        _raise_for_artifact(lost["path"], problem, server, error)
+    if not isinstance(error, RestException) and _NO_ANSWER.search(problem):
+        raise TransientError(str(server), f"it does not answer: {problem}") from error
+    status: int = error.get_http_status_code()  # type: ignore[no-untyped-call]  # MLflow annotates it not
+    if status in (401, 403):
+        raise PermanentError(f"{server} refused the login; correct the connection's login and password: {problem}")
+    if 400 <= status < 500 and status != 429:
+        raise PermanentError(f"{server} refused a request: {problem}") from error
+    raise TransientError(str(server), problem) from error
+
+
+def _raise_for_request(error: Exception, server: Server) -> NoReturn:
+    """Judge an error of the HTTP library itself, which MLflow lets through where artifacts are up- or downloaded."""
+    problem, answer = " ".join(str(error).split())[:1000], getattr(error, "response", None)
+    if answer is not None and 400 <= answer.status_code < 500 and (told := _STORE_REFUSAL.search(answer.text)):
+        remedy = "correct the bucket or the keys that the server is started with"
+        raise PermanentError(f"{server} is refused by its artifact store: {told['message']}; {remedy}") from error
+    if lost := _ARTIFACT.search(problem):
+        _raise_for_artifact(lost["path"], problem, server, error)
+    raise TransientError(str(server), problem) from error
+
+
+def _raise_for_artifact(path: str, problem: str, server: Server, error: Exception) -> NoReturn:
+    if _NO_ANSWER.search(problem):
+        raise TransientError(str(server), f"it broke off at the artifact {path}: {problem}") from error
+    remedy = "are its bucket and the keys to it right? Its log says what the bucket answered"
+    told = f"it could not reach the artifact {path} in its artifact store ({problem[:300]}); {remedy}"
+    raise TransientError(str(server), told) from error

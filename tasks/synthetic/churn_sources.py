@@ -1,0 +1,340 @@
+"""The five exports of the churn pipeline, invented: they stand in where nobody has put real ones.
+
+Knows what goes wrong in an export and how often, how the files are written block by block, and how to tell its own
+files from somebody's; what the customers do is `tasks.synthetic.churn_people`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+from pydantic import Field, ValidationError
+
+from tasks.contract import DataFile, Model, Output, PermanentError, Run, reusable
+from tasks.files.places import Files, Place, place_of
+from tasks.synthetic.churn_people import People, active_user, demographics, funds, marketplace, payments, people
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from tasks.synthetic.churn_people import Columns
+
+T = TypeVar("T")
+
+EDITION = 1
+"""Raised when the same arguments would give other bytes, so that files of an earlier release are made again."""
+BLOCK = 20_000
+"""Customers that are held in memory at a time."""
+MARKER = "_generated.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """What goes wrong in a column: each `every`th row has the next of `values` in the place of the good one.
+
+    `every` is a multiple of 100, and each flaw begins with a row of its own below 100: no row has two flaws.
+    """
+
+    column: str
+    every: int
+    values: tuple[str, ...]
+
+
+REPEATED_EVERY = 200
+"""Each 200th row stands twice."""
+_FIRST_FLAWED = {"PAYMENTS": 10, "ACTIVE_USER": 25, "DEMOGRAFICOS": 40, "DINERO_CUENTA": 55, "MARKETPLACE_DATA": 70}
+"""The row with a file's first flaw; apart, so that it is not always the same user whom every export has wrong."""
+BAD_DATES = ("2026-02-31", "", "2099-12-31", "31/12/2025")
+UNKNOWN_USERS = ("90000001", "90000002", "90000003")
+"""Customers with payments whom no other export knows."""
+_NOBODY = Flaw("CUS_CUST_ID_BUY", 1000, ("", "0"))
+
+FLAWS: Mapping[str, tuple[Flaw, ...]] = {
+    "PAYMENTS": (
+        _NOBODY,
+        Flaw("CUS_CUST_ID_BUY", 500, UNKNOWN_USERS),
+        Flaw("CUS_CUST_ID_SEL", 1000, ("",)),
+        Flaw("FECHA", 400, BAD_DATES),
+        Flaw("SPENT", 500, ("", "-25.5", "99999999999.0")),
+        Flaw("TPV_SEGMENT_DETAIL", 400, ("", "Unknown")),
+        Flaw("DESCUENTO", 500, ("", "-3.2")),
+    ),
+    "ACTIVE_USER": (
+        _NOBODY,
+        Flaw("MAU_MP_1", 500, ("", "2")),
+        Flaw("MAU_ML_1", 500, ("", "-1")),
+        Flaw("MAU_ML_2", 500, ("",)),
+        Flaw("last_login_mp_date_1", 200, BAD_DATES),
+    ),
+    "DEMOGRAFICOS": (
+        _NOBODY,
+        Flaw("AGE", 100, ("", "-5", "250")),
+        Flaw("GENDER", 100, ("", "?")),
+        Flaw("CARD_TYPE", 100, ("", "Platinum+")),
+        Flaw("CITY", 100, ("",)),
+    ),
+    "DINERO_CUENTA": (
+        _NOBODY,
+        Flaw("PLATA_CUENTA_1", 200, ("", "-50000.0", "99999999999.0")),
+        Flaw("PLATA_CUENTA_2", 200, ("", "-50000.0")),
+        Flaw("INVERSION", 200, ("", "Maybe")),
+    ),
+    "MARKETPLACE_DATA": (
+        _NOBODY,
+        Flaw("SPENT_ML", 200, ("", "-10.0")),
+        Flaw("RECENCY_ML", 200, BAD_DATES),
+        Flaw("FREQUENCY_ML", 200, ("", "-3")),
+    ),
+}
+"""The known dirt of each export."""
+
+
+class Sources(Output):
+    """The exports that are there now, and the rows of each, bad and repeated ones among them."""
+
+    payments: int
+    active_user: int
+    demograficos: int
+    dinero_cuenta: int
+    marketplace_data: int
+    generated: bool
+    """Whether they are invented; false where somebody's own were found and kept."""
+
+
+@reusable("synthetic.churn_sources", role="source")
+def churn_sources(
+    users: Annotated[int, Field(ge=1, le=50_000_000)],
+    until: dt.date,
+    horizon_days: Annotated[int, Field(ge=1, le=366)],
+    folder: DataFile,
+    files: Files,
+    days: Annotated[int, Field(ge=1, le=1830)] = 180,
+    seed: int = 0,
+    *,
+    run: Run,
+) -> Sources:
+    """Invent the five exports of the churn pipeline as CSV files in `folder`, unless somebody's own are there.
+
+    PAYMENTS.csv has the payments of the `horizon_days` up to and with `until`, and of the `days` before them; the other
+    four have what is known of the users at the end of the day before the horizon. Of those who paid lately about three
+    in ten stop; a fair model tells them apart with a ROC AUC of about 0.8. The same arguments give the same bytes; a
+    later `until` goes on with the same people, another `seed` makes others. Values are missing or bad, rows repeated
+    and users unknown at fixed rates. `_generated.json` beside the files tells what they were made of and what their
+    content is: other content is somebody's own and is never written over. Raises PermanentError where somebody's own
+    files are there, but not all five.
+    """
+    exports = Exports(place_of(files, run), folder)
+    wanted = Arguments(users=users, until=until, horizon_days=horizon_days, days=days, seed=seed)
+    marker, found = exports.marker(), exports.digests()
+    if own := [name for name, digest in found.items() if digest not in marker.digests.get(name, [])]:
+        return _kept(exports, own, sorted(set(FLAWS) - set(found)), run)
+    if marker.arguments == wanted and marker.rows and len(found) == len(FLAWS):
+        run.log.info("%s: made before with the same arguments, nothing to do", exports.address)
+        return _sources(marker.rows, generated=True)
+    started = monotonic()
+    rows = generate(exports, wanted)
+    counts = ", ".join(f"{count:,} of {name}" for name, count in rows.items())
+    run.log.info("%s: rows made: %s, in %.1f s", exports.address, counts, monotonic() - started)
+    return _sources(rows, generated=True)
+
+
+class Arguments(Model):
+    """What decides every byte of the files."""
+
+    users: int
+    until: dt.date
+    horizon_days: int
+    days: int
+    seed: int
+    edition: int = EDITION
+
+    @property
+    def cutoff(self) -> dt.date:
+        """The last day before the horizon."""
+        return self.until - dt.timedelta(days=self.horizon_days)
+
+    @property
+    def first(self) -> dt.date:
+        """The first day with payments."""
+        return self.cutoff - dt.timedelta(days=self.days - 1)
+
+
+class Marker(Model):
+    """What `_generated.json` tells: the last arguments, and how to know the files that were made."""
+
+    arguments: Arguments | None = None
+    digests: dict[str, list[str]] = Field(default_factory=dict)
+    """SHA-256 of what each file may hold: while one is replaced, of the old and of the new content."""
+    rows: dict[str, int] | None = None
+    """Rows of each file, once all are there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exports:
+    """A folder of exports."""
+
+    place: Place
+    folder: str
+
+    @property
+    def address(self) -> str:
+        """Where it is."""
+        return self.place.address(self.folder)
+
+    def path(self, name: str) -> str:
+        """Return the path of an export."""
+        return f"{self.folder}/{name}.csv"
+
+    def marker(self) -> Marker:
+        """Return what is known of the files; nothing where none was made here."""
+        path = f"{self.folder}/{MARKER}"
+        if not self.place.exists(path):
+            return Marker()
+        with self.place.read(path) as file:
+            text = file.read_text(encoding="utf-8")
+        try:
+            return Marker.model_validate_json(text)
+        except ValidationError as error:
+            problem = f"{self.place.address(path)} is not as this step writes it; remove it to keep the CSV files"
+            raise PermanentError(f"{problem} beside it as your own, or remove all to have them made again") from error
+
+    def mark(self, marker: Marker) -> None:
+        """Write down what is known of the files."""
+        with self.place.write(f"{self.folder}/{MARKER}") as file:
+            file.write_text(marker.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+    def digests(self) -> dict[str, str]:
+        """Return the SHA-256 of each export that is there."""
+        there = [name for name in FLAWS if self.place.exists(self.path(name))]
+        return {name: self._read(name, _digest) for name in there}
+
+    def lines(self, name: str) -> int:
+        """Return how many lines an export has below its header."""
+        return self._read(name, _lines)
+
+    def _read(self, name: str, look: Callable[[Path], T]) -> T:
+        with self.place.read(self.path(name)) as file:
+            return look(file)
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _lines(file: Path) -> int:
+    with file.open("rb") as content:
+        return max(sum(1 for _ in content) - 1, 0)
+
+
+def _kept(exports: Exports, own: Sequence[str], lacking: Sequence[str], run: Run) -> Sources:
+    """Leave somebody's own exports as they are; refuse a set that is not whole."""
+    named = ", ".join(f"{name}.csv" for name in own)
+    if lacking:
+        problem = f"{exports.address} has {named}, which this step did not make, but no {lacking[0]}.csv"
+        raise PermanentError(f"{problem}; add {', '.join(lacking)}, or name another `folder` to have all made")
+    run.log.info("%s: kept as it is, this step did not make %s", exports.address, named)
+    return _sources({name: exports.lines(name) for name in FLAWS}, generated=False)
+
+
+def _sources(rows: Mapping[str, int], *, generated: bool) -> Sources:
+    return Sources.model_validate({name.lower(): count for name, count in rows.items()} | {"generated": generated})
+
+
+def generate(exports: Exports, wanted: Arguments, block: int = BLOCK) -> dict[str, int]:
+    """Write all exports, `block` users at a time, and return the rows of each.
+
+    The marker knows a file's content before the file takes its place, so that a retry takes none for somebody's own.
+    """
+    rows, digests = {}, dict(exports.marker().digests)
+    for name, columns in _columns(wanted).items():
+        with exports.place.write(exports.path(name)) as file:
+            rows[name] = _write(file, map(columns, _blocks(wanted, block)), _Dirt(FLAWS[name], _FIRST_FLAWED[name]))
+            digests[name] = [*digests.get(name, []), _digest(file)]
+            exports.mark(Marker(arguments=wanted, digests=digests))
+        digests[name] = digests[name][-1:]
+    exports.mark(Marker(arguments=wanted, digests=digests, rows=rows))
+    return rows
+
+
+def _columns(wanted: Arguments) -> dict[str, Callable[[People], Columns]]:
+    """Return what makes the columns of each export."""
+    return {
+        "PAYMENTS": lambda who: payments(who, wanted.first, wanted.until),
+        "ACTIVE_USER": lambda who: active_user(who, wanted.cutoff),
+        "DEMOGRAFICOS": demographics,
+        "DINERO_CUENTA": lambda who: funds(who, wanted.cutoff),
+        "MARKETPLACE_DATA": lambda who: marketplace(who, wanted.cutoff),
+    }
+
+
+def _blocks(wanted: Arguments, block: int) -> Iterator[People]:
+    for first in range(0, wanted.users, block):
+        yield people(wanted.seed, first, min(first + block, wanted.users))
+
+
+def _write(file: Path, blocks: Iterator[Columns], dirt: _Dirt) -> int:
+    """Write the rows of `blocks`, some of them spoiled, and return how many there are then."""
+    import pyarrow as pa
+    from pyarrow.csv import CSVWriter, WriteOptions
+
+    options = WriteOptions(quoting_style="none", quoting_header="none")  # no value holds a comma, a quote or a newline
+    made = written = 0
+    with ExitStack() as opened:
+        writer = None
+        for columns in blocks:
+            good = pa.table(columns)
+            table = dirt.repeated(dirt.spoiled(good, made), made)
+            writer = writer or opened.enter_context(CSVWriter(file, table.schema, write_options=options))
+            writer.write_table(table)
+            made, written = made + len(good), written + len(table)
+    return written
+
+
+@dataclass(frozen=True, slots=True)
+class _Dirt:
+    """What goes wrong in one export. `row` is the number that the first row of a block has in the whole of it."""
+
+    flaws: Sequence[Flaw]
+    first: int
+    """The first row that is repeated; the flaws begin with those after it."""
+
+    def spoiled(self, table: pa.Table, row: int) -> pa.Table:
+        """Return the rows with their flaws; a column that may have some becomes text."""
+        import numpy as np
+        import pyarrow as pa
+        from pyarrow import compute
+
+        for nth, flaw in enumerate(self.flaws, start=1):
+            rows = _every(flaw.every, self.first + nth, row, len(table))
+            flawed = np.zeros(len(table), dtype=bool)
+            flawed[rows] = True
+            values = pa.array(flaw.values).take(pa.array((row + rows) // flaw.every % len(flaw.values)))
+            place = table.schema.get_field_index(flaw.column)
+            text = table.column(place).combine_chunks().cast(pa.string())
+            table = table.set_column(place, flaw.column, compute.replace_with_mask(text, flawed, values))
+        return table
+
+    def repeated(self, table: pa.Table, row: int) -> pa.Table:
+        """Return the rows, some of them twice."""
+        import numpy as np
+
+        times = np.ones(len(table), dtype=np.int64)
+        times[_every(REPEATED_EVERY, self.first, row, len(table))] = 2
+        return table.take(np.repeat(np.arange(len(table)), times))
+
+
+def _every(step: int, first: int, row: int, count: int) -> NDArray[np.int64]:
+    """Return the places, in a block of `count` rows that begins with `row`, of row `first` and each `step` rows on."""
+    import numpy as np
+
+    return np.arange((first - row) % step, count, step)
