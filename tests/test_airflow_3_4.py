@@ -47,7 +47,7 @@ def told(command: list[str | Path], environment: dict[str, str]) -> str:
 
 
 def outline(python: str | Path, environment: dict[str, str]) -> dict[str, dict[str, list[str]]]:
-    printed = told([python, "-m", "tests.bridge.outline", "pipelines"], environment | CONFIGURED)
+    printed = told([python, "-m", "tests.support.outline", "pipelines"], environment | CONFIGURED)
     found: dict[str, dict[str, list[str]]] = json.loads(printed.rpartition("OUTLINE ")[2])
     return found
 

@@ -4,29 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.imports import HEAVY, loaded_after
+
 ROOT = Path(__file__).parents[1]
-HEAVY = (
-    "apprise",
-    "boto3",
-    "evidently",
-    "faker",
-    "great_expectations",
-    "matplotlib",
-    "mlflow",
-    "numpy",
-    "pandas",
-    "pyspark",
-    "shap",
-)
-
-
-def loaded_after(code: str, names: tuple[str, ...]) -> set[str]:
-    told = f"print('LOADED', *(n for n in {names!r} if n in sys.modules))"
-    program = f"import sys; from pathlib import Path\n{code}\n{told}"
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    return set(done.stdout.partition("LOADED")[2].split())
 
 
 def test_lint_imports_nothing_heavy() -> None:

@@ -27,7 +27,7 @@ from tasks.contract import Run
 from tasks.files.places import InFolder
 from tasks.spark.features import build_table
 from tasks.spark.session import spark_session
-from tests.tasks.churn import build_users, write_inputs
+from tests.support.churn import build_users, write_inputs
 
 ROOT = Path(__file__).parents[2]
 AS_OF, HORIZON_DAYS, WINDOW_DAYS = dt.date(2026, 1, 31), 30, 90

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stack.profiles import Profile
-from tests.conftest import whole_stack
+from tests.support.whole_stack import whole_stack
 
 DAG = "many"
 HEAD = f"dag_id: {DAG}\nschedule: null\nstart_date: 2026-01-01\nmax_active_tasks: 1000\nsteps:\n"

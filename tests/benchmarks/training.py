@@ -33,8 +33,8 @@ from stack import java
 from tasks.contract import Run
 from tasks.models.training import Job, fit_grid, prepared
 from tasks.spark.session import spark_session
-from tests.tasks.customers import FEATURES, write_customers
-from tests.tasks.grids import job, layout
+from tests.support.customers import FEATURES, write_customers
+from tests.support.grids import job, layout
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

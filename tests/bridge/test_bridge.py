@@ -14,12 +14,12 @@ import structlog
 from airflow.dag_processing.dagbag import BundleDagBag
 
 from factory.compiler import compile_file
-from tests.bridge.conftest import BUNDLE
+from tests.support.airflow import BUNDLE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.bridge.conftest import Airflow
+    from tests.support.airflow import Airflow
 
 SPECS = {
     "churn_drift_monitor_w": "churn_drift_monitor.yaml",

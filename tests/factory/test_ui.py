@@ -32,8 +32,8 @@ from factory.planning.plan import Node, Plan
 from factory.registry import TaskDefinition
 from stack.objects import ObjectStore
 from tasks.contract import Link, Output
-from tests.conftest import RunningStack
-from tests.test_imports import loaded_after
+from tests.support.imports import loaded_after
+from tests.support.whole_stack import RunningStack
 
 BUCKET = "ge-artifacts"
 INDEX = f"s3://{BUCKET}/docs/index.html"

@@ -22,8 +22,9 @@ from stack.airflow_api import DagRun
 from tasks.contract import Run
 from tasks.files.history import keep_snapshot
 from tasks.files.places import InFolder
-from tests.conftest import RunningStack
-from tests.pipelines.conftest import Pipeline, eventually
+from tests.support.pipeline import Pipeline
+from tests.support.waiting import eventually
+from tests.support.whole_stack import RunningStack
 
 if TYPE_CHECKING:
     from pathlib import Path

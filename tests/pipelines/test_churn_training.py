@@ -13,9 +13,10 @@ import psutil
 import pytest
 
 from stack.airflow_api import DagRun
-from tests.conftest import RunningStack
-from tests.pipelines.conftest import Pipeline, eventually
-from tests.stack.conftest import below_worker, words
+from tests.support.pipeline import Pipeline
+from tests.support.processes import below_worker, words
+from tests.support.waiting import eventually
+from tests.support.whole_stack import RunningStack
 
 if TYPE_CHECKING:
     from pathlib import Path

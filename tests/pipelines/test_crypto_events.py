@@ -13,8 +13,9 @@ import pytest
 from pydantic import JsonValue
 
 from stack.airflow_api import ApiError, DagRun
-from tests.conftest import RunningStack
-from tests.pipelines.conftest import PROD, RAW, RECORDS, REJECTS, Pipeline, content, differences, eventually
+from tests.support.pipeline import PROD, RAW, RECORDS, REJECTS, Pipeline, content, differences
+from tests.support.waiting import eventually
+from tests.support.whole_stack import RunningStack
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef

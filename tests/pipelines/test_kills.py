@@ -20,8 +20,9 @@ import yaml
 
 from stack.airflow_api import DagRun
 from stack.paths import REPOSITORY
-from tests.conftest import RunningStack
-from tests.pipelines.conftest import PROD, REJECTS, Pipeline, Tables, content, differences, eventually
+from tests.support.pipeline import PROD, REJECTS, Pipeline, Tables, content, differences
+from tests.support.waiting import eventually
+from tests.support.whole_stack import RunningStack
 
 pytestmark = pytest.mark.stack
 

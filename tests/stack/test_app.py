@@ -20,7 +20,7 @@ from stack.app.production import Shelf
 from stack.app.registered_models import Registry
 from stack.app.scoring import Explanation, Field
 from stack.app_server import SCRIPT
-from tests.candidates import THRESHOLD, TRUTH, WEAK, Recipe, log_candidate, people, promote_candidate
+from tests.support.candidates import THRESHOLD, TRUTH, WEAK, Recipe, log_candidate, people, promote_candidate
 
 if TYPE_CHECKING:
     from collections.abc import Callable

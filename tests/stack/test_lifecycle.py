@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 import shlex
 import socket
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -21,8 +23,9 @@ from stack.assembly import existing
 from stack.database import Database
 from stack.paths import Home
 from stack.ports import HOST
-from tests.conftest import command_line, stack_environment
-from tests.stack.conftest import await_that, words
+from tests.support.processes import words
+from tests.support.waiting import eventually
+from tests.support.whole_stack import command_line, stack_environment
 
 Environment = dict[str, str]
 
@@ -112,10 +115,11 @@ def test_killed_postgres_returns(environment: Environment) -> None:
     command_line(environment, "up", "postgres")
     supervisor = existing(Home(home(environment))).supervisor
     for _ in range(5):
-        await_that(lambda: supervisor.process("postgres").state == "RUNNING")
+        eventually("Postgres to run", lambda: supervisor.process("postgres").state, lambda seen: seen == "RUNNING")
         before = process(environment, "postgres")
         before.kill()
-        await_that(lambda before=before: pid(environment, "postgres") != before.pid)
+        look = partial(pid, environment, "postgres")
+        eventually("its successor", look, partial(operator.ne, before.pid))
         assert "is up already" in command_line(environment, "up", "postgres")
 
 
@@ -125,7 +129,9 @@ def test_busy_postgres_returns(environment: Environment) -> None:
     server, login = process(environment, "postgres"), existing(Home(home(environment))).crypto
     with ThreadPoolExecutor() as threads:
         busy = threads.submit(compute, login)
-        await_that(lambda: any("DO" in " ".join(words(child)) for child in server.children()))
+        eventually(
+            "the session to compute", lambda: [child for child in server.children() if "DO" in " ".join(words(child))]
+        )
         server.kill()
         assert isinstance(busy.exception(timeout=30), psycopg2.OperationalError)
     assert "is up already" in command_line(environment, "up", "postgres")
@@ -153,7 +159,7 @@ def test_killed_supervisor_is_survived(environment: Environment) -> None:
     command_line(environment, "up", "postgres")
     supervisor, postgres = process(environment, "supervisor"), process(environment, "postgres")
     supervisor.kill()
-    await_that(lambda: not postgres.is_running())
+    eventually("Postgres to end", postgres.is_running, operator.not_)
     told = command_line(environment, "up", "postgres")
     assert "ready   postgres" in told
     assert "moves" not in told

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import os
-import random
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 
 from stack.database import Cluster
 from stack.objects import BUCKETS, ObjectStore
-from stack.ports import next_free
 from stack.provision import DATABASES
 from stack.service import running
-from tests.conftest import FIRST_PORT, LAST_PORT, secret
+from tests.support.ports import free_port
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Cluster]:
     """A Postgres of this test's own: its roles are those of the session's."""
-    made = Cluster(tmp_path / "postgres", next_free(random.randrange(FIRST_PORT, LAST_PORT)), secret())
+    made = Cluster(tmp_path / "postgres", free_port(), token_hex(16))
     with running(made.service(), tmp_path):
         yield made
 
@@ -46,7 +45,7 @@ def provision(server: Cluster, store: ObjectStore, passwords: dict[str, str]) ->
 
 def test_everything_is_made(server: Cluster, object_store: ObjectStore) -> None:
     """Each database opens with its owner's password, and with a new one once that is set; the buckets are there."""
-    first, second = ({name: secret() for name in DATABASES} for _ in range(2))
+    first, second = ({name: token_hex(16) for name in DATABASES} for _ in range(2))
     for passwords in (first, second):
         said = provision(server, object_store, passwords)
         assert said.splitlines() == [

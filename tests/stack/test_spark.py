@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -14,8 +15,10 @@ from stack.java import Java
 from stack.ports import HOST, next_free
 from stack.service import StartFailed, running
 from stack.spark import APPLICATIONS, Spark, SparkPorts, WorkerPorts, driver_memory, read_memory, share
-from tests.conftest import RunningStack
-from tests.stack.conftest import SUM, alive, application, await_that, below_worker
+from tests.support.applications import SUM, application
+from tests.support.processes import alive, below_worker
+from tests.support.waiting import eventually
+from tests.support.whole_stack import RunningStack
 
 
 @pytest.mark.parametrize(("text", "size"), [("900m", 900), ("4g", 4096), (" 2G ", 2048), ("512m", 512)])
@@ -76,8 +79,9 @@ def test_application_takes_turn(stack: RunningStack) -> None:
             worker["memory"],
         )
         driver.communicate("", timeout=60)
-    await_that(lambda: applications(stack, "computes") == [("completedapps", "FINISHED")])
-    await_that(lambda: below_worker(stack) == [])
+    ended = [("completedapps", "FINISHED")]
+    eventually("the application to end", lambda: applications(stack, "computes"), lambda seen: seen == ended)
+    eventually("the executors to end", lambda: below_worker(stack), lambda left: left == [])
 
 
 @pytest.mark.stack
@@ -90,7 +94,8 @@ def test_killed_driver_leaves_nothing(stack: RunningStack) -> None:
         driver.kill()
         psutil.wait_procs(left, timeout=15)
         assert [one for one in left if one.is_running()] == []
-        await_that(lambda: applications(stack, "killed")[0][0] == "completedapps", seconds=15)
+        look = partial(applications, stack, "killed")
+        eventually("the claim to end", look, lambda seen: seen[0][0] == "completedapps", seconds=15)
 
 
 @pytest.mark.stack
@@ -104,5 +109,5 @@ def test_stranger_is_refused(stack: RunningStack, tmp_path: Path) -> None:
         return "Error while invoking RpcHandler" in log.read_bytes()[before:].decode()
 
     with application(stack, "stranger", SPARK_CONF_DIR=str(tmp_path)):
-        await_that(refused)
+        eventually("a refusal", refused)
         assert applications(stack, "stranger") == []

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import textwrap
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 from pydantic import JsonValue
 
-from stack.airflow_api import AirflowApi, ApiError, RunTimeout
-from tests.conftest import RunningStack, command_line
-from tests.stack.conftest import (
-    DAG,
-    LOOPBACK,
-    LOOPBACK_IN_IPV6,
-    SUM,
-    application,
-    await_that,
-    everyone,
-    kill,
-    listening,
-    pid,
-    words,
-)
+from stack.airflow_api import AirflowApi, ApiError, DagRun, RunTimeout
+from tests.support.applications import SUM, application
+from tests.support.processes import LOOPBACK, LOOPBACK_IN_IPV6, everyone, kill, listening, pid, words
+from tests.support.waiting import eventually
+from tests.support.waiting_dag import DAG
+from tests.support.whole_stack import RunningStack, command_line
 
 pytestmark = pytest.mark.stack
+
+
+def begun(stack: RunningStack, run: DagRun) -> None:
+    """Wait until the first task of a run is at work."""
+    states = partial(stack.api.task_states, run.dag_id, run.run_id)
+    eventually("the first task to be at work", states, lambda seen: seen.get("wait") == "running")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +54,7 @@ def test_listens_on_loopback_only(stack: RunningStack) -> None:
             return False
         return True
 
-    await_that(look)
+    eventually("a moment without a task", look)
     assert set(stack.services.ports.values()) <= {port for _, port in found}
     assert {address for address, _ in found} == {LOOPBACK, LOOPBACK_IN_IPV6}
 
@@ -93,7 +91,7 @@ def test_unknown_dag_is_named(stack: RunningStack) -> None:
 def test_endless_run_is_told(stack: RunningStack, dag_id: str, gate: Path) -> None:
     """Who waits too long for a run hears how far it came."""
     run = stack.api.trigger(dag_id, {"gate": str(gate)})
-    await_that(lambda: stack.api.task_states(dag_id, run.run_id).get("wait") == "running")
+    begun(stack, run)
     with pytest.raises(RunTimeout, match=r"is running after 0 s \(tell: waiting, wait: running\)"):
         stack.api.wait(run, seconds=0)
 
@@ -140,11 +138,11 @@ def test_edited_connection_is_kept(stack: RunningStack) -> None:
 def test_killed_scheduler_returns(stack: RunningStack, dag_id: str, gate: Path) -> None:
     """A scheduler killed with -9 in the middle of a task leaves no worker behind, and its successor ends the run."""
     run = stack.api.trigger(dag_id, {"gate": str(gate)})
-    await_that(lambda: stack.api.task_states(dag_id, run.run_id).get("wait") == "running")
+    begun(stack, run)
     scheduler = psutil.Process(pid(stack, "scheduler"))
     below = scheduler.children(recursive=True)
     scheduler.kill()
-    await_that(lambda: not any(process.is_running() for process in below))
+    eventually("the workers to end", lambda: [one for one in below if one.is_running()], lambda left: left == [])
     gate.touch()
     assert stack.api.wait(run, seconds=180).state == "success"
 
@@ -158,7 +156,7 @@ def test_bad_params_refused(stack: RunningStack, dag_id: str) -> None:
 def test_killed_database_is_survived(stack: RunningStack, dag_id: str, gate: Path) -> None:
     """A run goes on to its end although Postgres was killed with -9 meanwhile."""
     run = stack.api.trigger(dag_id, {"gate": str(gate)})
-    await_that(lambda: stack.api.task_states(dag_id, run.run_id).get("wait") == "running")
+    begun(stack, run)
     kill(stack, "postgres")
     gate.touch()
     assert stack.api.wait(run, seconds=180).state == "success"
@@ -167,7 +165,7 @@ def test_killed_database_is_survived(stack: RunningStack, dag_id: str, gate: Pat
 def test_down_ends_running_task(stack: RunningStack, dag_id: str, gate: Path) -> None:
     """`down` leaves no process although a task, which has a process group of its own, and Spark were at work."""
     run = stack.api.trigger(dag_id, {"gate": str(gate)})
-    await_that(lambda: stack.api.task_states(dag_id, run.run_id).get("wait") == "running")
+    begun(stack, run)
     with application(stack, "interrupted") as driver:
         assert driver.stdout.readline() == SUM
         before = everyone(stack)

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import csv
 
+from stack.paths import REPOSITORY
 from tasks.contract import PermanentError, Run
 from tasks.files.places import InBucket, InFolder, Place, place_of
 from tasks.synthetic.churn_people import active_user, demographics, funds, marketplace, payments, people
@@ -31,8 +32,8 @@ from tasks.synthetic.churn_sources import (
     churn_sources,
     generate,
 )
-from tests.tasks.churn import peak_memory
-from tests.tasks.conftest import ROOT, until
+from tests.support.memory import peak_memory
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -305,8 +306,8 @@ run = Run("d", "r", "t", dt.date(2026, 1, 5), configs=pathlib.Path("configs"))
 files = InFolder(folder={str(tmp_path / "one")!r})
 churn_sources(50_000, dt.date.fromisoformat("{UNTIL}"), {HORIZON}, "raw", files, run=run)
 """
-    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT) as attempt:
-        until((tmp_path / "one" / "raw" / "PAYMENTS.csv").exists, lambda there: there, seconds=60)
+    with subprocess.Popen([sys.executable, "-c", program], cwd=REPOSITORY) as attempt:
+        eventually("the payments to be begun", (tmp_path / "one" / "raw" / "PAYMENTS.csv").exists)
         os.kill(attempt.pid, signal.SIGKILL)
     assert '"rows": null' in (tmp_path / "one" / "raw" / "_generated.json").read_text()
 

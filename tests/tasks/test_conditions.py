@@ -15,12 +15,12 @@ from tasks.quality.on_postgres.quarantine import _judged, batch_rows
 from tasks.quality.suites import Batch, Expectation, Suite
 from tasks.quality.verdicts import _Library, _open_batch, load_library
 from tasks.services.postgres import postgres as connected
-from tests.tasks.expectation_examples import EXAMPLES, NASTY_TABLE
+from tests.support.expectation_examples import EXAMPLES, NASTY_TABLE
 
 if TYPE_CHECKING:
     from stack.database import Database
     from tasks.contract import Run
-    from tests.tasks.conftest import Sql
+    from tests.support.database import Sql
 
 Case = tuple[str, dict[str, Any]]
 

@@ -16,7 +16,7 @@ from tasks.contract import MissingResource, PermanentError, Run, TransientError
 from tasks.services.objects import bucket_errors
 from tasks.services.objects import object_store as store_client
 from tasks.services.postgres import postgres, postgres_url
-from tests.tasks.conftest import Sql
+from tests.support.database import Sql
 
 CONNECTION = "crypto_postgres"
 

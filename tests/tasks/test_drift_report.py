@@ -27,9 +27,9 @@ from tasks.drift.monitor import Publication, Recording
 from tasks.drift.reading import read
 from tasks.drift.sampling import Sampler
 from tasks.files.places import InFolder
-from tests.tasks.churn import peak_memory
-from tests.tasks.conftest import Sql
-from tests.tasks.drifting import COLUMNS, HISTORY, NOW, compared, keep, users, weeks
+from tests.support.database import Sql
+from tests.support.drifting import COLUMNS, HISTORY, NOW, compared, keep, users, weeks
+from tests.support.memory import peak_memory
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from tasks.drift.sampling import Sampler
-from tests.tasks.churn import peak_memory
+from tests.support.memory import peak_memory
 
 
 def drawn(rows: int, size: int, key: int = 1, batch: int = 1000) -> list[int]:

@@ -14,7 +14,7 @@ import pytest
 from tasks.contract import DataRejected, MissingResource, PermanentError, Run
 from tasks.drift.snapshot import Snapshot, snapshot
 from tasks.files.places import InFolder
-from tests.tasks.drifting import users
+from tests.support.drifting import users
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 import tasks.quality.expectations
 from tasks.quality.expectations import catalogue, problems
 from tasks.quality.suites import Expectation
-from tests.tasks.expectation_examples import EXAMPLES
+from tests.support.expectation_examples import EXAMPLES
 
 
 def said(name: str, /, **arguments: Any) -> list[tuple[Any, ...]]:

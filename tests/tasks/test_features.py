@@ -16,7 +16,7 @@ import pytest
 from tasks.contract import DataRejected, MissingResource, PermanentError, Run
 from tasks.files.places import InBucket, InFolder
 from tasks.spark.features import Built, Value, build_table
-from tests.tasks.churn import CATEGORICAL, NUMERIC, build_features, build_users, write_inputs
+from tests.support.churn import CATEGORICAL, NUMERIC, build_features, build_users, write_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -285,11 +285,11 @@ def test_feature_types_are_plain(spark_connection: str, run: Run, tmp_path: Path
 @pytest.fixture(scope="module")
 def invented(spark_connection: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The cleaned inputs of 20,000 invented users."""
-    from tests.tasks.conftest import ROOT
+    from stack.paths import REPOSITORY
 
     folder = tmp_path_factory.mktemp("invented")
     write_inputs(folder, 20_000, AS_OF, 30)
-    done = build_users(folder, Run("d", "r", "users", AS_OF, configs=ROOT / "configs"))
+    done = build_users(folder, Run("d", "r", "users", AS_OF, configs=REPOSITORY / "configs"))
     assert (done.rows, done.columns) == (20_000, 15)
     return folder
 

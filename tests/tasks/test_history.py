@@ -13,7 +13,7 @@ import pytest
 from tasks.contract import MissingResource, PermanentError, Run
 from tasks.files.history import Kept, keep_snapshot, snapshots
 from tasks.files.places import Files, InBucket, InFolder, Place, place_of
-from tests.tasks.churn import peak_memory
+from tests.support.memory import peak_memory
 
 HISTORY = "churn/history.parquet"
 

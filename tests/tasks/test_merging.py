@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 from stack.database import Database
+from stack.paths import REPOSITORY
 from tasks.contract import DataRejected, MissingResource, PermanentError, Run, TransientError
 from tasks.postgres.merging import Deactivation, Merged, Timestamps
 from tasks.postgres.tables import merge
-from tests.tasks.conftest import ROOT, Gate, Sql, until
+from tests.support.database import Gate, Sql
+from tests.support.merging import CONNECTION, WINDOW, merged
+from tests.support.waiting import eventually
 
-CONNECTION = "crypto_postgres"
 LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
 
 TABLES = """
@@ -33,8 +35,6 @@ TABLES = """
 
 ROWS = "SELECT site, day, price, note, is_active FROM s.target ORDER BY site, day"
 ALL = "SELECT * FROM s.target ORDER BY site, day"
-WINDOW = Deactivation(window="day BETWEEN DATE '2026-01-04' AND DATE '2026-01-05'")
-STAMPS = Timestamps(created="created_at", updated="updated_at")
 MON, TUE, WED = (dt.date(2026, 1, day) for day in (3, 4, 5))
 """Monday is before the window."""
 
@@ -51,11 +51,6 @@ def given(sql: Sql, table: str, *rows: tuple[Any, ...]) -> None:
     for row in rows:
         old = (LONG_AGO, LONG_AGO) if table == "target" else ()
         sql(f"INSERT INTO s.{table} VALUES ({', '.join(['%s'] * len((*row, *old)))})", *row, *old)
-
-
-def merged(run: Run, **change: Any) -> Merged:
-    asked: dict[str, Any] = {"keys": ["site", "day"], "deactivate": WINDOW, "timestamps": STAMPS} | change
-    return merge(CONNECTION, asked.pop("source", "s.source"), asked.pop("target", "s.target"), **asked, run=run)
 
 
 def counts(**rows: int) -> Merged:
@@ -456,7 +451,7 @@ def test_killed_merge_changes_nothing(tables: None, run: Run, database: Database
 SCRIPT = """
 import datetime as dt
 from tasks.contract import Run
-from tests.tasks.test_merging import merged
+from tests.support.merging import merged
 merged(Run("crypto_events_dag", "manual__1", "some_task", dt.date(2026, 1, 5)))
 """
 
@@ -466,11 +461,11 @@ def test_killed_process_frees_table(tables: None, run: Run, database: Database, 
     given(sql, "source", ("a", TUE, 2, "x"))
     gate.hold("s.target", "NEW.site = 'a'")
     with gate.closed(database):
-        process = subprocess.Popen([sys.executable, "-c", SCRIPT], cwd=ROOT, env=dict(os.environ))
+        process = subprocess.Popen([sys.executable, "-c", SCRIPT], cwd=REPOSITORY, env=dict(os.environ))
         (session,) = gate.waiting()
         process.send_signal(signal.SIGKILL)
         process.wait()
         alive = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s"
-        until(lambda: sql(alive, session), lambda found: found == [(0,)])
+        eventually("the session to end", lambda: sql(alive, session), lambda found: found == [(0,)])
     assert sql(ALL) == []
     assert merged(run) == counts(inserted=1)

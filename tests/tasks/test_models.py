@@ -23,8 +23,8 @@ from tasks.models.classifiers import Classifier, LogisticRegression
 from tasks.models.preparation import Features
 from tasks.models.promotion import evaluate, promote
 from tasks.models.training import train_classifier
-from tests.candidates import TRUTH, WEAK, Recipe, auc, log_candidate
-from tests.tasks.customers import FEATURES, write_customers
+from tests.support.candidates import TRUTH, WEAK, Recipe, auc, log_candidate
+from tests.support.customers import FEATURES, write_customers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,12 +11,12 @@ from tasks.quality.gate import _one_snapshot
 from tasks.quality.suites import Batch, Expectation, Suite
 from tasks.quality.verdicts import judge
 from tasks.services.postgres import postgres as connected
-from tests.tasks.expectation_examples import NASTY_TABLE
+from tests.support.expectation_examples import NASTY_TABLE
 
 if TYPE_CHECKING:
     from stack.database import Database
     from tasks.contract import Run
-    from tests.tasks.conftest import Sql
+    from tests.support.database import Sql
 
 KEYS: list[dict[str, Any]] = [
     {"column_list": columns, "ignore_row_if": ignored}

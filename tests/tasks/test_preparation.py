@@ -15,14 +15,14 @@ import pytest
 from pydantic import ValidationError
 from pyspark.sql import DataFrame, SparkSession
 
+from stack.paths import REPOSITORY
 from tasks.contract import DataRejected, MissingResource, PermanentError, Run
 from tasks.models.preparation import HELD_OUT, KEY, Features, Layout, Profile, assembled, fitted_inputs, split_rows
 from tasks.models.preparation import vector_stages as stages_of
 from tasks.models.training import prepared
 from tasks.spark.session import spark_session
-from tests.tasks.conftest import ROOT
-from tests.tasks.customers import CARDS, CITIES, FEATURES, customers
-from tests.tasks.grids import FILE, job, layout
+from tests.support.customers import CARDS, CITIES, FEATURES, customers
+from tests.support.grids import FILE, job, layout
 
 ROWS = 2_000
 
@@ -30,7 +30,7 @@ ROWS = 2_000
 @pytest.fixture(scope="module")
 def session(spark_connection: str) -> Iterator[SparkSession]:
     """One Spark session for all tests of this file."""
-    run = Run("churn_training_dag", "manual__1", "train", dt.date(2026, 1, 5), configs=ROOT)
+    run = Run("churn_training_dag", "manual__1", "train", dt.date(2026, 1, 5), configs=REPOSITORY)
     with spark_session(spark_connection, run) as opened:
         yield opened
 

@@ -18,14 +18,14 @@ from tasks.quality.data_docs import run_key
 from tasks.quality.gate import Artifacts, Validation, validate
 from tasks.quality.suites import Batch, Expectation, Quarantine, Suite
 from tasks.quality.verdicts import UnansweredError
-from tests.tasks.expectation_examples import EXAMPLES, NASTY_TABLE
+from tests.support.expectation_examples import EXAMPLES, NASTY_TABLE
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
     from stack.database import Database
     from stack.objects import ObjectStore
-    from tests.tasks.conftest import Gate, Sql
+    from tests.support.database import Gate, Sql
 
 ROOT = Path(__file__).parents[2]
 DQ_RUNS = "dqm.dq_runs"

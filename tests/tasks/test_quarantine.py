@@ -12,7 +12,7 @@ from tasks.quality.suites import Batch, Expectation, Quarantine, Suite
 from tasks.services.postgres import postgres as connected
 
 if TYPE_CHECKING:
-    from tests.tasks.conftest import Sql
+    from tests.support.database import Sql
 
 TABLES = """
     CREATE SCHEMA raw;

@@ -7,14 +7,13 @@ same name (`tests/stand_ins/S3AFileSystem.java`), which reads the same settings 
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import os
-import random
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import pyarrow as pa
@@ -25,17 +24,15 @@ from stack import s3a_jars
 from stack.java import Java
 from stack.objects import ObjectStore
 from stack.paths import REPOSITORY
-from stack.ports import HOST, next_free
+from stack.ports import HOST
 from stack.service import running
 from stack.spark import Spark, SparkPorts, WorkerPorts
-from tasks.contract import PermanentError, Run
-from tasks.files.places import InBucket
+from tasks.contract import PermanentError
 from tasks.spark.s3a import COMPANIONS, store_settings
 from tasks.spark.session import spark_session
-from tests.conftest import FIRST_PORT, LAST_PORT, secret
+from tests.support.ports import free_port
+from tests.support.s3a import BUCKET, FILES, a_run
 
-BUCKET = "pipeline-files"
-FILES = InBucket(connection="object_store", bucket=BUCKET, prefix="s3a", spark="s3a")
 STAND_IN = Path(__file__).parents[1] / "stand_ins" / "S3AFileSystem.java"
 
 
@@ -56,19 +53,19 @@ def classes(spark_connection: str, state: Path) -> Path:
 @pytest.fixture(scope="module")
 def cluster(state: Path, java: Java, classes: Path) -> Iterator[dict[str, str]]:
     """What a driver needs in its environment to compute on a cluster with the stand-in, and on one where it lacks."""
-    one, two, three, four = (next_free(random.randrange(FIRST_PORT, LAST_PORT)) for _ in range(4))
+    one, two, three, four = (free_port() for _ in range(4))
     ports = SparkPorts(one, two, (WorkerPorts("spark-worker", three, four),))
-    spark = Spark(state / "spark-s3a", ports, secret(), java, 700)
+    spark = Spark(state / "spark-s3a", ports, token_hex(16), java, 700)
     master, worker = spark.services()
     conf = json.loads(spark.airflow_connection)["extra"]["conf"] | {
         "spark.driver.extraClassPath": str(classes),
-        "spark.hadoop.fs.s3a.bucket.other.secret.key": secret(),
+        "spark.hadoop.fs.s3a.bucket.other.secret.key": token_hex(16),
     }
     host, _, port = spark.master.rpartition(":")
     connection: dict[str, Any] = {"conn_type": "spark", "host": host, "port": int(port)}
     whole = connection | {"extra": {"conf": conf | {"spark.executor.extraClassPath": str(classes)}}}
-    nobody = {"endpoint_url": f"http://{HOST}:{next_free(FIRST_PORT)}"}
-    down = {"conn_type": "aws", "login": secret(), "password": secret(), "extra": nobody}
+    nobody = {"endpoint_url": f"http://{HOST}:{free_port()}"}
+    down = {"conn_type": "aws", "login": token_hex(16), "password": token_hex(16), "extra": nobody}
     with running(master, state), running(worker, state):
         yield (
             os.environ
@@ -79,10 +76,6 @@ def cluster(state: Path, java: Java, classes: Path) -> Iterator[dict[str, str]]:
                 "AIRFLOW_CONN_SPARK_BARE": json.dumps(connection | {"extra": {"conf": conf}}),
             }
         )
-
-
-def a_run(task: str) -> Run:
-    return Run("some_dag", "manual__1", task, dt.date(2026, 1, 5))
 
 
 def keys(store: ObjectStore) -> list[str]:
@@ -104,7 +97,8 @@ from tasks.spark.parquet import read_frame
 from tasks.spark.reach import reach_of
 from tasks.spark.s3a import let_open
 from tasks.spark.session import spark_errors, spark_session
-from tests.tasks.test_s3a import FILES, a_run
+from tests.support.s3a import FILES
+from tests.support.s3a import a_run
 
 run = replace(a_run("build"), configs=Path(sys.argv[1]))
 

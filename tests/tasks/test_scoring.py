@@ -17,15 +17,15 @@ from pydantic import ValidationError
 from pyspark.ml.functions import vector_to_array
 from sklearn import metrics as reference
 
+from stack.paths import REPOSITORY
 from tasks.contract import PermanentError, Run
 from tasks.models.portable import check_same, portable, save_model
 from tasks.models.preparation import HELD_OUT, LABEL, VECTOR, assembled
 from tasks.models.scoring import score_candidates
 from tasks.models.training import Fit, Prepared, _pipeline, _sample, fit_grid, prepared
 from tasks.spark.session import spark_session
-from tests.tasks.conftest import ROOT
-from tests.tasks.customers import FEATURES, write_customers
-from tests.tasks.grids import ALL, classifier, job, layout
+from tests.support.customers import FEATURES, write_customers
+from tests.support.grids import ALL, classifier, job, layout
 
 ROWS = 3_000
 COLUMNS = [*FEATURES["numeric"], *FEATURES["categorical"]]
@@ -42,7 +42,7 @@ class Trained:
 @pytest.fixture(scope="module")
 def trained(spark_connection: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     """All classifiers, fitted once in one Spark session."""
-    run = Run("churn_training_dag", "manual__1", "train", dt.date(2026, 1, 5), configs=ROOT)
+    run = Run("churn_training_dag", "manual__1", "train", dt.date(2026, 1, 5), configs=REPOSITORY)
     path = write_customers(tmp_path_factory.mktemp("data") / "c.parquet", ROWS)
     with spark_session(spark_connection, run) as session:
         frame = session.read.parquet(path.as_uri())

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import random
 import socket
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 from pyspark.sql import SparkSession
 
 from stack.java import Java
 from stack.paths import REPOSITORY
-from stack.ports import next_free
 from stack.service import running
 from stack.spark import Spark, SparkPorts, WorkerPorts
 from tasks.contract import MissingResource, PermanentError, Run, TransientError
 from tasks.spark.session import spark_errors, spark_session
-from tests.conftest import FIRST_PORT, LAST_PORT, secret
+from tests.support.ports import free_port
 
 CONNECTION = "spark_default"
 
@@ -218,9 +217,9 @@ def test_dead_jvm_is_transient(spark_connection: str) -> None:
 
 def test_cluster_without_workers(state: Path, java: Java, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cluster that takes the application but gives it no executor is given up, not waited for."""
-    one, two, three, four = (next_free(random.randrange(FIRST_PORT, LAST_PORT)) for _ in range(4))
+    one, two, three, four = (free_port() for _ in range(4))
     ports = SparkPorts(one, two, (WorkerPorts("spark-worker", three, four),))
-    spark = Spark(state / "spark-empty", ports, secret(), java, 512)
+    spark = Spark(state / "spark-empty", ports, token_hex(16), java, 512)
     for name, value in spark.driver_environment(state / "scratch").items():
         monkeypatch.setenv(name, value)
     waiting = {"spark.scheduler.maxRegisteredResourcesWaitingTime": "2s"}

@@ -10,7 +10,7 @@ from psycopg2.sql import SQL
 
 from stack.database import Database
 from tasks.postgres.sql import SqlValue, check_expression, fragment, literal, table_identifier
-from tests.tasks.conftest import Sql
+from tests.support.database import Sql
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from stack.database import Database
 from tasks.contract import MissingResource, PermanentError, Run, TransientError
 from tasks.synthetic.tables import Filled, Provider, Rule, fill_table
-from tests.tasks.conftest import Gate, Sql
+from tests.support.database import Gate, Sql
 
 CONNECTION = "crypto_postgres"
 

@@ -12,7 +12,7 @@ import pytest
 from stack.database import Cluster, Database
 from tasks.contract import MissingResource, PermanentError, Run, TransientError
 from tasks.postgres.tables import Bound, Executed, Rebuilt, rebuild_table, run_sql, vacuum
-from tests.tasks.conftest import Gate, Sql
+from tests.support.database import Gate, Sql
 
 CONNECTION = "crypto_postgres"
 

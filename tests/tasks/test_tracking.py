@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import socket
 import time
 from collections.abc import Iterator
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from stack.ports import next_free
 from stack.service import running
 from stack.tracking_server import Tracking
 from tasks.contract import MissingResource, PermanentError, Run, TransientError
@@ -29,6 +27,7 @@ from tasks.services.tracking import (
     tracking_errors,
     version_page,
 )
+from tests.support.ports import free_port
 
 CONNECTION = "mlflow_default"
 
@@ -48,7 +47,7 @@ class Bucketless(Tracking):
 @pytest.fixture
 def bucketless(mlflow_server: Tracking, state: Path, connect: pytest.MonkeyPatch) -> Iterator[str]:
     """The connection of a server whose bucket does not exist."""
-    port = next_free(random.randrange(10_000, 22_000))
+    port = free_port()
     server = Bucketless(state / "bucketless", port, mlflow_server.database, mlflow_server.store)
     with running(replace(server.service(), name="bucketless"), state, seconds=180):
         yield set_connection(connect, **json.loads(server.airflow_connection))

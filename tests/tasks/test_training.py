@@ -25,9 +25,9 @@ from tasks.models.preparation import Features
 from tasks.models.training import Training, train_classifier
 from tasks.models.training_run import RESULT, SUPERSEDED
 from tasks.services.tracking import airflow_tags, nested_runs, runs_of, tracking
-from tests.conftest import refusing_writes
-from tests.tasks.customers import FEATURES, write_customers
-from tests.tasks.grids import FILE, LINEAR, classifier
+from tests.support.buckets import refusing_writes
+from tests.support.customers import FEATURES, write_customers
+from tests.support.grids import FILE, LINEAR, classifier
 
 EXPERIMENT = "training_tests"
 COLUMNS = [*FEATURES["numeric"], *FEATURES["categorical"]]

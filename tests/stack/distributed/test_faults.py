@@ -17,9 +17,12 @@ import pytest
 from stack.paths import REPOSITORY
 from stack.profiles import Profile
 from stack.service import NotReady
-from tests.conftest import RunningStack, command_line, refusing_writes
-from tests.stack.conftest import DAG, LOOPBACK, LOOPBACK_IN_IPV6, await_that, everyone, kill, listening, pid, words
-from tests.stack.distributed.conftest import await_running, kill_worker, tries, workers
+from tests.support.buckets import refusing_writes
+from tests.support.processes import LOOPBACK, LOOPBACK_IN_IPV6, everyone, kill, listening, pid, words
+from tests.support.waiting import eventually
+from tests.support.waiting_dag import DAG
+from tests.support.whole_stack import RunningStack, command_line
+from tests.support.workers import await_running, kill_worker, tries, workers
 
 pytestmark = pytest.mark.distributed
 
@@ -101,7 +104,7 @@ def test_queued_task_outlives_broker(distributed: RunningStack) -> None:
     dag_id = add(distributed, "untaken", GREETING.format(dag_id="untaken", queue="old"))
     run = distributed.api.trigger(dag_id)
     with redis.Redis.from_url(workers(distributed).broker.url) as broker:
-        await_that(lambda: broker.llen("old") == 1, seconds=120)
+        eventually("the task in the queue", lambda: broker.llen("old"), lambda tasks: tasks == 1)
     kill(distributed, "redis")
     with taking(distributed, "worker-1", "old"):
         assert distributed.api.wait(run, seconds=120).state == "success"
@@ -115,7 +118,7 @@ def taking(stack: RunningStack, worker: str, queue: str) -> Iterator[None]:
 
     whom = {"destination": [f"{worker}@{worker}"], "reply": True, "timeout": 2}
     with Celery(broker=workers(stack).broker.url) as app:
-        await_that(lambda: app.control.add_consumer(queue, **whom) != [])  # it may yet be connecting
+        eventually(f"{worker} to answer", lambda: app.control.add_consumer(queue, **whom))  # it may yet be connecting
         try:
             yield
         finally:
@@ -146,8 +149,7 @@ def test_stopped_worker_is_not_ready(distributed: RunningStack) -> None:
 def test_missing_queue_is_import_error(distributed: RunningStack) -> None:
     """A queue that no worker takes tasks from keeps the spec out, with its line; nothing waits for ever."""
     (distributed.dags_folder / "gpu.yaml").write_text(GREETING.format(dag_id="gpu", queue="gpu"))
-    await_that(lambda: "gpu.yaml" in distributed.api.import_errors())
-    told = distributed.api.import_errors()["gpu.yaml"]
+    told = eventually("an import error", distributed.api.import_errors, lambda seen: "gpu.yaml" in seen)["gpu.yaml"]
     assert 'gpu.yaml:7:38: error: "gpu" is not among the `queues` of configs/' in told
     assert "hint: queues: default, old, spark" in told
 
@@ -159,7 +161,7 @@ def test_dropped_connection_is_survived(distributed: RunningStack) -> None:
     store.send_signal(signal.SIGSTOP)
     run = distributed.api.trigger(dag_id)
     await_running(distributed, run, "make")
-    await_that(lambda: [one for one in store.net_connections() if one.status == "ESTABLISHED"] != [])
+    eventually("a connection", lambda: [one for one in store.net_connections() if one.status == "ESTABLISHED"])
     kill(distributed, "objects")
     assert distributed.api.wait(run, seconds=240).state == "success"
     found = distributed.services.store.client().list_objects_v2(Bucket="pipeline-files", Prefix="dropped/")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from mlflow import MlflowClient
 from pydantic import JsonValue
 
 from stack.airflow_api import DagRun
-from tests.conftest import RunningStack
-from tests.stack.conftest import await_that
-from tests.stack.distributed.conftest import await_running, kill_worker, tries, workers
+from tests.support.waiting import eventually
+from tests.support.whole_stack import RunningStack
+from tests.support.workers import await_running, kill_worker, tries, workers
 
 pytestmark = pytest.mark.distributed
 
@@ -89,7 +90,8 @@ def test_files_lie_in_the_bucket(distributed: RunningStack, runs: dict[str, DagR
     assert [key for key in found if key.startswith("churn/reference_history.parquet/")] != []
     for run in runs.values():
         for task in tries(distributed, run):
-            await_that(lambda run=run, task=task: is_logged(distributed, run, task))  # it is sent when all else is done
+            look = partial(is_logged, distributed, run, task)  # the log is sent when all else is done
+            eventually(f"the log of {task}", look)
 
 
 def is_logged(stack: RunningStack, run: DagRun, task: str) -> bool:
@@ -144,7 +146,7 @@ def test_crypto_survives(distributed: RunningStack, runs: dict[str, DagRun]) -> 
     await_running(distributed, run, "ge_validate_candidate")  # those before create tables, and would wait for the lock
     with locked(distributed, "prod.bt_crypto_events") as is_waited_for:
         worker = await_running(distributed, run, "merge_to_prod")
-        await_that(is_waited_for)
+        eventually("the merge to wait for the lock", is_waited_for)
         kill_worker(distributed, worker)
     succeeded(distributed, run)
     assert tries(distributed, run)["merge_to_prod"][1] == 2
@@ -167,7 +169,7 @@ def test_churn_survives(distributed: RunningStack, runs: dict[str, DagRun]) -> N
     versions = len(client.search_model_versions("name = 'churn-model'"))
     run = trigger(distributed, CHURN, minute=1)
     worker = await_running(distributed, run, "train_spark_model")
-    await_that(lambda: parents(run) == ["RUNNING"], seconds=180)
+    eventually("a training that runs", lambda: parents(run), lambda seen: seen == ["RUNNING"], seconds=180)
     kill_worker(distributed, worker)
     succeeded(distributed, run)
     assert tries(distributed, run)["train_spark_model"][1] == 2

@@ -8,7 +8,7 @@ from tasks.contract import Run
 from tasks.models.classifiers import Classifier
 from tasks.models.preparation import Features, Layout
 from tasks.models.training import Job
-from tests.tasks.customers import FEATURES
+from tests.support.customers import FEATURES
 
 FILE = "churn/features.parquet"
 LINEAR = {"logistic_regression": {"reg_param": [0.001, 0.1], "elastic_net_param": [0.5]}}

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,18 +109,3 @@ def build_features(folder: Path, run: Run, window_days: int = 90, horizon_days: 
         run=run,
     )
     return pq.read_table(folder / "features.parquet")
-
-
-@contextmanager
-def peak_memory() -> Iterator[Callable[[], int]]:
-    """Give what returns the most bytes that Python, numpy and arrow held at once in the block."""
-    default, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
-    peaks: list[int] = []
-    pa.set_memory_pool(pool)
-    tracemalloc.start()
-    try:
-        yield lambda: peaks[0]
-    finally:
-        peaks.append(tracemalloc.get_traced_memory()[1] + pool.max_memory())
-        tracemalloc.stop()
-        pa.set_memory_pool(default)

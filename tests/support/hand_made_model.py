@@ -1,4 +1,4 @@
-"""A logistic model of a few numbers, as MLflow stores models written as code: what `tests.candidates` logs."""
+"""A logistic model of a few numbers, as MLflow stores models written as code: what `tests.support.candidates` logs."""
 
 import json
 import math

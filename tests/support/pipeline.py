@@ -1,28 +1,20 @@
-"""What the tests of pipelines share: a pipeline on the running stack, and the content of its tables."""
+"""A pipeline on the running stack, and the content of its tables."""
 
 from __future__ import annotations
 
-import time
+import datetime as dt
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
-import psycopg2
+from pydantic import JsonValue
 
-from stack.airflow_api import AirflowApi, AirflowAway, AirflowInTrouble, DagRun
+from stack.airflow_api import AirflowApi, DagRun
+from stack.database import Database
 
-if TYPE_CHECKING:
-    import datetime as dt
-    from collections.abc import Callable, Mapping
-
-    from pydantic import JsonValue
-
-    from stack.database import Database
-
-T = TypeVar("T")
 Tables = dict[str, Counter[str]]
 """The rows of each table, however often each is there."""
-
 RAW = "raw.bt_crypto_transaction_history"
 STAGING = "staging.bt_crypto_events_candidate"
 PROD = "prod.bt_crypto_events"
@@ -83,20 +75,6 @@ class Pipeline:
         with self.database.connect() as session, session.cursor() as cursor:
             cursor.execute(text, values)
             return cursor.fetchall() if cursor.description else []
-
-
-def eventually(awaited: str, look: Callable[[], T], is_met: Callable[[T], object] = bool, *, seconds: float = 120) -> T:
-    """Return what `look` sees once it is as expected; an Airflow or Postgres that is away for a while is waited for."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if is_met(seen := look()):
-                return seen
-            last = repr(seen)
-        except (AirflowAway, AirflowInTrouble, psycopg2.OperationalError) as error:
-            last = str(error)
-        assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {awaited}; the last that was seen: {last}"
-        time.sleep(0.05)
 
 
 def content(pipeline: Pipeline, *volatile: str) -> Tables:
