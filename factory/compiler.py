@@ -41,12 +41,13 @@ def compile_content(
     content: bytes, path: Path, *, environment: str | None = None, registry: Registry | None = None
 ) -> Compiled:
     """Do the same with what a file at `path` would hold."""
-    project = load_project(find_root(path), environment)
+    registry = registry or load_registry()
+    project = load_project(find_root(path), registry, environment)
     document, found = read(content, project.shown(path.absolute()))
     report = Report(document, found)
     if document.root is None:
         return Compiled(None, report)
     spec = parse(report)
-    plan = resolve(spec, report, registry or load_registry(), project)
-    check(plan, report)
+    plan = resolve(spec, report, registry, project)
+    check(plan, report, registry)
     return Compiled(plan, report)

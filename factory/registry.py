@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
 import tasks
 from factory.language.errors import Path, RegistryError
 from tasks.contract import DECLARATION, Declaration, Output, Role, Run, TextKind
-from tasks.quality.suites import Suite
+from tasks.quality.lint import Suite
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*\Z")
 _CLOSED = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=False)
@@ -108,9 +108,9 @@ class TaskDefinition:
         return TypeAdapter(annotation)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Registry:
-    """Task definitions by name."""
+    """Task definitions by name; two registries are the same only where they are one."""
 
     tasks: Mapping[str, TaskDefinition]
 

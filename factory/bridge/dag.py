@@ -28,10 +28,11 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from factory.bridge import runtime
 from factory.bridge.links import with_links
+from factory.bridge.rendering import rendered_later, run_of
 from factory.language.arguments import AssetSpec
 from factory.language.schedules import AssetSchedule, Schedule, TimetableSchedule
 from factory.language.spec import Airflow, ParamSpec
-from factory.language.templates import Template, run_of
+from factory.language.templates import Template
 from factory.planning.plan import Node, Plan
 from factory.planning.project import find_root
 from tasks.contract import DataRejected, PermanentError, Run
@@ -133,7 +134,7 @@ def _operator(node: Node, plan: Plan, dag: DAG, groups: Mapping[str, TaskGroup])
         return task.branch(**settings)(choose)(exits=[_exit(way) for way in node.exits]).operator
     if node.expand:
         return _mapped(node, settings)
-    return _task(node, settings, execute)(uses=node.uses, arguments=node.arguments).operator
+    return _task(node, settings, execute)(uses=node.uses, arguments=rendered_later(node.arguments)).operator
 
 
 def _task(node: Node, settings: dict[str, Any], function: Callable[..., Any]) -> Any:
@@ -146,13 +147,13 @@ def _task(node: Node, settings: dict[str, Any], function: Callable[..., Any]) ->
 def _mapped(node: Node, settings: dict[str, Any]) -> Any:
     """Map a step: Airflow maps over what a task returns, so a template that names a list gets a task of its own."""
     values = {
-        _MAPPED + name: task(**_items_settings(name, settings))(items)(values=value)
+        _MAPPED + name: task(**_items_settings(name, settings))(items)(values=rendered_later(value))
         if isinstance(value, Template)
         else value
         for name, value in node.expand.items()
     }
     decorated = _task(node, settings, execute_mapped)
-    return decorated.partial(uses=node.uses, arguments=node.arguments).expand(**values).operator
+    return decorated.partial(uses=node.uses, arguments=rendered_later(node.arguments)).expand(**values).operator
 
 
 def _items_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,7 +169,7 @@ def _wait_for_items(node: Node, dag: DAG, built: Mapping[str, Any]) -> None:
 
 
 def _exit(way: Any) -> dict[str, Any]:
-    return {"then": list(way.then)} if way.when is None else {"if": way.when, "then": list(way.then)}
+    return {"then": list(way.then)} if way.when is None else {"if": rendered_later(way.when), "then": list(way.then)}
 
 
 def _settings(node: Node, plan: Plan, dag: DAG, groups: Mapping[str, TaskGroup]) -> dict[str, Any]:

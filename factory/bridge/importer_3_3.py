@@ -14,7 +14,8 @@ import airflow.utils.file as airflow_files
 from airflow.dag_processing.importers import get_importer_registry
 from airflow.dag_processing.importers.base import AbstractDagImporter, DagImportError, DagImportResult, DagImportWarning
 
-from factory.bridge.outcome import EXTENSIONS, import_spec, is_spec, rehearse
+from factory.bridge.outcome import import_spec, rehearse
+from factory.planning.project import EXTENSIONS, is_spec
 
 
 class YamlImporter(AbstractDagImporter):

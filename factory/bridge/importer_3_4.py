@@ -24,7 +24,8 @@ from airflow.sdk.importers import (
     get_file_suffix,
 )
 
-from factory.bridge.outcome import EXTENSIONS, import_spec, is_spec, rehearse
+from factory.bridge.outcome import import_spec, rehearse
+from factory.planning.project import EXTENSIONS, is_spec
 
 if TYPE_CHECKING:
     from airflow.dag_processing.bundles.base import BaseDagBundle

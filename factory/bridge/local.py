@@ -8,27 +8,40 @@ import os
 import sys
 import tempfile
 import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from rich.console import Console
-from rich.logging import RichHandler
-from rich.table import Table
-from rich.text import Text
-
 from factory.planning.plan import Plan
 
-_COLOURS = {"success": "green", "failed": "red", "upstream_failed": "dark_orange", "skipped": "magenta"}
+
+@dataclass(frozen=True, slots=True)
+class StepOutcome:
+    """How a step ended, in Airflow's words; a mapped step is one outcome for each item."""
+
+    name: str
+    state: str
+    seconds: float | None
 
 
-def run_here(plan: Plan, file: Path, date: dt.datetime | None, params: dict[str, object], console: Console) -> bool:
-    """Run `plan` step by step and show how each ended; return whether all went well."""
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """How a run ended, with its steps in the order in which they began."""
+
+    date: dt.date
+    state: str
+    steps: tuple[StepOutcome, ...]
+
+
+def run_here(
+    plan: Plan, file: Path, date: dt.date, params: Mapping[str, object], *, log: logging.Handler
+) -> RunOutcome:
+    """Run `plan`, of the spec `file`, step by step; what its tasks say goes to `log`."""
     with tempfile.TemporaryDirectory(prefix="taskflow-run-") as home:
         _configure(Path(home), file)
-        dag_run = _run(plan, file, date or dt.datetime.now(dt.UTC), params, console)
-        console.print(_outcome(plan, dag_run))
-        return str(dag_run.state) == "success"
+        return _outcome(_run(plan, file, date, params, log))
 
 
 def _configure(home: Path, file: Path) -> None:
@@ -48,7 +61,7 @@ def _configure(home: Path, file: Path) -> None:
     warnings.simplefilter("ignore")
 
 
-def _run(plan: Plan, file: Path, date: dt.datetime, params: dict[str, object], console: Console) -> Any:
+def _run(plan: Plan, file: Path, date: dt.date, params: Mapping[str, object], log: logging.Handler) -> Any:
     from airflow.utils.db import initdb
 
     from factory.bridge.dag import build
@@ -56,27 +69,24 @@ def _run(plan: Plan, file: Path, date: dt.datetime, params: dict[str, object], c
     initdb()
     dag = build(plan)
     dag.fileloc, dag.relative_fileloc = str(file.absolute()), file.name
-    _show_what_tasks_say(console)
-    midnight = date.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=ZoneInfo(plan.timezone or "UTC"))
-    return dag.test(logical_date=midnight, run_conf=params)
+    _show_what_tasks_say(log)
+    midnight = dt.datetime.combine(date, dt.time(), ZoneInfo(plan.timezone or "UTC"))
+    return dag.test(logical_date=midnight, run_conf=dict(params))
 
 
-def _show_what_tasks_say(console: Console) -> None:
+def _show_what_tasks_say(log: logging.Handler) -> None:
     logger = logging.getLogger("tasks")
-    logger.handlers = [RichHandler(console=console, show_path=False, log_time_format="%H:%M:%S")]
+    logger.handlers = [log]
     logger.setLevel(logging.INFO)
     logger.propagate = False
 
 
-def _outcome(plan: Plan, dag_run: Any) -> Table:
-    table = Table(
-        "step", "state", "seconds", title=f"{plan.dag_id} {dag_run.logical_date:%Y-%m-%d}", title_justify="left"
-    )
-    for ti in sorted(
-        dag_run.get_task_instances(), key=lambda one: one.start_date or dt.datetime.max.replace(tzinfo=dt.UTC)
-    ):
-        state = str(ti.state)
-        seconds = f"{ti.duration:.1f}" if ti.duration else ""
-        step = ti.task_id if ti.map_index < 0 else f"{ti.task_id}[{ti.map_index}]"
-        table.add_row(Text(step), f"[{_COLOURS.get(state, 'default')}]{state}[/]", seconds)
-    return table
+def _outcome(dag_run: Any) -> RunOutcome:
+    never = dt.datetime.max.replace(tzinfo=dt.UTC)
+    in_order = sorted(dag_run.get_task_instances(), key=lambda ti: ti.start_date or never)
+    steps = tuple(StepOutcome(_step_name(ti), str(ti.state), ti.duration) for ti in in_order)
+    return RunOutcome(dag_run.logical_date.date(), str(dag_run.state), steps)
+
+
+def _step_name(ti: Any) -> str:
+    return str(ti.task_id) if ti.map_index < 0 else f"{ti.task_id}[{ti.map_index}]"

@@ -1,6 +1,6 @@
 """What becomes of a spec in Airflow, whatever its release: a DAG with warnings, or one problem that holds the report.
 
-Knows which YAML files are specs and what Airflow is told of them; it knows no release's importer.
+Knows what Airflow is told of a spec; it knows no release's importer.
 """
 
 from __future__ import annotations
@@ -16,13 +16,9 @@ if TYPE_CHECKING:
 
     from factory.language.errors import Diagnostic
 
-EXTENSIONS = (".yaml", ".yml")
-ENVIRONMENT = "TASKFLOW_ENVIRONMENT"
-"""The environment variable that names a file of configs/environments/."""
-
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class ImportProblem:
     """Why there is no DAG, in the words of Airflow's `DagImportError`.
 
     Airflow shows `stacktrace or message` and keeps one error for a file: all that is wrong stands in that text.
@@ -51,13 +47,8 @@ class Imported:
     """A DAG, or the problem in its place."""
 
     dag: DAG | None = None
-    problem: Problem | None = None
+    problem: ImportProblem | None = None
     warnings: tuple[Warned, ...] = ()
-
-
-def is_spec(path: Path) -> bool:
-    """Return whether a YAML file declares a pipeline, by where it stands and how it is named."""
-    return not path.name.endswith((".test.yaml", ".test.yml")) and "configs" not in path.parts[:-1]
 
 
 def import_spec(path: Path, shown: str) -> Imported:
@@ -71,6 +62,7 @@ def import_spec(path: Path, shown: str) -> Imported:
 def _import(path: Path, shown: str) -> Imported:
     from factory.bridge.dag import build
     from factory.compiler import compile_file
+    from factory.planning.project import ENVIRONMENT
 
     compiled = compile_file(path, environment=os.environ.get(ENVIRONMENT))
     errors = compiled.errors
@@ -82,12 +74,12 @@ def _import(path: Path, shown: str) -> Imported:
     return Imported(dag, warnings=_warnings(compiled.report.diagnostics))
 
 
-def _problem(errors: list[Diagnostic]) -> Problem:
+def _problem(errors: list[Diagnostic]) -> ImportProblem:
     from factory.language.errors import render
 
     first = errors[0]
     report = render(errors)
-    return Problem(
+    return ImportProblem(
         message=report,
         error_type=first.code,
         stacktrace=report,
@@ -98,12 +90,12 @@ def _problem(errors: list[Diagnostic]) -> Problem:
     )
 
 
-def _internal_problem(shown: str, error: Exception) -> Problem:
+def _internal_problem(shown: str, error: Exception) -> ImportProblem:
     import traceback
 
     head = f"{shown}: the factory failed on this spec; this is a bug of the factory, not of the spec"
     text = f"{head}\n{traceback.format_exc()}"
-    return Problem(message=f"{type(error).__name__}: {error}", error_type="internal", stacktrace=text)
+    return ImportProblem(message=f"{type(error).__name__}: {error}", error_type="internal", stacktrace=text)
 
 
 def _warnings(diagnostics: list[Diagnostic]) -> tuple[Warned, ...]:
@@ -132,7 +124,7 @@ def warm_up() -> None:
 
     import factory.compiler
     import factory.registry
-    from tasks.quality.expectations import catalogue
+    from tasks.quality.lint import catalogue
 
     factory.registry.load_registry()
     catalogue()

@@ -20,9 +20,8 @@ from rich.text import Text
 
 from factory.compiler import Compiled, compile_file
 from factory.language.errors import Diagnostic, FactoryError, did_you_mean, errors_of
+from factory.planning.project import ENVIRONMENT, specs_below
 from factory.planning.rules import same_dag_id
-
-ENVIRONMENT = "TASKFLOW_ENVIRONMENT"
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Airflow pipelines from YAML."
@@ -73,7 +72,7 @@ def plan(
     environment: Environment = None,
 ) -> None:
     """Show what a spec becomes: its steps in their order, their values and where each came from."""
-    from factory.command.plan_tables import explain
+    from factory.command.plan_tables import plan_tables
 
     compiled = _compiled(pipeline, environment)
     assert compiled.plan is not None
@@ -82,7 +81,7 @@ def plan(
 
         typer.echo(json.dumps(plan_json(compiled.plan), indent=2, ensure_ascii=False))
         return
-    for part in explain(compiled, environment):
+    for part in plan_tables(compiled.plan, compiled.report.document):
         out.print(part)
 
 
@@ -99,11 +98,15 @@ def run(
 ) -> None:
     """Run a pipeline here and now: no scheduler, the same code as the worker's. Exits with 1 when a step fails."""
     from factory.bridge.local import run_here
+    from factory.command.run_table import log_handler, run_table
 
     compiled = _compiled(pipeline, environment)
     assert compiled.plan is not None
-    succeeded = run_here(compiled.plan, _file(pipeline), date, _params(param or [], compiled), out)
-    raise typer.Exit(0 if succeeded else 1)
+    day = (date or dt.datetime.now(dt.UTC)).date()
+    params = _params(param or [], compiled)
+    outcome = run_here(compiled.plan, _file(pipeline), day, params, log=log_handler(out))
+    out.print(run_table(compiled.plan.dag_id, outcome))
+    raise typer.Exit(0 if outcome.state == "success" else 1)
 
 
 @app.command()
@@ -140,9 +143,7 @@ def schema() -> None:
 def _specs(paths: list[Path]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
-            yield from sorted(
-                one for end in ("*.yaml", "*.yml") for one in path.rglob(end) if not one.stem.endswith(".test")
-            )
+            yield from specs_below(path)
         elif path.is_file():
             yield path
         else:

@@ -10,53 +10,28 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from factory.compiler import Compiled
-from factory.language.document import Value, value_at
+from factory.language.document import Document
 from factory.language.errors import Path
+from factory.planning.defaults import Origin
 from factory.planning.graph import order
 from factory.planning.plan import Node, Plan, as_json
-from factory.planning.project import EVERY_TASK, Layer, load_project
 
 
-def explain(compiled: Compiled, environment: str | None) -> Iterator[RenderableType]:
-    """Yield what `taskflow plan` prints."""
-    plan = compiled.plan
-    assert plan is not None
-    origins = Origins(compiled, load_project(plan.root, environment).layers)
+def plan_tables(plan: Plan, document: Document) -> Iterator[RenderableType]:
+    """Yield what `taskflow plan` prints of the spec in `document`."""
     yield Text.assemble((plan.dag_id, "bold"), f"  {plan.file}")
-    yield _settings(plan, origins)
-    yield from _steps(plan, origins)
+    yield _settings(plan, document)
+    for task_id in order({node.task_id: node.upstream for node in plan.nodes}):
+        yield from _step(plan.node(task_id), document)
 
 
-class Origins:
-    """Where each value was written: in the spec, or in a layer of defaults."""
-
-    def __init__(self, compiled: Compiled, layers: tuple[Layer, ...]) -> None:
-        self.document = compiled.report.document
-        self.layers = layers
-
-    def spec(self, path: Path) -> str | None:
-        """Return the place of a value in the spec."""
-        return f"line {self.document.span(path, key=True).line}" if _has(self.document.value, path) else None
-
-    def of(self, spec_path: Path, *layer_paths: Path) -> str:
-        """Return the place of a value: the spec's, else the last layer's that has it under the first of its paths."""
-        if own := self.spec(spec_path):
-            return own
-        for layer in reversed(self.layers):
-            for path in layer_paths:
-                if _has(layer.document.value, path):
-                    span = layer.document.span(path, key=True)
-                    return f"{span.file}:{span.line}"
-        return "Airflow's default"
+def _own(document: Document, path: Path) -> str:
+    return f"line {document.span(path, key=True).line}"
 
 
-def _has(value: Value, path: Path) -> bool:
-    try:
-        value_at(value, path)
-    except LookupError:
-        return False
-    return True
+def _written(origin: Origin, document: Document) -> str:
+    """Return where a value is written: a line of the spec, or the place in a file of `configs/`."""
+    return _own(document, origin.path) if origin.document is document else str(origin)
 
 
 def _grid() -> Table:
@@ -67,42 +42,38 @@ def _grid() -> Table:
     return grid
 
 
-def _settings(plan: Plan, origins: Origins) -> Table:
+def _settings(plan: Plan, document: Document) -> Table:
     grid, shown = _grid(), as_json(plan)
-    grid.add_row("schedule", _text(shown["schedule"]), origins.of(("schedule",), ()) if plan.schedule else "")
+    grid.add_row("schedule", _text(shown["schedule"]), _own(document, ("schedule",)) if plan.schedule else "")
     for name, value in shown["airflow"].items():
-        grid.add_row(name, _text(value), origins.of((name,), ("dag", name)))
+        grid.add_row(name, _text(value), _written(plan.dag_origins[name], document))
     for name, value in shown["default_args"].items():
-        grid.add_row(f"default_args.{name}", _text(value), origins.of(("default_args", name), ("default_args", name)))
+        grid.add_row(f"default_args.{name}", _text(value), _written(plan.default_args_origins[name], document))
     for param in plan.params:
-        grid.add_row(f"params.{param.name}", _text(param.default), origins.of(("params", param.name), ()))
+        grid.add_row(f"params.{param.name}", _text(param.default), _own(document, param.path))
     return grid
 
 
-def _steps(plan: Plan, origins: Origins) -> Iterator[RenderableType]:
-    nodes = {node.task_id: node for node in plan.nodes}
-    for task_id in order({node.task_id: node.upstream for node in plan.nodes}):
-        node = nodes[task_id]
-        after = f"  after {', '.join(node.upstream)}" if node.upstream else ""
-        yield Text.assemble("\n", (task_id, "bold"), f"  {node.uses or 'branch'}", (after, "dim"))
-        grid = _grid()
-        for name, value, place in _values(node, origins):
-            grid.add_row(f"  {name}", value, place)
-        if grid.row_count:
-            yield grid
+def _step(node: Node, document: Document) -> Iterator[RenderableType]:
+    after = f"  after {', '.join(node.upstream)}" if node.upstream else ""
+    yield Text.assemble("\n", (node.task_id, "bold"), f"  {node.uses or 'branch'}", (after, "dim"))
+    grid = _grid()
+    for name, value, place in _values(node, document):
+        grid.add_row(f"  {name}", value, place)
+    if grid.row_count:
+        yield grid
 
 
-def _values(node: Node, origins: Origins) -> Iterator[tuple[str, str, str]]:
+def _values(node: Node, document: Document) -> Iterator[tuple[str, str, str]]:
     for index, way in enumerate(node.exits):
         condition = f"if {way.when.text}" if way.when else "else"
-        yield condition, f"then {', '.join(way.then)}", origins.of((*node.path, "branch", index), ())
+        yield condition, f"then {', '.join(way.then)}", _own(document, (*node.path, "branch", index))
     for name, value in node.arguments.items():
-        defaults = [("with", task, name) for task in (node.uses, EVERY_TASK)]
-        yield name, _text(_plain(value)), origins.of((*node.path, "with", name), *defaults)
+        yield name, _text(_plain(value)), _written(node.origins[name], document)
     for name, value in node.expand.items():
-        yield f"expand {name}", _text(_plain(value)), origins.of((*node.path, "expand", name), ())
+        yield f"expand {name}", _text(_plain(value)), _own(document, (*node.path, "expand", name))
     for name, value in node.airflow.items():
-        yield name, _text(_plain(value)), origins.of((*node.path, name), ("default_args", name))
+        yield name, _text(_plain(value)), _own(document, (*node.path, name))
 
 
 def _plain(value: Any) -> Any:

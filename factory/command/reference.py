@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.table import Table
 
@@ -17,10 +17,7 @@ from factory.language.codes import CODES
 from factory.language.params import TYPES
 from factory.language.schedules import TIMETABLES
 from factory.registry import Registry, TaskDefinition, load_registry
-from tasks.quality.suites import Batch, Quarantine
-
-if TYPE_CHECKING:
-    from tasks.quality.expectations import ExpectationSchema
+from tasks.quality.lint import Batch, ExpectationSchema, Quarantine, catalogue
 
 FILES = ("docs/tasks.md", "docs/diagnostics.md", "configs/pipeline.schema.json")
 """The generated files, below the root of the project."""
@@ -228,8 +225,6 @@ def _suite_schema(definitions: dict[str, Any]) -> dict[str, Any]:
 
 
 def _expectation_schema(definitions: dict[str, Any]) -> dict[str, Any]:
-    from tasks.quality.expectations import catalogue
-
     known = {name: _known_expectation(one, definitions) for name, one in sorted(catalogue().items())}
     return {"type": "object", "properties": {**known, "reason": {"type": "string"}}, "additionalProperties": False}
 

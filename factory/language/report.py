@@ -9,6 +9,23 @@ from factory.language.document import Document
 from factory.language.errors import Diagnostic, Path, Span, SpecError, errors_of
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong with a value, told where the value's place in the file is not known.
+
+    `path` leads from the value to what is wrong: to its key where `key` is true, to the part `needle` of its text where
+    there is one. `name` is the argument that it is about.
+    """
+
+    code: str
+    message: str
+    hint: str | None = None
+    path: Path = ()
+    key: bool = False
+    needle: str = ""
+    name: str = ""
+
+
 @dataclass
 class Report:
     """Diagnostics about `document`, in the order they were found; it begins with those of reading the text."""
@@ -27,6 +44,14 @@ class Report:
     def add_at(self, span: Span, code: str, message: str, hint: str | None = None) -> None:
         """Report something about a stretch of the text."""
         self.extend([self.document.diagnostic_at(span, code, message, hint)])
+
+    def add_problem(self, problem: Problem, path: Path) -> None:
+        """Report a problem of the value at `path`."""
+        where = (*path, *problem.path)
+        span = self.document.span(where, key=problem.key)
+        if problem.needle:
+            span = self.document.span_of(where, problem.needle)
+        self.add_at(span, problem.code, problem.message, problem.hint)
 
     def extend(self, diagnostics: Iterable[Diagnostic]) -> None:
         """Take over what was found elsewhere, but for follow-ups of what could not even be read."""

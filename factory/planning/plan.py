@@ -16,6 +16,7 @@ from factory.language.errors import Path
 from factory.language.schedules import Schedule
 from factory.language.spec import Airflow, ParamSpec
 from factory.language.templates import Template
+from factory.planning.defaults import Origin
 from tasks.contract import Role
 
 
@@ -45,6 +46,10 @@ class Node:
     groups: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
     """The fields of its output that Airflow's UI shows as buttons."""
+    params: frozenset[str] = frozenset()
+    """The params that its values name."""
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+    """Where each of its arguments is written."""
 
     @property
     def is_branch(self) -> bool:
@@ -71,12 +76,17 @@ class Plan:
     params: tuple[ParamSpec, ...]
     nodes: tuple[Node, ...]
     groups: Mapping[str, Airflow]
-    used_params: frozenset[str] = frozenset()
-    used_suites: frozenset[str] = frozenset()
+    suites: Mapping[str, Path] = field(default_factory=dict)
+    """The spec's own suites, and where each stands."""
+    dag_origins: Mapping[str, Origin] = field(default_factory=dict)
+    default_args_origins: Mapping[str, Origin] = field(default_factory=dict)
 
     def node(self, task_id: str) -> Node:
         """Return the node of `task_id`."""
         return next(node for node in self.nodes if node.task_id == task_id)
+
+
+_NOT_SHOWN = ("path", "params", "origins")
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
@@ -92,7 +102,7 @@ def _json(value: object) -> Any:
         return {
             one.name: shown
             for one in fields(value)
-            if one.name != "path" and (shown := _json(getattr(value, one.name))) not in ({}, [], "", None)
+            if one.name not in _NOT_SHOWN and (shown := _json(getattr(value, one.name))) not in ({}, [], "", None)
         }
     if isinstance(value, Mapping):
         return {str(key): _json(one) for key, one in value.items()}

@@ -15,9 +15,13 @@ from factory.language.document import Document, Value, read
 from factory.language.errors import Diagnostic, did_you_mean
 from factory.language.report import Report
 from factory.language.spec import Airflow, SpecReader, SuiteSpec, parse_suite
-from factory.registry import load_registry
+from factory.registry import Registry
 
 _KEYS = ("dag", "default_args", "queues", "with")
+EXTENSIONS = (".yaml", ".yml")
+"""The endings of specs."""
+ENVIRONMENT = "TASKFLOW_ENVIRONMENT"
+"""The environment variable that names a file of configs/environments/."""
 EVERY_TASK = "*"
 """Below `with` of the defaults: the arguments of every task that takes them."""
 
@@ -73,18 +77,30 @@ class Project:
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
 
 
+def is_spec(path: FilePath) -> bool:
+    """Return whether `path` is a YAML file that declares a pipeline: neither a test of one nor a file of `configs/`."""
+    if path.suffix not in EXTENSIONS or path.stem.endswith(".test"):
+        return False
+    return path.absolute().relative_to(find_root(path)).parts[0] != "configs"
+
+
+def specs_below(folder: FilePath) -> list[FilePath]:
+    """Return every spec in `folder` and the folders below it."""
+    return sorted(path for path in folder.rglob("*.y*ml") if is_spec(path))
+
+
 def find_root(spec: FilePath) -> FilePath:
     """Return the folder of the project that a spec belongs to: the nearest above it that holds `configs/`."""
     folders = spec.absolute().parents
     return next((folder for folder in folders if (folder / "configs").is_dir()), folders[0])
 
 
-def load_project(root: FilePath, environment: str | None = None) -> Project:
-    """Read the defaults of `root`, and of `environment` over them."""
+def load_project(root: FilePath, registry: Registry, environment: str | None = None) -> Project:
+    """Read the defaults of `root`, and of `environment` over them; `registry` has the tasks that they may name."""
     files = [root / "configs" / "defaults.yaml"]
     if environment:
         files.append(root / "configs" / "environments" / f"{environment}.yaml")
-    return _load(root, tuple((file, _stamp(file)) for file in files), environment)
+    return _load(root, tuple((file, _stamp(file)) for file in files), registry, environment)
 
 
 Stamp = tuple[int, int] | None
@@ -99,14 +115,16 @@ def _stamp(file: FilePath) -> Stamp:
 
 
 @lru_cache(maxsize=64)
-def _load(root: FilePath, files: tuple[tuple[FilePath, Stamp], ...], environment: str | None) -> Project:
+def _load(
+    root: FilePath, files: tuple[tuple[FilePath, Stamp], ...], registry: Registry, environment: str | None
+) -> Project:
     layers: list[Layer] = []
     diagnostics: list[Diagnostic] = []
     for file, stamp in files:
         if stamp is None:
             diagnostics.extend(_missing_environment(file, root) if environment and file is files[-1][0] else [])
             continue
-        layer, found = _read_layer(file, file.relative_to(root).as_posix())
+        layer, found = _read_layer(file, file.relative_to(root).as_posix(), registry)
         layers.append(layer)
         diagnostics.extend(found)
     return Project(root, tuple(layers), tuple(diagnostics))
@@ -121,7 +139,7 @@ def _missing_environment(file: FilePath, root: FilePath) -> list[Diagnostic]:
     ]
 
 
-def _read_layer(file: FilePath, shown: str) -> tuple[Layer, list[Diagnostic]]:
+def _read_layer(file: FilePath, shown: str, registry: Registry) -> tuple[Layer, list[Diagnostic]]:
     document, diagnostics = read(file.read_bytes(), shown)
     report = Report(document, diagnostics)
     if document.root is None:
@@ -142,14 +160,13 @@ def _read_layer(file: FilePath, shown: str) -> tuple[Layer, list[Diagnostic]]:
         },
         queues=reader.names(root["queues"], ("queues",), "a queue") if "queues" in root else None,
     )
-    _check_arguments(report, layer)
+    _check_arguments(report, layer, registry)
     reader.stray_dates()
     return layer, report.diagnostics
 
 
-def _check_arguments(report: Report, layer: Layer) -> None:
+def _check_arguments(report: Report, layer: Layer, registry: Registry) -> None:
     """Report defaults of tasks that are not there, and of arguments that no task takes."""
-    registry = load_registry()
     everywhere = {name for task in registry for name in task.parameters}
     for task, arguments in layer.arguments.items():
         if task != EVERY_TASK and task not in registry:

@@ -11,21 +11,21 @@ from factory.planning.graph import Edges, cycle, stopped
 from factory.planning.plan import Node, Plan
 from factory.planning.sql_columns import columns_of
 from factory.planning.values import texts
-from factory.registry import Registry, load_registry
+from factory.registry import Registry
 from tasks.contract import Role
 
-Rule = Callable[[Plan, Report], None]
+Rule = Callable[[Plan, Report, Registry], None]
 
 
-def check(plan: Plan, report: Report) -> None:
+def check(plan: Plan, report: Report, registry: Registry) -> None:
     """Judge `plan` by every rule: those on order where it has one, those on tidiness where nothing else is wrong."""
     if has_cycle(plan, report):
         return
     for rule in RULES:
-        rule(plan, report)
+        rule(plan, report, registry)
     if not errors_of(report.diagnostics):
         for rule in TIDY_RULES:
-            rule(plan, report)
+            rule(plan, report, registry)
 
 
 def has_cycle(plan: Plan, report: Report) -> bool:
@@ -61,7 +61,7 @@ GUARDS = (
 )
 
 
-def unguarded_steps(plan: Plan, report: Report) -> None:
+def unguarded_steps(plan: Plan, report: Report, _registry: Registry) -> None:
     """Report a load that may run although no gate has passed, and a promotion that nothing has evaluated."""
     upstream, rules = _upstream(plan), _trigger_rules(plan)
     for rule in GUARDS:
@@ -83,7 +83,7 @@ def _guard_hint(rule: Guard, guards: list[str], node: Node) -> str:
     return f"let it need {which}, with no trigger_rule between that lets it run after a failure or a skip"
 
 
-def skipped_joins(plan: Plan, report: Report) -> None:
+def skipped_joins(plan: Plan, report: Report, _registry: Registry) -> None:
     """Report a step that joins the ways of a branch and asks for the success of all of them."""
     upstream, rules = _upstream(plan), _trigger_rules(plan)
     for branch in (node for node in plan.nodes if node.is_branch):
@@ -104,9 +104,8 @@ def _never_run(branch: Node, upstream: Edges, rules: Mapping[str, str]) -> set[s
     return set.intersection(*outcomes) if outcomes else set()
 
 
-def unknown_columns(plan: Plan, report: Report) -> None:
+def unknown_columns(plan: Plan, report: Report, registry: Registry) -> None:
     """Report a column that a file does not have, where a step of this pipeline makes the file of a query."""
-    registry = load_registry()
     known = dict(_made_files(plan, registry))
     for node in (node for node in plan.nodes if node.uses in registry):
         for path, text in texts(node.arguments):
@@ -135,10 +134,11 @@ def _made_files(plan: Plan, registry: Registry) -> Iterator[tuple[str, MadeFile]
                 yield text, MadeFile(sql, columns_of(plan.root / "configs" / "sql" / sql))
 
 
-def unused_params(plan: Plan, report: Report) -> None:
+def unused_params(plan: Plan, report: Report, _registry: Registry) -> None:
     """Report a param that nothing refers to."""
+    used = {name for node in plan.nodes for name in node.params}
     for param in plan.params:
-        if param.name not in plan.used_params:
+        if param.name not in used:
             report.add(
                 "unused-param",
                 param.path,
@@ -148,21 +148,16 @@ def unused_params(plan: Plan, report: Report) -> None:
             )
 
 
-def unused_suites(plan: Plan, report: Report) -> None:
+def unused_suites(plan: Plan, report: Report, _registry: Registry) -> None:
     """Report a suite that no step names."""
-    suites = report.document.value.get("suites") if isinstance(report.document.value, dict) else None
-    for name in suites if isinstance(suites, dict) else ():
-        if name not in plan.used_suites:
-            report.add(
-                "unused-suite",
-                ("suites", name),
-                f'no step uses the suite "{name}"',
-                f"name it in a gate: with: {{suite: {name}}}",
-                key=True,
-            )
+    used = {name for node in plan.nodes for name in node.suites}
+    for name, path in plan.suites.items():
+        if name not in used:
+            hint = f"name it in a gate: with: {{suite: {name}}}"
+            report.add("unused-suite", path, f'no step uses the suite "{name}"', hint, key=True)
 
 
-def suites_used_twice(plan: Plan, report: Report) -> None:
+def suites_used_twice(plan: Plan, report: Report, _registry: Registry) -> None:
     """Report a suite that two steps of a run would record: the second would replace what the first set aside."""
     users: dict[str, Node] = {}
     for node in plan.nodes:
@@ -176,7 +171,7 @@ def suites_used_twice(plan: Plan, report: Report) -> None:
                 )
 
 
-def unset_params(plan: Plan, report: Report) -> None:
+def unset_params(plan: Plan, report: Report, _registry: Registry) -> None:
     """Report a param without default: a scheduled run has nobody to fill in its form."""
     for param in plan.params:
         if not param.has_default and plan.schedule is not None:
@@ -189,7 +184,7 @@ def unset_params(plan: Plan, report: Report) -> None:
             )
 
 
-def unstarted_schedules(plan: Plan, report: Report) -> None:
+def unstarted_schedules(plan: Plan, report: Report, _registry: Registry) -> None:
     """Report a schedule that has no date to count from."""
     if isinstance(plan.schedule, str) and "start_date" not in plan.airflow and plan.airflow.get("catchup"):
         report.add(

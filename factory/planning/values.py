@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from factory.language.document import Value, value_at
 from factory.language.errors import Path, did_you_mean
-from factory.language.templates import Sample, Samples, is_template
-from tasks.contract import Bucket, Column, ConnectionId, DataFile, SqlFile, Table
+from factory.language.report import Problem
+from factory.language.templates import is_template
+from factory.planning.inference import Sample, Samples
+from tasks.contract import Bucket, Column, ConnectionId, DataFile, SqlFile, Table, TextKind
 
 _TYPE_ERRORS = ("_type", "_parsing", "literal_error", "enum", "is_instance_of", "_attributes_type")
 
@@ -33,17 +34,6 @@ _FORMS = {
 """What a text of one of the contract's types looks like, by its pattern."""
 
 
-@dataclass(frozen=True, slots=True)
-class ValueProblem:
-    """Something wrong with the value at `path`; with its key, when `key`."""
-
-    code: str
-    path: Path
-    message: str
-    hint: str | None = None
-    key: bool = False
-
-
 def texts(value: object, path: Path = ()) -> Iterator[tuple[Path, str]]:
     """Yield every text below `value`, with its path."""
     if isinstance(value, str):
@@ -61,6 +51,11 @@ def templated(value: Value) -> Iterator[tuple[Path, str]]:
     return ((path, text) for path, text in texts(value) if is_template(text))
 
 
+def is_sql(kind: TextKind | None) -> bool:
+    """Return whether a text of this kind is SQL, which values enter as literals."""
+    return kind is not None and kind.name == "sql"
+
+
 def replaced(value: Any, leaves: Mapping[Path, Any], path: Path = ()) -> Any:
     """Return a copy of `value` with other values at the paths of `leaves`."""
     if path in leaves:
@@ -74,12 +69,12 @@ def replaced(value: Any, leaves: Mapping[Path, Any], path: Path = ()) -> Any:
 
 def check_values(
     validate: Callable[[str], object], value: Value, leaves: Mapping[Path, Samples], what: str
-) -> list[ValueProblem]:
+) -> list[Problem]:
     """Validate `value` as JSON, each templated leaf standing for every type it may have.
 
     A leaf of which nothing is known is not judged.
     """
-    found: dict[tuple[str, Path], ValueProblem] = {}
+    found: dict[tuple[str, Path], Problem] = {}
     rounds = max((len(samples) for samples in leaves.values() if samples), default=1)
     for turn in range(rounds):
         chosen = {path: _sample(samples, turn) for path, samples in leaves.items()}
@@ -95,7 +90,7 @@ def _sample(samples: Samples, turn: int) -> Sample:
 
 def _problems(
     validate: Callable[[str], object], value: Value, chosen: Mapping[Path, Sample], what: str
-) -> Iterator[ValueProblem]:
+) -> Iterator[Problem]:
     try:
         validate(json.dumps(value))
     except ValidationError as error:
@@ -112,31 +107,23 @@ def _judged(kind: str, sample: Sample) -> bool:
     return sample.exact or any(kind.endswith(end) for end in _TYPE_ERRORS)
 
 
-def _template_problem(error: Any, path: Path, sample: Sample) -> ValueProblem:
+def _template_problem(error: Any, path: Path, sample: Sample) -> Problem:
     shown = json.dumps(sample.value) if sample.exact else _noun(sample.value)
-    return ValueProblem("template-type", path, f"{_dotted(path)} may be {shown} here; it {_expected(error)}")
+    return Problem("template-type", f"{_dotted(path)} may be {shown} here; it {_expected(error)}", path=path)
 
 
-def _problem(error: Any, path: Path, what: str) -> ValueProblem:
+def _problem(error: Any, path: Path, what: str) -> Problem:
     kind, location = error["type"], error["loc"]
     if kind == "missing":
-        return ValueProblem(
-            "missing-argument",
-            path,
-            f'"{location[-1]}" is missing, which {what} needs',
-            f"add {location[-1]}: to it",
-            key=True,
-        )
+        name = str(location[-1])
+        message = f'"{name}" is missing, which {what} needs'
+        return Problem("missing-argument", message, f"add {name}: to it", path, key=True, name=name)
     if kind == "extra_forbidden":
         allowed = error.get("ctx", {}).get("allowed", ())
-        return ValueProblem(
-            "unknown-argument",
-            path,
-            f'"{path[-1]}" is not an argument of {what}',
-            did_you_mean(str(path[-1]), allowed, "arguments") if allowed else None,
-            key=True,
-        )
-    return ValueProblem("bad-argument", path, f"{_dotted(path)} is {_shown(error['input'])}; it {_expected(error)}")
+        hint = did_you_mean(str(path[-1]), allowed, "arguments") if allowed else None
+        return Problem("unknown-argument", f'"{path[-1]}" is not an argument of {what}', hint, path, key=True)
+    message = f"{_dotted(path)} is {_shown(error['input'])}; it {_expected(error)}"
+    return Problem("bad-argument", message, path=path)
 
 
 def _expected(error: Any) -> str:

@@ -1,0 +1,42 @@
+"""One spec with what surrounds it: its report, the project it belongs to, the tasks it may use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from factory.language.report import Report
+from factory.language.spec import PipelineSpec, SuiteSpec
+from factory.planning.project import Project
+from factory.planning.references import References
+from factory.registry import Registry
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A spec that is being planned."""
+
+    spec: PipelineSpec
+    report: Report
+    registry: Registry
+    project: Project
+
+    @cached_property
+    def references(self) -> References:
+        """The names that its texts may use."""
+        return References({param.name: param for param in self.spec.params}, self.registry)
+
+    def suite(self, name: str) -> tuple[SuiteSpec, Report] | None:
+        """Return a suite and the report of the file it stands in: the spec's own, or one of `configs/suites/`."""
+        own = next((suite for suite in self.spec.suites if suite.name == name), None)
+        if own is not None:
+            return own, self.report
+        shared = self.project.suite(name)
+        if shared is None:
+            return None
+        spec, read = shared
+        return spec, Report(read.document, list(read.diagnostics))
+
+    def suite_names(self) -> set[str]:
+        """Return the names of all suites that a step may use."""
+        return {suite.name for suite in self.spec.suites} | set(self.project.suite_names())

@@ -1,0 +1,204 @@
+"""The values that a step gives its task: defaults merged, texts read, everything checked against the task's types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from factory.language.document import Value
+from factory.language.errors import Path, did_you_mean
+from factory.language.report import Problem
+from factory.language.templates import is_template
+from factory.planning.defaults import Layered, Origin, Source, argument_sources, layered, origins, values
+from factory.planning.inference import Samples
+from factory.planning.pipeline import Pipeline
+from factory.planning.references import Reading, is_whole, params_of, sql_problem, waits_of
+from factory.planning.scopes import Place
+from factory.planning.suites import SuiteValues, suite_values
+from factory.planning.values import check_values, is_sql, replaced, templated, texts
+from factory.registry import TaskDefinition
+
+
+@dataclass(frozen=True, slots=True)
+class StepValues:
+    """What a step gives its task, and what that refers to."""
+
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    expand: Mapping[str, Any] = field(default_factory=dict)
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+    waits: frozenset[str] = frozenset()
+    params: frozenset[str] = frozenset()
+    suites: tuple[str, ...] = ()
+
+
+def step_values(place: Place, definition: TaskDefinition, pipeline: Pipeline) -> StepValues:
+    """Return what the step at `place` gives its task; what is wrong with it is reported."""
+    return _StepReader(place, definition, pipeline).read()
+
+
+def unchecked_values(place: Place, pipeline: Pipeline) -> StepValues:
+    """Return what a step of an unknown task refers to, so that one mistake is not reported as several."""
+    readings = []
+    for path, text in templated(dict(place.step.arguments)):
+        reading = pipeline.references.read(text, place)
+        readings.append(reading)
+        for problem in reading.problems:
+            pipeline.report.add_problem(problem, (*place.step.path, "with", *path))
+    return StepValues(waits=waits_of(readings), params=params_of(readings))
+
+
+@dataclass(frozen=True)
+class _StepReader:
+    place: Place
+    definition: TaskDefinition
+    pipeline: Pipeline
+
+    def read(self) -> StepValues:
+        given = self.given()
+        expand = self.expand()
+        names = {name: one.value for name, one in given.items() if name in self.definition.suites}
+        suites = {name: suite for name, value in names.items() if (suite := self.suite(name, value))}
+        plain = {name: one for name, one in values(given).items() if name not in self.definition.suites}
+        readings = self.readings(plain)
+        self.check_arguments(plain, given, {path: one.samples for path, one in readings.items()}, set(names))
+        self.check_sql(plain)
+        templates = {path: reading.template for path, reading in readings.items()}
+        every = [*readings.values(), *(one for one in expand.values() if isinstance(one, Reading))]
+        return StepValues(
+            arguments={**replaced(plain, templates), **{name: suite.value for name, suite in suites.items()}},
+            expand={name: one.template if isinstance(one, Reading) else one for name, one in expand.items()},
+            origins=origins(given),
+            waits=waits_of(every).union(*(suite.waits for suite in suites.values())),
+            params=params_of(every).union(*(suite.params for suite in suites.values())),
+            suites=tuple(sorted(str(name) for name in names.values())),
+        )
+
+    def given(self) -> dict[str, Layered]:
+        step, project = self.place.step, self.pipeline.project
+        own = Source(self.pipeline.report.document, (*step.path, "with"), step.arguments)
+        given = layered(*argument_sources(project, self.definition), own)
+        return {name: one for name, one in given.items() if name in step.arguments or name not in step.expand}
+
+    def where(self, path: Path) -> Path:
+        """Return where the value at `path` of the arguments stands; of a default, the step's `uses`."""
+        step = self.place.step
+        return (*step.path, "with", *path) if path and path[0] in step.arguments else (*step.path, "uses")
+
+    def readings(self, arguments: dict[str, Value]) -> dict[Path, Reading]:
+        readings = {}
+        for path, text in templated(arguments):
+            kind = self.definition.kind_at(path)
+            readings[path] = self.text(text, self.where(path), sql=is_sql(kind))
+        return readings
+
+    def text(self, text: str, where: Path, *, sql: bool = False) -> Reading:
+        reading = self.pipeline.references.read(text, self.place, sql=sql)
+        for problem in reading.problems:
+            self.pipeline.report.add_problem(problem, where)
+        return reading
+
+    # --- the check against the task's types -----------------------------------------------------------------------
+
+    def check_arguments(
+        self,
+        arguments: dict[str, Value],
+        given: Mapping[str, Layered],
+        samples: Mapping[Path, Samples],
+        suites: set[str],
+    ) -> None:
+        elsewhere = suites | set(self.place.step.expand)
+        what = f'"{self.definition.name}"'
+        for problem in check_values(self.definition.arguments.model_validate_json, arguments, samples, what):
+            if not (problem.code == "missing-argument" and not problem.path and problem.name in elsewhere):
+                self.report_argument(problem, given)
+
+    def report_argument(self, problem: Problem, given: Mapping[str, Layered]) -> None:
+        step, path = self.place.step, problem.path
+        message, where = f'step "{step.id}": {problem.message}', self.where(path)
+        if not path and step.arguments:
+            where = (*step.path, "with")
+        if path and path[0] not in step.arguments:
+            message += f" (from {given[str(path[0])].origin})"
+        self.pipeline.report.add(problem.code, where, message, self.hint(problem), key=problem.key)
+
+    def hint(self, problem: Problem) -> str | None:
+        if problem.code != "unknown-argument":
+            return problem.hint
+        *parent, name = problem.path
+        if not parent:
+            return did_you_mean(str(name), self.definition.parameters, f'arguments of "{self.definition.name}"')
+        known = self.definition.fields_at(tuple(parent))
+        return did_you_mean(str(name), known, "keys there") if known else problem.hint
+
+    def check_sql(self, arguments: dict[str, Value]) -> None:
+        for path, text in texts(arguments):
+            kind, where = self.definition.kind_at(path), self.where(path)
+            if is_sql(kind) and (problem := sql_problem(text, where[-1])):
+                self.pipeline.report.add_problem(problem, where)
+            elif kind and kind.name == "sql_file" and not is_template(text):
+                self.check_sql_file(text, where)
+
+    def check_sql_file(self, name: str, where: Path) -> None:
+        project = self.pipeline.project
+        if ".." not in name and not (project.configs / "sql" / name).is_file():
+            hint = did_you_mean(name, project.sql_files(), "files of configs/sql")
+            self.pipeline.report.add("unknown-sql-file", where, f"there is no file configs/sql/{name}", hint)
+
+    # --- suites ---------------------------------------------------------------------------------------------------
+
+    def suite(self, argument: str, name: Value) -> SuiteValues | None:
+        report, where = self.pipeline.report, self.where((argument,))
+        if not isinstance(name, str):
+            hint = "write the name of a suite of this file or of configs/suites/"
+            report.add("wrong-type", where, f"{argument} is the name of a suite", hint)
+            return None
+        found = self.pipeline.suite(name)
+        if found is None:
+            hint = did_you_mean(name, self.pipeline.suite_names(), "suites")
+            report.add("unknown-suite", where, f'there is no suite "{name}"', hint)
+            return None
+        spec, of_file = found
+        suite = suite_values(spec, of_file, self.place, self.pipeline.references)
+        if of_file is not report:
+            report.extend(of_file.diagnostics)
+        return suite
+
+    # --- mapping --------------------------------------------------------------------------------------------------
+
+    def expand(self) -> dict[str, Any]:
+        """Return the lists over which the step is mapped: values, or the reading of a text that names a list."""
+        step, report, parameters = self.place.step, self.pipeline.report, self.definition.parameters
+        expanded: dict[str, Any] = {}
+        for name, value in step.expand.items():
+            where = (*step.path, "expand", name)
+            if name not in parameters:
+                hint = did_you_mean(name, parameters, f'arguments of "{self.definition.name}"')
+                message = f'"{name}" is not an argument of "{self.definition.name}"'
+                report.add("unknown-argument", where, message, hint, key=True)
+            elif name in step.arguments:
+                report.add("wrong-value", where, f'"{name}" stands in with and in expand', "keep one of them", key=True)
+            else:
+                expanded[name] = self.expanded(name, value, where)
+        return expanded
+
+    def expanded(self, name: str, value: Value, where: Path) -> Any:
+        if isinstance(value, str) and is_whole(value):
+            return self.list_named(value, where)
+        if not isinstance(value, list) or not value or any(is_template(one) for _, one in texts(value)):
+            message = f"expand.{name} is a list of values, or one {{{{ steps.… }}}} that names a list"
+            self.pipeline.report.add("wrong-type", where, message, "write [a, b]")
+            return []
+        validate = self.definition.adapter(name).validate_json
+        for index, one in enumerate(value):
+            for problem in check_values(validate, one, {}, f'"{self.definition.name}"'):
+                message = f'step "{self.place.step.id}": {name} {problem.message}'
+                self.pipeline.report.add(problem.code, (*where, index, *problem.path), message, problem.hint)
+        return value
+
+    def list_named(self, text: str, where: Path) -> Reading:
+        reading = self.text(text, where)
+        if any(not isinstance(one.value, list) for one in reading.samples or ()):
+            message = f'step "{self.place.step.id}" is mapped over something that is not a list'
+            self.pipeline.report.add("template-type", where, message, "name a field that is a list")
+        return reading

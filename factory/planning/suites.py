@@ -1,0 +1,97 @@
+"""A suite to what a gate is given: its expectations checked, its texts read.
+
+Problems go to the report of the file that the suite stands in, which may be another one than the step's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from factory.language.document import Value
+from factory.language.errors import Path
+from factory.language.report import Report
+from factory.language.spec import ExpectationSpec, SuiteSpec
+from factory.planning.references import Reading, References, params_of, sql_problem, waits_of
+from factory.planning.scopes import Place
+from factory.planning.values import check_values, is_sql, replaced, templated, texts
+from factory.registry import kind_in
+from tasks.quality.lint import Suite, can_quarantine, expectation_problems
+
+_SUITE: TypeAdapter[Suite] = TypeAdapter(Suite)
+_REQUIRED = ("connection", "batch")
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteValues:
+    """A suite as a gate is given it, with what its texts refer to."""
+
+    value: dict[str, Any]
+    waits: frozenset[str]
+    params: frozenset[str]
+
+
+def suite_values(spec: SuiteSpec, report: Report, place: Place, references: References) -> SuiteValues:
+    """Return the suite as the step at `place` uses it; what is wrong with it is reported."""
+    expectations: list[Value] = [_written(one) for one in spec.expectations]
+    written: dict[str, Value] = {**spec.settings, "name": spec.name, "expectations": expectations}
+    for one in spec.expectations:
+        _check_expectation(spec, one, report)
+    readings = _readings(written, place, references)
+    for path, reading in readings.items():
+        for problem in reading.problems:
+            report.add_problem(problem, _place_of(spec, path))
+    _check_sql(spec, written, report)
+    _check_form(spec, written, readings, report)
+    templates = {path: reading.template for path, reading in readings.items()}
+    read = readings.values()
+    return SuiteValues(dict(replaced(written, templates)), waits_of(read), params_of(read))
+
+
+def _check_expectation(suite: SuiteSpec, one: ExpectationSpec, report: Report) -> None:
+    wrong = expectation_problems(one.type, one.arguments)
+    for problem in wrong:
+        path = (*one.path, one.type, *problem.path)
+        message = f'suite "{suite.name}": {problem.message}'
+        report.add(problem.code, path, message, problem.hint, key=not problem.path)
+    if one.reason and not wrong and not can_quarantine(one.type, one.arguments):
+        message = f'suite "{suite.name}": no row breaks {one.type} by itself, so its reason can quarantine nothing'
+        hint = "remove the reason: the expectation still gates"
+        report.add("reason-without-row", (*one.path, "reason"), message, hint, key=True)
+
+
+def _readings(written: dict[str, Value], place: Place, references: References) -> Mapping[Path, Reading]:
+    return {path: references.read(text, place, sql=is_sql(kind_in(Suite, path))) for path, text in templated(written)}
+
+
+def _check_sql(spec: SuiteSpec, written: dict[str, Value], report: Report) -> None:
+    for path, text in texts(written):
+        where = _place_of(spec, path)
+        problem = sql_problem(text, where[-1]) if is_sql(kind_in(Suite, path)) else None
+        if problem:
+            report.add_problem(problem, where)
+
+
+def _check_form(spec: SuiteSpec, written: dict[str, Value], readings: Mapping[Path, Reading], report: Report) -> None:
+    if any(required not in written for required in _REQUIRED) or not spec.expectations:
+        return  # what is missing is reported already
+    samples = {path: reading.samples for path, reading in readings.items()}
+    for problem in check_values(_SUITE.validate_json, written, samples, "a suite"):
+        message = f'suite "{spec.name}": {problem.message}'
+        report.add(problem.code, _place_of(spec, problem.path), message, problem.hint, key=problem.key)
+
+
+def _place_of(spec: SuiteSpec, path: Path) -> Path:
+    """Return where a value of the suite's model stands in its file."""
+    if len(path) > 2 and path[0] == "expectations":
+        one = spec.expectations[int(path[1])]
+        return (*one.path, *((one.type, *path[3:]) if path[2] == "arguments" else path[2:]))
+    return (*spec.path, *path)
+
+
+def _written(one: ExpectationSpec) -> dict[str, Value]:
+    written: dict[str, Value] = {"type": one.type, "arguments": dict(one.arguments)}
+    return written | {"reason": one.reason} if one.reason else written

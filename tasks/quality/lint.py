@@ -1,0 +1,30 @@
+"""What lint asks of a suite: its form, what is wrong with an expectation, whether rows that break one can be set aside.
+
+The factory's one door to this family. It answers without the library, which takes seconds to import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tasks.quality import expectations
+from tasks.quality.expectations import ExpectationSchema, Problem, catalogue
+from tasks.quality.on_postgres import conditions
+from tasks.quality.suites import Batch, Expectation, Quarantine, Suite
+
+__all__ = ["Batch", "ExpectationSchema", "Quarantine", "Suite", "can_quarantine", "catalogue", "expectation_problems"]
+
+
+def expectation_problems(name: str, arguments: Mapping[str, Any]) -> list[Problem]:
+    """Return all that is wrong with an expectation as it is written."""
+    return expectations.problems(_expectation(name, arguments))
+
+
+def can_quarantine(name: str, arguments: Mapping[str, Any]) -> bool:
+    """Return whether a row can break an expectation by itself."""
+    return conditions.can_quarantine(_expectation(name, arguments))
+
+
+def _expectation(name: str, arguments: Mapping[str, Any]) -> Expectation:
+    return Expectation.model_construct(type=name, arguments=dict(arguments))
