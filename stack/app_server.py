@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stack.paths import REPOSITORY, private_folder
+from stack.ports import Wish
 from stack.service import Service, fetch
 from stack.tracking_server import QUIET
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HOST = "127.0.0.1"
+PORTS = (Wish("app", 8601),)
 SCRIPT = REPOSITORY / "stack" / "app" / "app.py"
 INHERITED = ("LANG", "LC_ALL", "TMPDIR", "TASKFLOW_MODEL", "TASKFLOW_DRIFT")
 

@@ -6,14 +6,14 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from stack import credentials, ports, profiles
+from stack import app_server, broker, credentials, database, objects, orchestrator, ports, profiles, tracking_server
 from stack import java as javas
 from stack import spark as sparks
 from stack.airflow_api import AirflowApi
 from stack.app_server import AppServer
 from stack.broker import Broker
 from stack.database import Cluster, Database
-from stack.objects import BUCKETS, GRPC_OFFSET, ObjectPorts, ObjectStore, is_blocked
+from stack.objects import BUCKETS, ObjectPorts, ObjectStore, is_blocked
 from stack.orchestrator import Airflow
 from stack.paths import pipelines
 from stack.profiles import Profile
@@ -33,43 +33,21 @@ if TYPE_CHECKING:
     from stack.service import Service
 
 WISHES = (
-    ports.Wish("postgres", 5432),
-    ports.Wish("objects", 9000, GRPC_OFFSET),
-    ports.Wish("objects-admin", 9001, GRPC_OFFSET),
-    ports.Wish("objects-master", 9333, GRPC_OFFSET),
-    ports.Wish("objects-volume", 9340, GRPC_OFFSET),
-    ports.Wish("objects-filer", 8888, GRPC_OFFSET),
-    ports.Wish("spark", 7077),
-    ports.Wish("spark-ui", 8082),
-    ports.Wish("spark-worker", 7078),
-    ports.Wish("spark-worker-ui", 8083),
-    ports.Wish("mlflow", 5000),
-    ports.Wish("airflow", 8080),
-    ports.Wish("app", 8601),
+    *database.PORTS,
+    *objects.PORTS,
+    *sparks.PORTS,
+    *tracking_server.PORTS,
+    *orchestrator.PORTS,
+    *app_server.PORTS,
 )
 """Every port of the stack, by the name under which TASKFLOW_PORTS pins it."""
 
-DISTRIBUTED_WISHES = (
-    ports.Wish("redis", 6379),
-    ports.Wish("spark-worker-2", 7079),
-    ports.Wish("spark-worker-2-ui", 8084),
-)
+DISTRIBUTED_WISHES = (*broker.PORTS, *sparks.SECOND_WORKER_PORTS)
 """What the distributed profile has besides."""
 
 READY_SECONDS = 300
 """How long a service may take, while its process lives: all of them need half a minute of two cores, or minutes where
 others are at work there too."""
-
-SERVICE_OF_PORT = {
-    "airflow": "api-server",
-    "spark": "spark-master",
-    "spark-ui": "spark-master",
-    "spark-worker": "spark-worker",
-    "spark-worker-ui": "spark-worker",
-    "spark-worker-2": "spark-worker-2",
-    "spark-worker-2-ui": "spark-worker-2",
-}
-"""Whose port it is, where the name up to the first hyphen is not the service's."""
 
 
 class NotMade(Exception):
@@ -313,13 +291,10 @@ def existing(home: Home) -> Stack:
     return Stack(home, pipelines(), credentials.load(home.secrets), ports.recall(home.ports), kept)
 
 
-def _service_of(port_name: str) -> str:
-    return SERVICE_OF_PORT.get(port_name, port_name.partition("-")[0])
-
-
 def ports_of(up: Collection[str], kept: Mapping[str, int]) -> dict[str, int]:
     """Return those ports that services which are up hold."""
-    return {name: port for name, port in kept.items() if _service_of(name) in up}
+    owners = {wish.name: wish.owner for wish in wishes(Profile.DISTRIBUTED)}
+    return {name: port for name, port in kept.items() if owners.get(name) in up}
 
 
 def _is_ours(port: int, own: Mapping[str, int]) -> bool:

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stack.paths import private_folder, write_private
+from stack.ports import Wish
 from stack.service import NotReady, Service
 
 HOST = "127.0.0.1"
 NAME = "redis"
+PORTS = (Wish(NAME, 6379),)
 PROGRAMS = ("valkey-server", "redis-server")
 
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stack import compose_env
+from stack import app_server, compose_env, objects, orchestrator, spark, tracking_server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,12 +19,12 @@ FILE = Path(__file__).with_name("compose.yaml")
 PROFILES = ("churn", "pgadmin")
 """What can be left out: Spark, MLflow and the app, which crypto_events_dag does without; pgAdmin."""
 INSTEAD = "or run the same services without containers: `make up`"
-WHERE = """\
-Airflow  http://127.0.0.1:8080   admin               AIRFLOW_ADMIN_PASSWORD
-MLflow   http://127.0.0.1:5000
-Spark    http://127.0.0.1:8082
-the app  http://127.0.0.1:8601
-MinIO    http://127.0.0.1:9001   taskflow            OBJECTS_SECRET
+WHERE = f"""\
+Airflow  http://127.0.0.1:{orchestrator.PORTS[0].usual}   admin               AIRFLOW_ADMIN_PASSWORD
+MLflow   http://127.0.0.1:{tracking_server.PORTS[0].usual}
+Spark    http://127.0.0.1:{spark.PORTS[1].usual}
+the app  http://127.0.0.1:{app_server.PORTS[0].usual}
+MinIO    http://127.0.0.1:{objects.PORTS[1].usual}   taskflow            OBJECTS_SECRET
 pgAdmin  http://127.0.0.1:5050   admin@example.com   PGADMIN_PASSWORD
 """
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from stack.paths import private_folder
+from stack.ports import Wish
 from stack.service import NotReady, Service
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 SUPERUSER = "postgres"
+PORTS = (Wish("postgres", 5432),)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stack.paths import private_folder
+from stack.ports import Wish
 from stack.service import NotReady, Service
 
 if TYPE_CHECKING:
@@ -27,6 +28,13 @@ BUCKETS = ("ge-artifacts", "mlflow-artifacts", "pipeline-files")
 PROBE_BUCKET = "readiness"
 GRPC_OFFSET = 10_000
 """SeaweedFS listens a second time, this far above each of its ports."""
+PORTS = (
+    Wish("objects", 9000, GRPC_OFFSET),
+    Wish("objects-admin", 9001, GRPC_OFFSET),
+    Wish("objects-master", 9333, GRPC_OFFSET),
+    Wish("objects-volume", 9340, GRPC_OFFSET),
+    Wish("objects-filer", 8888, GRPC_OFFSET),
+)
 
 
 @dataclass(frozen=True, slots=True)

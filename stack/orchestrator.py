@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from stack.paths import private_folder, write_private
+from stack.ports import Wish
 from stack.service import NotReady, Service, StartFailed, fetch_json
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 GROUP = "airflow"
+PORTS = (Wish("airflow", 8080, service="api-server"),)
 USERS = {"admin": "ADMIN", "viewer": "VIEWER"}
 INHERITED = (
     *("PATH", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),

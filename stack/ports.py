@@ -28,6 +28,13 @@ class Wish:
     usual: int
     twin: int = 0
     """How far above it the service listens a second time; 0 where it does not."""
+    service: str = ""
+    """Whose port it is, where that is not the name up to its first hyphen."""
+
+    @property
+    def owner(self) -> str:
+        """The service that listens there."""
+        return self.service or self.name.partition("-")[0]
 
 
 @dataclass

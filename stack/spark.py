@@ -20,6 +20,7 @@ import psutil
 
 from stack.java import refuse_nameless
 from stack.paths import private_folder, write_private
+from stack.ports import Wish
 from stack.service import NotReady, Service, fetch_json
 
 if TYPE_CHECKING:
@@ -27,6 +28,16 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 GROUP = "spark"
+PORTS = (
+    Wish("spark", 7077, service="spark-master"),
+    Wish("spark-ui", 8082, service="spark-master"),
+    Wish("spark-worker", 7078, service="spark-worker"),
+    Wish("spark-worker-ui", 8083, service="spark-worker"),
+)
+SECOND_WORKER_PORTS = (
+    Wish("spark-worker-2", 7079, service="spark-worker-2"),
+    Wish("spark-worker-2-ui", 8084, service="spark-worker-2"),
+)
 MEMORY_SETTING = "TASKFLOW_SPARK_MEMORY"
 APPLICATIONS = 2
 """How many run at the same time; another waits. Each may use every processor, and has memory of its own."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from stack.objects import REGION
 from stack.paths import private_folder
+from stack.ports import Wish
 from stack.service import NotReady, Service
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 BUCKET = "mlflow-artifacts"
+PORTS = (Wish("mlflow", 5000),)
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_DISABLE_AGENT_HINT": "true", "GIT_PYTHON_REFRESH": "quiet"}
 """For the server and its clients: nothing is reported to anybody, and nobody is told that git is not installed."""
 
