@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
 
 import tasks
 from factory.language.errors import Path, RegistryError
-from tasks.contract import DECLARATION, Declaration, Output, Role, Run, TextKind
+from tasks.contract import DECLARATION, Declaration, Output, Role, Run, TaskKind, TextKind
 from tasks.quality.lint import Suite
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*\Z")
@@ -34,6 +34,7 @@ class TaskDefinition:
     name: str
     role: Role
     function: Callable[..., object]
+    kind: TaskKind = "plain"
 
     @cached_property
     def hints(self) -> Mapping[str, object]:
@@ -138,7 +139,7 @@ def registry_of(modules: list[types.ModuleType]) -> Registry:
     """Return the tasks that `modules` declare; raise RegistryError where one breaks the contract."""
     found: dict[str, TaskDefinition] = {}
     for function, declaration in _declared(modules):
-        definition = TaskDefinition(declaration.name, declaration.role, function)
+        definition = TaskDefinition(declaration.name, declaration.role, function, declaration.kind)
         check_contract(definition)
         if declaration.name in found:
             first, second = _place(found[declaration.name].function), _place(function)

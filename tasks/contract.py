@@ -17,6 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field
 Role = Literal["source", "transform", "gate", "load", "maintenance", "report", "notify", "train", "evaluate", "promote"]
 """What a task does to the world; the factory's rules reason with it."""
 
+TaskKind = Literal["plain"]
+"""How Airflow runs a task: `plain` is a function, called once in a worker's process."""
+
 TextKindName = Literal["connection", "table", "column", "sql", "sql_file", "file", "bucket", "link"]
 
 
@@ -126,6 +129,7 @@ class Declaration:
 
     name: str
     role: Role
+    kind: TaskKind = "plain"
 
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -133,7 +137,7 @@ F = TypeVar("F", bound=Callable[..., object])
 DECLARATION = "__reusable__"
 
 
-def reusable(name: str, *, role: Role) -> Callable[[F], F]:
+def reusable(name: str, *, role: Role, kind: TaskKind = "plain") -> Callable[[F], F]:
     """Declare a function as a task that steps name with `uses: <name>`.
 
     The signature is the schema of `with`, the return type (an `Output`, or None) the schema of what other steps may
@@ -142,7 +146,7 @@ def reusable(name: str, *, role: Role) -> Callable[[F], F]:
     """
 
     def declare(function: F) -> F:
-        setattr(function, DECLARATION, Declaration(name, role))
+        setattr(function, DECLARATION, Declaration(name, role, kind))
         return function
 
     return declare

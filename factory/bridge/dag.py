@@ -35,7 +35,7 @@ from factory.language.spec import Airflow, ParamSpec
 from factory.language.templates import Template
 from factory.planning.plan import Node, Plan
 from factory.planning.project import find_root
-from tasks.contract import DataRejected, PermanentError, Run
+from tasks.contract import DataRejected, PermanentError, Run, TaskKind
 
 _TIMETABLES = {
     "CronDataIntervalTimetable": CronDataIntervalTimetable,
@@ -134,14 +134,19 @@ def _operator(node: Node, plan: Plan, dag: DAG, groups: Mapping[str, TaskGroup])
         return task.branch(**settings)(choose)(exits=[_exit(way) for way in node.exits]).operator
     if node.expand:
         return _mapped(node, settings)
-    return _task(node, settings, execute)(uses=node.uses, arguments=rendered_later(node.arguments)).operator
+    make = _KINDS[node.kind](node, settings, execute)
+    return make(uses=node.uses, arguments=rendered_later(node.arguments)).operator
 
 
-def _task(node: Node, settings: dict[str, Any], function: Callable[..., Any]) -> Any:
+def _plain(node: Node, settings: dict[str, Any], function: Callable[..., Any]) -> Any:
     decorated: Any = task(**settings)(function)
     if node.links:
         decorated.operator_class = with_links(decorated.operator_class, node.links)
     return decorated
+
+
+_KINDS: Mapping[TaskKind, Callable[[Node, dict[str, Any], Callable[..., Any]], Any]] = {"plain": _plain}
+"""What makes the `@task` function of a step, by the kind of its task."""
 
 
 def _mapped(node: Node, settings: dict[str, Any]) -> Any:
@@ -152,7 +157,7 @@ def _mapped(node: Node, settings: dict[str, Any]) -> Any:
         else value
         for name, value in node.expand.items()
     }
-    decorated = _task(node, settings, execute_mapped)
+    decorated = _KINDS[node.kind](node, settings, execute_mapped)
     return decorated.partial(uses=node.uses, arguments=rendered_later(node.arguments)).expand(**values).operator
 
 

@@ -1,17 +1,40 @@
-"""What the factory adds to Airflow's UI: the objects that tasks made, shown by the API server.
+"""What the factory adds to Airflow's UI: pages that the API server shows.
 
 Airflow loads this module in each of its processes, through the `airflow.plugins` entry point. Only the API server asks
-for the applications, so the rest never imports FastAPI.
+for the pages, so the rest never imports FastAPI.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.plugins_manager import AirflowPlugin
 
 from factory.bridge.links import ARTIFACTS
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """An application of pages below `url_prefix`, made when the API server asks for it."""
+
+    name: str
+    url_prefix: str
+    make: Callable[[], FastAPI]
+
+
+def _artifacts() -> FastAPI:
+    from factory.bridge.artifacts import artifacts_app, configured_source
+
+    return artifacts_app(configured_source())
+
+
+PAGES = (Page("artifacts", ARTIFACTS, _artifacts),)
 
 
 class TaskflowPlugin(AirflowPlugin):
@@ -22,6 +45,4 @@ class TaskflowPlugin(AirflowPlugin):
     @cached_property
     def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]  # Airflow only reads it
         """The applications that the API server mounts."""
-        from factory.bridge.artifacts import artifacts_app, configured_source
-
-        return [{"name": "artifacts", "url_prefix": ARTIFACTS, "app": artifacts_app(configured_source())}]
+        return [{"name": page.name, "url_prefix": page.url_prefix, "app": page.make()} for page in PAGES]

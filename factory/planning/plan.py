@@ -17,7 +17,7 @@ from factory.language.schedules import Schedule
 from factory.language.spec import Airflow, ParamSpec
 from factory.language.templates import Template
 from factory.planning.defaults import Origin
-from tasks.contract import Role
+from tasks.contract import Role, TaskKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class Node:
     task_id: str
     path: Path
     uses: str = ""
+    kind: TaskKind = "plain"
     role: Role | None = None
     summary: str = ""
     suites: tuple[str, ...] = ()
@@ -86,7 +87,7 @@ class Plan:
         return next(node for node in self.nodes if node.task_id == task_id)
 
 
-_NOT_SHOWN = ("path", "params", "origins")
+_NOT_SHOWN = ("path", "kind", "params", "origins")
 
 
 def as_json(plan: Plan) -> dict[str, Any]:

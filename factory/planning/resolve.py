@@ -93,6 +93,7 @@ class _Resolver:
             task_id=place.task_id,
             path=step.path,
             uses=definition.name if definition else "",
+            kind=definition.kind if definition else "plain",
             role=definition.role if definition else None,
             summary=definition.summary if definition else "",
             suites=given.suites,
