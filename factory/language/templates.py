@@ -5,7 +5,7 @@ Only Jinja's syntax tree is read here; nothing is rendered.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
@@ -120,22 +120,23 @@ class Mentions:
 def mentions(text: str) -> Mentions:
     """Return what `text` names; a name that the text itself defines is none."""
     tree = syntax_tree(text)
-    chains: list[Chain] = []
-    names: set[str] = set()
-    _collect(tree, chains, names)
+    found = list(_named(tree))
+    chains = tuple(one for one in found if isinstance(one, tuple))
+    names = {one for one in found if isinstance(one, str)}
     if not all(isinstance(node, nodes.Output) for node in tree.body):
         names = find_undeclared_variables(tree)  # blocks define names of their own; this knows their scopes
-    return Mentions(tuple(chains), frozenset(names - {"params", "steps", "run"}))
+    return Mentions(chains, frozenset(names - {"params", "steps", "run"}))
 
 
-def _collect(node: nodes.Node, chains: list[Chain], names: set[str]) -> None:
+def _named(node: nodes.Node) -> Iterator[Chain | str]:
+    """Yield what `node` names: dotted names, and every other name."""
     if chain := chain_of(node):
-        chains.append(chain)
+        yield chain
         return
     if isinstance(node, nodes.Name):
-        names.add(node.name)
+        yield node.name
     for child in node.iter_child_nodes():
-        _collect(child, chains, names)
+        yield from _named(child)
 
 
 def chain_of(node: nodes.Node) -> Chain | None:
