@@ -1,4 +1,4 @@
-# The front door. `make` alone lists what there is.
+# The front door. `make` alone lists the targets.
 .DEFAULT_GOAL := help
 .PHONY: help init up down status logs destroy demo dag-run compose-up compose-down lint check test test-distributed bench
 PYTHON ?= python3
@@ -6,14 +6,14 @@ BIN := .venv/bin
 STACK := $(BIN)/python -m stack
 READY := .venv/.ready$(if $(filter distributed,$(PROFILE)),-celery)
 SHAPE := $(if $(PROFILE),--profile $(PROFILE))
-# What needs no whole stack, a file to each process: it waits half of its time.
+# The tests that do not need the whole stack, spread by file over processes: they spend half their time waiting.
 APART := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "not stack and not distributed"
-NONE := $(if $(ARGS),|| [ $$? -eq 5 ]) # a half of which ARGS chooses nothing
+NONE := $(if $(ARGS),|| [ $$? -eq 5 ]) # ARGS may select no test in one of the two halves
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-init: .venv/.ready ## Make the virtual environment from the lock file (PYTHON=python3.12)
+init: .venv/.ready ## Create the virtual environment from the lock file (PYTHON=python3.12)
 
 .venv/.ready: pyproject.toml uv.lock
 	@$(PYTHON) -I stack/bootstrap.py && touch $@
@@ -21,28 +21,28 @@ init: .venv/.ready ## Make the virtual environment from the lock file (PYTHON=py
 .venv/.ready-%: .venv/.ready
 	@$(PYTHON) -I stack/bootstrap.py --group $* && touch $@
 
-up: $(READY) ## Start Airflow, Spark, MLflow, the app and what they need (SERVICES="airflow objects" PROFILE=distributed)
+up: $(READY) ## Start Airflow, Spark, MLflow, the app and their services (SERVICES="airflow objects" PROFILE=distributed)
 	@$(STACK) up $(SHAPE) $(SERVICES)
 
-down: .venv/.ready ## Stop them all; the data stays
+down: .venv/.ready ## Stop everything; the data stays
 	@$(STACK) down
 
-status: .venv/.ready ## Tell how they are and where (PASSWORDS=1 prints the logins)
+status: .venv/.ready ## Show the state and address of each service (PASSWORDS=1 prints the logins)
 	@$(STACK) status $(if $(PASSWORDS),--passwords)
 
-logs: .venv/.ready ## Print their last log lines (SERVICES=scheduler FOLLOW=1)
+logs: .venv/.ready ## Print the last log lines of each service (SERVICES=scheduler FOLLOW=1)
 	@$(STACK) logs $(SERVICES) $(if $(FOLLOW),--follow)
 
-destroy: .venv/.ready ## Stop them all and remove their data
+destroy: .venv/.ready ## Stop everything and remove the data
 	@$(STACK) destroy
 
-demo: $(READY) ## Start everything, run the pipelines, show what came of it (DAG=crypto_events_dag PROFILE=distributed)
+demo: $(READY) ## Start everything, run the pipelines, show the results (DAG=crypto_events_dag PROFILE=distributed)
 	@$(BIN)/python -m stack.demo $(SHAPE) $(DAG)
 
-dag-run: .venv/.ready ## Trigger a run and wait for its end (DAG=crypto_events_dag CONF='{"window_days": 3}')
+dag-run: .venv/.ready ## Trigger a run and wait until it ends (DAG=crypto_events_dag CONF='{"window_days": 3}')
 	@$(STACK) dag-run $(or $(DAG),$(error name the DAG: make dag-run DAG=crypto_events_dag)) --conf '$(or $(CONF),{})'
 
-compose-up: .venv/.ready ## Start the same in containers, with your Docker (PROFILES="churn pgadmin")
+compose-up: .venv/.ready ## Start the same services in containers, with your Docker (PROFILES="churn pgadmin")
 	@$(BIN)/python -m stack.compose up $(PROFILES)
 
 compose-down: .venv/.ready ## Stop the containers; their volumes stay
@@ -51,7 +51,7 @@ compose-down: .venv/.ready ## Stop the containers; their volumes stay
 lint: .venv/.ready ## Check the pipelines' specs
 	@$(BIN)/taskflow lint pipelines
 
-check: .venv/.ready ## Check the code: style, types, layers, and the tests that need no whole stack
+check: .venv/.ready ## Check the code: style, types, layers, and the tests that do not need the whole stack
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/pytest -q $(APART)
 
 test: .venv/.ready ## Run every test of the local profile (ARGS="-k merge")
@@ -61,5 +61,5 @@ test: .venv/.ready ## Run every test of the local profile (ARGS="-k merge")
 test-distributed: .venv/.ready-celery ## Run the pipelines on Celery workers, and kill some
 	@$(BIN)/pytest -m distributed $(ARGS)
 
-bench: .venv/.ready-bench .venv/.ready-celery ## Measure the factory and the tasks beside their rivals
+bench: .venv/.ready-bench .venv/.ready-celery ## Measure the factory and the tasks against their rivals
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
