@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def load_dag(path: str | Path, *, environment: str | None = None) -> DAG:
-    """Return the DAG of the spec at `path`; raise `SpecError`, whose text is the whole report."""
+    """Return the DAG of the spec at `path`, or raise `SpecError`, whose text is the whole report."""
     from factory.bridge.dag import build
     from factory.compiler import compile_file
 

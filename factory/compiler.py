@@ -1,6 +1,6 @@
-"""A file to a plan: the stages in their order.
+"""From a file to a plan: the stages in order.
 
-The same path serves the CLI, the importer in Airflow and the tests.
+The CLI, the importer in Airflow and the tests all go this way.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from factory.registry import Registry, load_registry
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """The plan of a file with everything found on the way; `plan` is None where there was nothing to plan."""
+    """The plan of a file and everything reported on the way; `plan` is None if there was nothing to plan."""
 
     plan: Plan | None
     report: Report
 
     @property
     def errors(self) -> list[Diagnostic]:
-        """What keeps the pipeline out of Airflow."""
+        """The diagnostics that keep the pipeline out of Airflow."""
         return errors_of(self.report.diagnostics)
 
 
 def compile_file(path: Path, *, environment: str | None = None, registry: Registry | None = None) -> Compiled:
-    """Read, resolve and judge the spec at `path`."""
+    """Read, resolve and check the spec at `path`."""
     return compile_content(path.read_bytes(), path, environment=environment, registry=registry)
 
 
 def compile_content(
     content: bytes, path: Path, *, environment: str | None = None, registry: Registry | None = None
 ) -> Compiled:
-    """Do the same with what a file at `path` would hold."""
+    """Do the same for `content`, as if it were the file at `path`."""
     registry = registry or load_registry()
     project = load_project(find_root(path), registry, environment)
-    document, found = read(content, project.shown(path.absolute()))
-    report = Report(document, found)
+    document, diagnostics = read(content, project.shown(path.absolute()))
+    report = Report(document, diagnostics)
     if document.root is None:
         return Compiled(None, report)
     spec = parse(report)

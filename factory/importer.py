@@ -1,7 +1,7 @@
-"""The bridge to Airflow: every YAML in the DAGs folder is a DAG file of its own.
+"""The entry point for Airflow: every YAML in the DAGs folder is its own DAG file.
 
 Airflow loads this module in each of its processes, through the `airflow.policy` entry point, and 3.4 finds the importer
-here. The one place that asks which of the two interfaces the installed Airflow has.
+here. Only this module asks which of the two interfaces the installed Airflow has.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The closed list of tasks that a step may name.
+"""The closed list of tasks that a step may use.
 
-Reads what `@reusable` declared: the signature becomes the schema of `with`, the return type the schema of the output.
+Reads the functions declared `@reusable`: a signature becomes the schema of `with`, a return type that of the output.
 Loading is a call, `load_registry()`; importing this module imports no task.
 """
 
@@ -29,7 +29,7 @@ _CLOSED = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_a
 
 @dataclass(frozen=True)
 class TaskDefinition:
-    """One reusable task: its function, and what its signature says."""
+    """One reusable task: its function, and what can be read from its signature."""
 
     name: str
     role: Role
@@ -43,27 +43,27 @@ class TaskDefinition:
 
     @cached_property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
-        """What a step writes below `with`."""
+        """The parameters that a step sets below `with`."""
         signature = inspect.signature(self.function)
-        return {name: one for name, one in signature.parameters.items() if name != "run"}
+        return {name: parameter for name, parameter in signature.parameters.items() if name != "run"}
 
     @cached_property
     def takes_run(self) -> bool:
-        """Whether the function wants to know its run."""
+        """Whether the function takes its run."""
         return "run" in inspect.signature(self.function).parameters
 
     @cached_property
     def arguments(self) -> type[BaseModel]:
         """The closed model of `with`."""
         fields: dict[str, typing.Any] = {
-            name: (self.hints[name], ... if one.default is inspect.Parameter.empty else one.default)
-            for name, one in self.parameters.items()
+            name: (self.hints[name], ... if parameter.default is inspect.Parameter.empty else parameter.default)
+            for name, parameter in self.parameters.items()
         }
         return create_model(f"{self.name} with", __config__=_CLOSED, **fields)
 
     @cached_property
     def output(self) -> type[Output] | None:
-        """The model of what the task returns, or None."""
+        """The model of the task's output, or None."""
         returned = self.hints.get("return")
         return returned if isinstance(returned, type) and issubclass(returned, Output) else None
 
@@ -74,7 +74,7 @@ class TaskDefinition:
 
     @cached_property
     def links(self) -> tuple[str, ...]:
-        """The fields of the output that say where to look at what the task made."""
+        """The output fields that link to something the task made."""
         fields = self.output.model_fields if self.output else {}
         return tuple(name for name in fields if kind_in(self.output, (name,)) == TextKind("link"))
 
@@ -94,12 +94,12 @@ class TaskDefinition:
         return self.description.partition("\n")[0]
 
     def kind_at(self, path: Path) -> TextKind | None:
-        """Return what the text at `path` below `with` means, beyond being a text."""
+        """Return what the text at `path` below `with` means, if it is more than a text."""
         name = str(path[0])
         return kind_in(self.hints[name], path[1:]) if name in self.parameters else None
 
     def fields_at(self, path: Path) -> frozenset[str]:
-        """Return the keys that a mapping at `path` below `with` may have; none where any may stand."""
+        """Return the keys that a mapping at `path` below `with` may have, or an empty set if any key is allowed."""
         name = str(path[0])
         return frozenset(_fields_in(self.hints[name], path[1:])) if name in self.parameters else frozenset()
 
@@ -111,7 +111,7 @@ class TaskDefinition:
 
 @dataclass(frozen=True, eq=False)
 class Registry:
-    """Task definitions by name; two registries are the same only where they are one."""
+    """Task definitions by name; registries are compared by identity."""
 
     tasks: Mapping[str, TaskDefinition]
 
@@ -136,25 +136,25 @@ def load_registry() -> Registry:
 
 
 def registry_of(modules: list[types.ModuleType]) -> Registry:
-    """Return the tasks that `modules` declare; raise RegistryError where one breaks the contract."""
-    found: dict[str, TaskDefinition] = {}
+    """Return the tasks that `modules` declare; raise RegistryError if one breaks the contract."""
+    definitions: dict[str, TaskDefinition] = {}
     for function, declaration in _declared(modules):
         definition = TaskDefinition(declaration.name, declaration.role, function, declaration.kind)
         check_contract(definition)
-        if declaration.name in found:
-            first, second = _place(found[declaration.name].function), _place(function)
+        if declaration.name in definitions:
+            first, second = _place(definitions[declaration.name].function), _place(function)
             raise RegistryError(f'two tasks are named "{declaration.name}": {first} and {second}; rename one of them')
-        found[declaration.name] = definition
-    return Registry(found)
+        definitions[declaration.name] = definition
+    return Registry(definitions)
 
 
 def check_contract(definition: TaskDefinition) -> None:
-    """Raise RegistryError where a declared function cannot be a task."""
+    """Raise RegistryError if a declared function cannot be a task."""
     where = f'task "{definition.name}" ({_place(definition.function)})'
     if not _NAME.match(definition.name):
-        raise RegistryError(f'{where}: a name has the form "area.action", in lower case')
+        raise RegistryError(f'{where}: a name must have the form "area.action", in lower case')
     if not definition.description:
-        raise RegistryError(f"{where} has no docstring; the catalogue of tasks shows it")
+        raise RegistryError(f"{where} needs a docstring; the catalogue of tasks shows it")
     signature = inspect.signature(definition.function)
     for name, parameter in signature.parameters.items():
         if parameter.annotation is inspect.Parameter.empty:
@@ -181,7 +181,7 @@ def _place(function: Callable[..., object]) -> str:
 
 
 def _alternatives(annotation: object) -> tuple[object, ...]:
-    """Return the members of a union, unwrapped of their metadata."""
+    """Return the members of a union, without their metadata."""
     if typing.get_origin(annotation) is typing.Annotated:
         return _alternatives(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
@@ -190,7 +190,7 @@ def _alternatives(annotation: object) -> tuple[object, ...]:
 
 
 def kind_in(annotation: object, path: Path) -> TextKind | None:
-    """Return what the text at `path` of a value of type `annotation` means, beyond being a text."""
+    """Return what the text at `path` in a value of type `annotation` means, if it is more than a text."""
     if typing.get_origin(annotation) is typing.Annotated:
         inner, *metadata = typing.get_args(annotation)
         kind = next((one for one in reversed(metadata) if isinstance(one, TextKind)), None)

@@ -1,6 +1,6 @@
 """What a worker does for one step: its values become the task's arguments, the task runs, its output becomes JSON.
 
-Knows the registry and a task's contract; nothing of YAML or Airflow.
+Knows the registry and a task's contract; neither YAML nor Airflow.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import to_json
 
+from factory.planning.values import expected
 from factory.registry import TaskDefinition, load_registry
 from tasks.contract import Output, PermanentError, Run
 
@@ -35,7 +36,7 @@ def find(uses: str) -> TaskDefinition:
 
 
 def arguments_of(definition: TaskDefinition, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `values` as the types that the task declares; raise PermanentError where they do not fit."""
+    """Return `values` as the types that the task declares; raise PermanentError if they do not fit."""
     try:
         model = definition.arguments.model_validate_json(to_json(values))
     except ValidationError as error:
@@ -43,11 +44,21 @@ def arguments_of(definition: TaskDefinition, values: Mapping[str, Any]) -> dict[
     return {name: getattr(model, name) for name in definition.parameters}
 
 
+_MISFITS = {"missing": "is missing", "extra_forbidden": "is not an argument"}
+
+
 def _rendered_wrongly(definition: TaskDefinition, error: ValidationError) -> str:
-    problems = (
-        f"{'.'.join(map(str, one['loc']))} is {one['input']!r}: {one['msg']}" for one in error.errors(include_url=False)
-    )
-    return f"the rendered values do not fit {definition.name}: {'; '.join(problems)}"
+    problems = "; ".join(_misfit(one) for one in error.errors(include_url=False))
+    return f"the rendered values do not fit {definition.name}: {problems}"
+
+
+def _misfit(error: Any) -> str:
+    where = ".".join(map(str, error["loc"]))
+    return f"{where} {_MISFITS.get(error['type']) or _wrong_value(error)}"
+
+
+def _wrong_value(error: Any) -> str:
+    return f"is {error['input']!r}, but {expected(error)}"
 
 
 def as_json(output: object) -> dict[str, Any] | None:
@@ -56,7 +67,7 @@ def as_json(output: object) -> dict[str, Any] | None:
 
 
 def choose(exits: list[Mapping[str, Any]]) -> list[str]:
-    """Return the task_ids of the first exit whose condition is true; the last exit has none."""
+    """Return the task_ids of the first exit whose condition is true; the last exit has no condition."""
     for way in exits:
         condition = way.get("if", True)
         if not isinstance(condition, bool):

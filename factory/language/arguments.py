@@ -1,7 +1,7 @@
 """The arguments of Airflow's DAGs and tasks that a spec may set, and how each is written in YAML.
 
-The tables name every parameter of `airflow.sdk.DAG` and `BaseOperator` of Airflow 3.3 and 3.4; a test holds them
-against the signatures, so that none is dropped in silence. Airflow itself is not imported.
+The tables name every parameter of `airflow.sdk.DAG` and `BaseOperator` in Airflow 3.3 and 3.4; a test compares them
+with the signatures, so none is dropped silently. Airflow itself is not imported.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class AssetSpec:
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """How one argument is written; `code` takes a Python object, which a spec cannot choose, `spec` has its own key."""
+    """How one argument is written. `code` needs a Python object, which no spec can give; `spec` has its own reader."""
 
     kind: ArgumentKind
     minimum: float | None = None
@@ -114,9 +114,7 @@ TASK_ARGUMENTS: Mapping[str, Argument] = {
     "retry_delay": _DURATION,
     "retry_exponential_backoff": Argument("number", 0),
     "max_retry_delay": _DURATION,
-    "retry_policy": Argument(
-        "code", instead="use retries and retry_delay: a task says itself when retrying cannot help"
-    ),
+    "retry_policy": Argument("code", instead="use retries and retry_delay: a task itself says if retrying cannot help"),
     "start_date": _DATETIME,
     "end_date": _DATETIME,
     "depends_on_past": _BOOLEAN,
@@ -179,7 +177,7 @@ DURATION = re.compile(r"\s*\d+(?:\.\d+)?\s*(?:ms|s|m|h|d|w)(?:\s*\d+(?:\.\d+)?\s
 
 
 def read_argument(argument: Argument, value: Value) -> ArgumentValue:
-    """Return `value` as Airflow takes it; raise ValueError with what was expected."""
+    """Return `value` as Airflow takes it; raise ValueError, whose text is what was expected."""
     reader = _READERS[argument.kind]
     return reader(argument, value)
 
@@ -193,7 +191,7 @@ def read_duration(value: Value) -> dt.timedelta:
 
 
 def read_datetime(value: Value) -> dt.datetime:
-    """Return `2026-01-01` or `2026-01-01 06:30` as a datetime, without a zone where none is written."""
+    """Return `2026-01-01` or `2026-01-01 06:30` as a datetime, without a zone if none is written."""
     try:
         return dt.datetime.fromisoformat(value) if isinstance(value, str) else _refuse_datetime()
     except ValueError:

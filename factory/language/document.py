@@ -1,6 +1,6 @@
-"""YAML text to plain values, with a span for every key and value.
+"""From YAML text to plain values, with a span for every key and value.
 
-The only module that sees YAML. It refuses what YAML 1.1 would turn into something that the author did not write:
+The only module that sees YAML. It rejects whatever YAML 1.1 would turn into something that the author did not write:
 `yes/no/on/off` booleans, dates, sexagesimal and octal numbers, duplicate keys, tags. It knows no field of a spec.
 """
 
@@ -20,7 +20,7 @@ from factory.language.errors import Diagnostic, Path, Span
 Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
 
 MAX_VALUES = 100_000
-"""Values in one document after its aliases are expanded; more is a mistake or an attack."""
+"""The maximum number of values in a document after its aliases are expanded; more is a mistake or an attack."""
 
 _PLAIN = {"null": None, "Null": None, "NULL": None, "~": None, "": None,
           "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}  # fmt: skip
@@ -36,7 +36,7 @@ _STRUCTURAL_TAGS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq", "tag:yaml.
 
 
 class _Composer(CParser):
-    """libyaml's parser, composing nodes with their marks and leaving scalars untyped."""
+    """libyaml's parser; it composes nodes with their marks and leaves scalars untyped."""
 
     def resolve(self, _kind: type[Node], _value: str, _implicit: object) -> str:
         return ""
@@ -48,29 +48,29 @@ class _Composer(CParser):
 
 @dataclass(frozen=True)
 class Document:
-    """A file's values; `span` and `diagnose` say where one of them stands."""
+    """A file's values; `span` and `diagnose` say where one of them is."""
 
     file: str
     lines: list[str]
     value: Value
     root: Node | None
     dates: frozenset[Path] = frozenset()
-    """Paths of unquoted dates: texts, acceptable only where a date is expected."""
+    """Paths of unquoted dates: texts that are allowed only where a date is expected."""
 
     def span(self, path: Path, *, key: bool = False) -> Span:
-        """Return where the value at `path` stands, or its key; of a missing value, the key of what should hold it."""
-        node, key_node, found = self.root, None, True
+        """Return where the value at `path`, or its key, is; for a missing value, the key of what should contain it."""
+        node, key_node, exists = self.root, None, True
         for part in path:
             step = _child(node, part)
             if step is None:
-                found = False
+                exists = False
                 break
             key_node, node = step
-        shown = key_node if key_node is not None and (key or not found) else node
+        shown = key_node if key_node is not None and (key or not exists) else node
         return _span(self.file, shown, self.lines)
 
     def span_of(self, path: Path, needle: str) -> Span:
-        """Return where `needle` stands in the text at `path`, or the whole text where it cannot be found."""
+        """Return where `needle` is in the text at `path`, or the whole text if it is not there."""
         whole = self.span(path)
         node = self.root
         for part in path:
@@ -87,7 +87,7 @@ class Document:
     def diagnose(
         self, code: str, path: Path, message: str, hint: str | None = None, *, key: bool = False
     ) -> Diagnostic:
-        """Return a diagnostic at the value (or the key) of `path`."""
+        """Return a diagnostic about the value (or the key) at `path`."""
         return self.diagnostic_at(self.span(path, key=key), code, message, hint)
 
     def diagnostic_at(self, span: Span, code: str, message: str, hint: str | None = None) -> Diagnostic:
@@ -97,7 +97,7 @@ class Document:
 
 
 def read(content: bytes, file: str) -> tuple[Document, list[Diagnostic]]:
-    """Read one YAML document; whatever could not be read is named in the diagnostics and left out of the value."""
+    """Read one YAML document; anything that cannot be read is reported and left out of the value."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -113,7 +113,7 @@ def read(content: bytes, file: str) -> tuple[Document, list[Diagnostic]]:
         span = Span(file, 1, 1, 2)
         return document, [
             document.diagnostic_at(
-                span, "empty-file", "the file holds no YAML", "see docs/guide.md for a first pipeline"
+                span, "empty-file", "the file contains no YAML", "see docs/guide.md for a first pipeline"
             )
         ]
     return _constructed(Document(file, document.lines, None, root))
@@ -192,7 +192,7 @@ class _Reader:
             self.report(
                 node,
                 "merge-key",
-                "merge keys (<<) are not read",
+                "merge keys (<<) are not supported",
                 "repeat the keys, or move shared ones to configs/defaults.yaml",
             )
             return None
@@ -245,21 +245,21 @@ class _Reader:
         first = next(known for known, _ in mapping.value if known.value == key)
         place = f"line {first.start_mark.line + 1}, column {first.start_mark.column + 1}"
         self.report(
-            node, "duplicate-key", f'the key "{key}" stands twice in one mapping; first at {place}', "keep one of them"
+            node, "duplicate-key", f'the key "{key}" appears twice in one mapping; first at {place}', "keep one of them"
         )
 
     def check_tag(self, node: Node) -> None:
         if node.tag not in _STRUCTURAL_TAGS:
             tag = node.tag.replace("tag:yaml.org,2002:", "!!")
             self.report(
-                node, "unknown-tag", f"the tag {tag} is not read: a spec holds plain values only", "remove the tag"
+                node, "unknown-tag", f"the tag {tag} is not allowed: a spec has plain values only", "remove the tag"
             )
 
     def endless(self, node: Node | None) -> None:
         if self.count > MAX_VALUES:
-            message = f"the document holds more than {MAX_VALUES} values once its aliases are expanded"
+            message = f"the document has more than {MAX_VALUES} values once its aliases are expanded"
         else:
-            message = "the alias stands inside what it names, so the value has no end"
+            message = "the alias is inside the value it names, so the value never ends"
         if not any(one.code == "endless-value" for one in self.diagnostics):
             self.report(node, "endless-value", message, "write the value out without aliases")
 
@@ -269,14 +269,14 @@ class _Reader:
 
 
 def value_at(value: Any, path: Path) -> Value:
-    """Return what stands at `path` of `value`; raise LookupError where nothing does."""
+    """Return what is at `path` in `value`; raise LookupError if nothing is."""
     for part in path:
         keyed = isinstance(value, dict) or (isinstance(value, list) and isinstance(part, int))
         if not keyed:
             raise LookupError(part)
         value = value[part]
-    found: Value = value
-    return found
+    inner: Value = value
+    return inner
 
 
 def _child(node: Node | None, part: str | int) -> tuple[Node | None, Node] | None:
@@ -305,12 +305,12 @@ def _syntax_error(document: Document, error: yaml.MarkedYAMLError) -> Diagnostic
         return document.diagnostic_at(
             _mark_span(document, mark),
             "many-documents",
-            "the file holds more than one YAML document",
+            "the file contains more than one YAML document",
             "one file, one pipeline: remove the ---",
         )
     if error.problem == "found undefined alias" or "alias" in (error.problem or ""):
         return document.diagnostic_at(
-            _mark_span(document, mark), "syntax", f"{error.problem}", "name an anchor that stands above"
+            _mark_span(document, mark), "syntax", f"{error.problem}", "name an anchor that is defined above"
         )
     where = f" {error.context}" if error.context else ""
     return document.diagnostic_at(
@@ -327,7 +327,7 @@ def _mark_span(document: Document, mark: yaml.Mark | None) -> Span:
 def _syntax_hint(document: Document, mark: yaml.Mark | None) -> str | None:
     around = document.lines[max(mark.line - 1, 0) : mark.line + 1] if mark else []
     if any("\t" in line[: len(line) - len(line.lstrip())] for line in around):
-        return "indent with spaces: YAML allows no tabs there"
+        return "indent with spaces: YAML does not allow tabs there"
     if any(re.search(r":\s*\{\{", line) for line in around):
         return 'quote the template: "{{ … }}"'
     return "look at the indentation, quotes and brackets of this line and the one above"

@@ -1,8 +1,8 @@
 """What can be wrong with a spec, and how it is shown.
 
     FactoryError
-    ├── SpecError       a spec is wrong: its author mends it
-    └── RegistryError   a task is declared wrongly: its author mends it
+    ├── SpecError       a spec is wrong: its author must fix it
+    └── RegistryError   a task is declared wrongly: its author must fix it
 
 Knows positions and texts; it refuses to know YAML, tasks or Airflow.
 """
@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from factory.language.codes import CODES, Severity
 
 Path = tuple[str | int, ...]
-"""Where a value stands in a document: keys and indexes from the root."""
+"""Where a value is in a document: keys and indexes from the root."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Span:
-    """A stretch of one line of a file; lines and columns count from 1, `end` is the column after the last."""
+    """A range of one line in a file; lines and columns count from 1, `end` is the column after the last."""
 
     file: str
     line: int
@@ -31,7 +31,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Diagnostic:
-    """One thing that is wrong, where it stands and what to do about it."""
+    """One mistake, where it is and what to do about it."""
 
     span: Span
     code: str
@@ -64,11 +64,11 @@ def render(diagnostics: Iterable[Diagnostic]) -> str:
 
 def errors_of(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
     """Return those of `diagnostics` that keep a pipeline out of Airflow, in the order of the file."""
-    return sorted({one for one in diagnostics if one.severity == "error"})
+    return sorted({diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"})
 
 
 class FactoryError(Exception):
-    """The root of what this package raises."""
+    """The base of every exception that this package raises."""
 
 
 class SpecError(FactoryError):
@@ -86,7 +86,7 @@ class RegistryError(FactoryError):
 
 
 def did_you_mean(word: str, known: Iterable[str], what: str) -> str:
-    """Return a hint: the nearest of the `known` names, or all of them where none is near."""
+    """Return a hint: the closest of the `known` names, or all of them if none is close."""
     names = sorted(known)
     if near := difflib.get_close_matches(word, names, n=1, cutoff=0.6):
         return f'did you mean "{near[0]}"?'

@@ -19,7 +19,7 @@ KEYS = (
 
 @lru_cache(maxsize=4096)
 def param_problems(schema_json: str, default_json: str, *, has_default: bool) -> tuple[tuple[Path, str], ...]:
-    """Return what is wrong with a param: paths below it, and messages. Many pipelines share their params."""
+    """Return what is wrong with a param: paths below it, and messages. Cached, since many pipelines share params."""
     from jsonschema import Draft202012Validator, FormatChecker, SchemaError
 
     schema, default = json.loads(schema_json), json.loads(default_json)
@@ -43,5 +43,5 @@ def param_problems(schema_json: str, default_json: str, *, has_default: bool) ->
 def _schema_message(error: Any) -> str:
     where = error.absolute_path[-1] if error.absolute_path else "schema"
     if where == "type":
-        return f"its type is {json.dumps(error.instance)}, where one of {', '.join(TYPES)} is expected"
+        return f"its type is {json.dumps(error.instance)}; it should be one of {', '.join(TYPES)}"
     return f"its {where}: {error.message}"

@@ -1,4 +1,4 @@
-"""The collector that the stages hand on: everything that is wrong with one document, found by whichever stage."""
+"""The collector that the stages pass on: everything that is wrong with one document, whichever stage noticed it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from factory.language.errors import Diagnostic, Path, Span, SpecError, errors_of
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something wrong with a value, told where the value's place in the file is not known.
+    """Something wrong with a value, reported by code that does not know where the value is in the file.
 
-    `path` leads from the value to what is wrong: to its key where `key` is true, to the part `needle` of its text where
-    there is one. `name` is the argument that it is about.
+    `path` leads from the value to the mistake: to its key if `key` is true, to the part `needle` of its text if one is
+    given. `name` is the argument that the problem is about.
     """
 
     code: str
@@ -28,7 +28,7 @@ class Problem:
 
 @dataclass
 class Report:
-    """Diagnostics about `document`, in the order they were found; it begins with those of reading the text."""
+    """Diagnostics about `document`, in the order they were made, beginning with those from reading the text."""
 
     document: Document
     diagnostics: list[Diagnostic] = field(default_factory=list)
@@ -42,11 +42,11 @@ class Report:
         self.extend([self.document.diagnose(code, path, message, hint, key=key)])
 
     def add_at(self, span: Span, code: str, message: str, hint: str | None = None) -> None:
-        """Report something about a stretch of the text."""
+        """Report something about a range of the text."""
         self.extend([self.document.diagnostic_at(span, code, message, hint)])
 
     def add_problem(self, problem: Problem, path: Path) -> None:
-        """Report a problem of the value at `path`."""
+        """Report a problem with the value at `path`."""
         where = (*path, *problem.path)
         span = self.document.span(where, key=problem.key)
         if problem.needle:
@@ -54,10 +54,10 @@ class Report:
         self.add_at(span, problem.code, problem.message, problem.hint)
 
     def extend(self, diagnostics: Iterable[Diagnostic]) -> None:
-        """Take over what was found elsewhere, but for follow-ups of what could not even be read."""
+        """Add diagnostics from elsewhere, except follow-ups about text that could not be read."""
         self.diagnostics += [one for one in diagnostics if (one.span.line, one.span.column) not in self.unread]
 
     def require_no_errors(self) -> None:
-        """Raise SpecError with every error found so far, if there is one."""
+        """Raise SpecError with everything reported so far, if any of it is an error."""
         if errors_of(self.diagnostics):
             raise SpecError(self.diagnostics)

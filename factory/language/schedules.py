@@ -1,4 +1,4 @@
-"""When a pipeline runs, as it may be written: a cron or preset, a duration, assets, a timetable, or never."""
+"""The ways to write when a pipeline runs: a cron or preset, a duration, assets, a timetable, or never."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class AssetSchedule:
 
 @dataclass(frozen=True, slots=True)
 class TimetableSchedule:
-    """One of Airflow's own timetables with its arguments."""
+    """One of Airflow's own timetables, with its arguments."""
 
     name: str
     arguments: Mapping[str, ArgumentValue]
@@ -65,7 +65,7 @@ _REQUIRED = ("expression", "timezone", "delta")
 
 
 def read_schedule(value: Value, complain: Complain) -> Schedule:
-    """Return the schedule that `value` writes; report what is wrong and return None."""
+    """Return the schedule written as `value`, or report what is wrong and return None."""
     if value is None:
         return None
     if isinstance(value, str):
@@ -75,7 +75,7 @@ def read_schedule(value: Value, complain: Complain) -> Schedule:
     if isinstance(value, dict) and "timetable" in value:
         return _timetable(value, complain)
     forms = 'write a cron ("0 6 * * *"), a preset (@daily), a duration (6h), {assets: […]}, {timetable: …} or null'
-    complain((), f"schedule is {json.dumps(value, ensure_ascii=False)}, which is no schedule", forms)
+    complain((), f"schedule is {json.dumps(value, ensure_ascii=False)}, which is not a schedule", forms)
     return None
 
 
@@ -90,7 +90,7 @@ def _text(value: str, complain: Complain) -> Schedule:
             if value.startswith("@")
             else 'minute hour day month weekday, as in "30 6 * * 1-5"'
         )
-        complain((), f'"{value}" is no schedule: {problem}', hint)
+        complain((), f'"{value}" is not a schedule: {problem}', hint)
         return None
     return value
 
@@ -101,9 +101,9 @@ def cron_problem(expression: str) -> str | None:
     from croniter import CroniterError, croniter
 
     if expression.startswith("@"):
-        return "it is not a preset of Airflow"
+        return "it is not one of Airflow's presets"
     if len(expression.split()) not in (5, 6):
-        return f"it has {len(expression.split())} fields, where a cron has 5"
+        return f"it has {len(expression.split())} fields, but a cron has 5"
     try:
         croniter.expand(expression)
     except CroniterError as error:
@@ -114,7 +114,7 @@ def cron_problem(expression: str) -> str | None:
 def _assets(value: Mapping[str, Value], complain: Complain) -> Schedule:
     for key in value:
         if key != "assets":
-            complain((key,), f'"{key}" does not stand beside assets', "write {assets: […]} or {assets: {any: […]}}")
+            complain((key,), f'"{key}" is not allowed next to assets', "write {assets: […]} or {assets: {any: […]}}")
     return _asset_expression(value["assets"], ("assets",), complain)
 
 
@@ -139,7 +139,7 @@ def _asset(value: Value, path: Path, complain: Complain) -> AssetSpec | AssetSch
     try:
         return read_asset(value)
     except ValueError as error:
-        complain(path, f"{json.dumps(value)} is not an asset; expected is {error}")
+        complain(path, f"{json.dumps(value)} should be {error}")
         return None
 
 
@@ -155,7 +155,7 @@ def _timetable(value: Mapping[str, Value], complain: Complain) -> Schedule:
         key: _timetable_argument(fields, key, one, complain) for key, one in value.items() if key != "timetable"
     }
     for missing in [one for one in fields if one in _REQUIRED and one not in value]:
-        complain(("timetable",), f'the timetable {name} lacks "{missing}"', f"add {missing}: beside it")
+        complain(("timetable",), f'the timetable {name} needs "{missing}"', f"add {missing}: next to it")
     return TimetableSchedule(name, arguments)
 
 
@@ -166,9 +166,9 @@ def _timetable_argument(fields: Mapping[str, Argument], key: str, value: Value, 
     try:
         read = read_argument(fields[key], value)
     except ValueError as error:
-        complain((key,), f"{key} is {json.dumps(value)}, where {error} is expected")
+        complain((key,), f"{key} is {json.dumps(value)}; it should be {error}")
         return None
     problem = cron_problem(value) if key == "expression" and isinstance(value, str) else None
     if problem:
-        complain((key,), f'"{value}" is no cron: {problem}')
+        complain((key,), f'"{value}" is not a cron: {problem}')
     return read

@@ -1,4 +1,4 @@
-"""A document to a spec: what a person may write, and nothing else.
+"""From a document to a spec: what people may write, and nothing else.
 
 Knows the form of a pipeline; it refuses to know which tasks, suites or steps exist.
 """
@@ -32,7 +32,7 @@ Airflow: TypeAlias = Mapping[str, ArgumentValue]
 
 @dataclass(frozen=True, slots=True)
 class ParamSpec:
-    """A field of the trigger form: a default, and the JSON Schema that Airflow checks and draws."""
+    """A field of the trigger form: a default, and the JSON Schema that Airflow checks and builds the form from."""
 
     name: str
     path: Path
@@ -63,7 +63,7 @@ class SuiteSpec:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One way out of a branch: `condition` is None for the `else`."""
+    """One arm of a branch: `condition` is None for the `else`."""
 
     path: Path
     condition: str | None
@@ -107,7 +107,7 @@ _ARM_KEYS = ("if", "then", "else")
 
 
 def parse(report: Report) -> PipelineSpec:
-    """Return the pipeline that the report's document declares; what is wrong is reported and left out."""
+    """Return the pipeline that the report's document declares; mistakes are reported and left out."""
     reader = SpecReader(report)
     root = reader.mapping(report.document.value, ())
     spec = reader.pipeline(root)
@@ -125,7 +125,7 @@ def parse_suite(report: Report, name: str) -> SuiteSpec:
 
 @dataclass
 class SpecReader:
-    """Reads values by their path, reporting what has the wrong form."""
+    """Reads values by their path, and reports those of the wrong form."""
 
     report: Report
     date_paths: set[Path] = field(default_factory=set)
@@ -155,7 +155,7 @@ class SpecReader:
         if not isinstance(value, str) or not _DAG_ID.match(value):
             hint = "use letters, digits, _ - and . (at most 250)"
             self.report.add(
-                "wrong-value", ("dag_id",), f"dag_id is {_shown(value)}, not a name that Airflow accepts", hint
+                "wrong-value", ("dag_id",), f"dag_id is {_shown(value)}, which Airflow does not accept", hint
             )
             return "unnamed"
         return value
@@ -196,7 +196,7 @@ class SpecReader:
             try:
                 read[name] = read_argument(argument, value)
             except ValueError as error:
-                self.report.add("wrong-value", (*path, name), f"{name} is {_shown(value)}, where {error} is expected")
+                self.report.add("wrong-value", (*path, name), f"{name} is {_shown(value)}; it should be {error}")
         return read
 
     def params(self, value: Value) -> tuple[ParamSpec, ...]:
@@ -209,7 +209,7 @@ class SpecReader:
             )
         if not isinstance(value, dict):
             hint = f"write {name}: {{type: …, default: {_shown(value)}}}"
-            self.report.add("wrong-type", path, f'param "{name}" is {_shown(value)}, where a mapping is expected', hint)
+            self.report.add("wrong-type", path, f'param "{name}" is {_shown(value)}; it should be a mapping', hint)
             return ParamSpec(name, path, {}, None)
         schema = {key: one for key, one in value.items() if key != "default"}
         param = ParamSpec(name, path, schema, value.get("default"), "default" in value)
@@ -233,22 +233,21 @@ class SpecReader:
         return SuiteSpec(name, path, settings, tuple(one for one in expectations if one))
 
     def expectation(self, value: Value, path: Path) -> ExpectationSpec | None:
-        hint = "write - expect_…: {column: …}, and reason: <code> below it where its rows go to quarantine"
+        hint = "write - expect_…: {column: …}, and reason: <code> below it to quarantine the rows that break it"
         if isinstance(value, str):
             return ExpectationSpec(value, path, {}, None)
         names = [key for key in value if key != "reason"] if isinstance(value, dict) else []
         if not isinstance(value, dict) or len(names) != 1:
-            found = f"it names {len(names)}" if isinstance(value, dict) else f"it is {_shown(value)}"
-            self.report.add(
-                "expectation-form", path, f"an item of expectations names exactly one expectation; {found}", hint
-            )
+            actual = f"it names {len(names)}" if isinstance(value, dict) else f"it is {_shown(value)}"
+            message = f"an item of expectations must name exactly one expectation; {actual}"
+            self.report.add("expectation-form", path, message, hint)
             return None
         reason = value.get("reason")
         if reason is not None and not (isinstance(reason, str) and re.fullmatch(r"[a-z][a-z0-9_]*", reason)):
             self.report.add(
                 "wrong-value",
                 (*path, "reason"),
-                f"reason is {_shown(reason)}, where a code such as invalid_site_id is expected",
+                f"reason is {_shown(reason)}; it should be a code such as invalid_site_id",
             )
             reason = None
         arguments = self.mapping(value[names[0]] if value[names[0]] is not None else {}, (*path, names[0]))
@@ -268,16 +267,15 @@ class SpecReader:
                 "wrong-value",
                 path,
                 f'"{name}" cannot be the name of a step',
-                "use letters, digits and _, and begin with a letter",
+                "use letters, digits and _, and start with a letter",
                 key=True,
             )
         values = self.mapping(value, path)
         forms = [form for form in ("uses", "branch", "steps") if form in values]
         if len(forms) != 1 and isinstance(value, dict):
-            found = "has none of them" if not forms else f"has {' and '.join(forms)}"
-            self.report.add(
-                "step-form", path, f'step "{name}" {found}, where one of uses, branch and steps is expected', key=True
-            )
+            actual = f"; it has {' and '.join(forms)}" if forms else ""
+            message = f'step "{name}" needs exactly one of uses, branch or steps{actual}'
+            self.report.add("step-form", path, message, key=True)
         form = forms[0] if forms else "uses"
         allowed, table = _STEP_FORMS[form]
         self.unknown_keys(values, path, allowed, table, f'step "{name}"')
@@ -309,7 +307,7 @@ class SpecReader:
             self.report.add(
                 "branch-without-else",
                 written[ends[0]].path,
-                "what follows an else is never reached",
+                "an arm after the else is never reached",
                 "move the else to the end",
             )
         return tuple(written)
@@ -322,7 +320,7 @@ class SpecReader:
             self.report.add(
                 "branch-form",
                 path,
-                "an arm of a branch is {if: …, then: …} or {else: …}",
+                "an arm of a branch is either {if: …, then: …} or {else: …}",
                 'write - if: "{{ … }}" and then: <step> below it',
             )
             return None
@@ -338,27 +336,27 @@ class SpecReader:
             self.report.add(
                 "wrong-type",
                 path,
-                f"{path[-1]} holds {_shown(wrong[0])}, where the name of {what}, or a list of names, is expected",
+                f"{path[-1]} contains {_shown(wrong[0])}; it should be the name of {what}, or a list of names",
             )
         return tuple(one for one in values if isinstance(one, str))
 
     def text(self, value: Value, path: Path) -> str | None:
         if isinstance(value, str):
             return value
-        self.report.add("wrong-type", path, f"{path[-1]} is {_shown(value)}, where a text is expected")
+        self.report.add("wrong-type", path, f"{path[-1]} is {_shown(value)}; it should be a text")
         return None
 
     def mapping(self, value: Value, path: Path) -> dict[str, Value]:
         if isinstance(value, dict):
             return value
         what = path[-1] if path else "the file"
-        self.report.add("wrong-type", path, f"{what} is {_shown(value)}, where a mapping is expected")
+        self.report.add("wrong-type", path, f"{what} is {_shown(value)}; it should be a mapping")
         return {}
 
     def sequence(self, value: Value, path: Path) -> list[Value]:
         if isinstance(value, list):
             return value
-        self.report.add("wrong-type", path, f"{path[-1]} is {_shown(value)}, where a list is expected")
+        self.report.add("wrong-type", path, f"{path[-1]} is {_shown(value)}; it should be a list")
         return []
 
     def unknown_keys(
@@ -374,9 +372,9 @@ class SpecReader:
                 continue
             refused = table.get(key)
             if refused is not None and refused.kind == "code":
-                hint = refused.instead or "a spec chooses no code"
+                hint = refused.instead or "a spec contains no code"
                 self.report.add(
-                    "code-argument", (*path, key), f'Airflow\'s "{key}" is not set in a spec', hint, key=True
+                    "code-argument", (*path, key), f'Airflow\'s "{key}" cannot be set in a spec', hint, key=True
                 )
             else:
                 self.report.add(
@@ -403,7 +401,7 @@ _STEP_FORMS = {
     "branch": _step_form(("branch", "needs"), TASK_ARGUMENTS),
     "steps": _step_form(("steps", "needs"), GROUP_ARGUMENTS),
 }
-"""The keys of each form of a step, and the table that reads those which are Airflow's."""
+"""The keys of each form of a step, and the table that reads Airflow's among them."""
 _PIPELINE_KEYS = frozenset(
     (*_SPEC_KEYS, *(name for name, argument in DAG_ARGUMENTS.items() if argument.kind != "code"))
 )

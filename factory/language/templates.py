@@ -1,6 +1,6 @@
 """Texts with `{{ … }}`: how they are read, and which names they may use.
 
-Only Jinja's syntax tree is read here; nothing is rendered.
+This module only reads Jinja's syntax tree; it renders nothing.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from jinja2.meta import find_undeclared_variables
 from factory.language.document import Value
 
 AIRFLOW_NAMES = frozenset({"ds", "ds_nodash", "run_id", "ts", "ts_nodash", "ts_nodash_with_tz"})
-"""Airflow's own template names that a template may use: those whose values are texts.
+"""The Airflow names that a template may use: those whose values are texts.
 
-Every other one is an object or a module, and an attribute of an object leads to all of Python.
+The others are objects or modules, whose attributes lead to all of Python.
 """
 
 CLOSED_NAMES: Mapping[str, str] = {
-    "conn": "name the connection in with",
+    "conn": "name the connection in `with`",
     "dag": "write {{ run.dag_id }}",
-    "dag_run": "write {{ run.run_id }}; declare as a param what a trigger hands over",
+    "dag_run": "write {{ run.run_id }}; declare a param for each value that a trigger passes",
     "data_interval_end": "write {{ run.interval_end }}",
     "data_interval_start": "write {{ run.interval_start }}",
     "logical_date": "write {{ run.date }}",
@@ -34,7 +34,7 @@ CLOSED_NAMES: Mapping[str, str] = {
     "ti": "write {{ run.task_id }}, {{ run.try_number }} or {{ steps.name.field }}",
     "var": "declare a param, or set a default in configs/",
 }
-"""Names of Airflow's that are closed to templates, each with what to write instead."""
+"""The Airflow names that templates cannot use, each with what to write instead."""
 
 RUN_FIELDS: Mapping[str, Value] = {
     "date": "2026-01-31",
@@ -45,7 +45,7 @@ RUN_FIELDS: Mapping[str, Value] = {
     "interval_start": "2026-01-30T00:00:00Z",
     "interval_end": "2026-01-31T00:00:00Z",
 }
-"""What `run` has, each with a value of its type."""
+"""The fields of `run`, each with a value of its type."""
 
 
 Chain: TypeAlias = tuple[str, ...]
@@ -54,9 +54,9 @@ Chain: TypeAlias = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A text to be rendered by the worker.
+    """A text that the worker renders.
 
-    `tasks` maps each step that the text names, as written, to its task_id. `sql` makes every value enter as a literal.
+    `tasks` pairs each step that the text names, as written, with its task_id. With `sql`, values become SQL literals.
     """
 
     text: str
@@ -65,7 +65,7 @@ class Template:
 
 
 class TemplateProblem(Exception):
-    """A template that cannot be read; `needle` is the part of its text at fault, `hint` a way out."""
+    """A template that cannot be read; `needle` is the part of its text at fault, `hint` how to fix it."""
 
     def __init__(self, message: str, hint: str | None = None, needle: str = "") -> None:
         super().__init__(message)
@@ -88,7 +88,7 @@ def _parsed(text: str) -> nodes.Template:
 
 
 def syntax_tree(text: str) -> nodes.Template:
-    """Return the syntax tree of `text`; raise TemplateProblem where Jinja cannot read it."""
+    """Return the syntax tree of `text`; raise TemplateProblem if Jinja cannot read it."""
     try:
         return _parsed(text)
     except TemplateSyntaxError as error:
@@ -98,7 +98,7 @@ def syntax_tree(text: str) -> nodes.Template:
 
 
 def whole_expression(text: str) -> nodes.Expr | None:
-    """Return the expression of a text that is one whole `{{ … }}`, else None."""
+    """Return the expression of a text that is a single `{{ … }}`, else None."""
     if not text.startswith("{{") or not text.endswith("}}"):
         return None
     body = syntax_tree(text).body
@@ -110,7 +110,7 @@ def whole_expression(text: str) -> nodes.Expr | None:
 
 @dataclass(frozen=True, slots=True)
 class Mentions:
-    """What a text names: dotted names that begin with `params`, `steps` or `run`, and every other name."""
+    """The names in a text: dotted names that begin with `params`, `steps` or `run`, and all other names."""
 
     chains: tuple[Chain, ...]
     names: frozenset[str]
@@ -118,18 +118,18 @@ class Mentions:
 
 @lru_cache(maxsize=16384)
 def mentions(text: str) -> Mentions:
-    """Return what `text` names; a name that the text itself defines is none."""
+    """Return the names in `text`; names defined in the text itself do not count."""
     tree = syntax_tree(text)
-    found = list(_named(tree))
-    chains = tuple(one for one in found if isinstance(one, tuple))
-    names = {one for one in found if isinstance(one, str)}
+    named = list(_named(tree))
+    chains = tuple(chain for chain in named if isinstance(chain, tuple))
+    names = {name for name in named if isinstance(name, str)}
     if not all(isinstance(node, nodes.Output) for node in tree.body):
-        names = find_undeclared_variables(tree)  # blocks define names of their own; this knows their scopes
+        names = find_undeclared_variables(tree)  # blocks can define names; this function knows their scopes
     return Mentions(chains, frozenset(names - {"params", "steps", "run"}))
 
 
 def _named(node: nodes.Node) -> Iterator[Chain | str]:
-    """Yield what `node` names: dotted names, and every other name."""
+    """Yield the names in `node`: dotted names, and all other names."""
     if chain := chain_of(node):
         yield chain
         return
@@ -157,12 +157,12 @@ def _attribute(node: nodes.Node) -> str | None:
 
 
 def unknown_names(text: str) -> list[str]:
-    """Return the names in `text` that templates do not have, sorted."""
+    """Return the names in `text` that templates do not know, sorted."""
     return sorted(mentions(text).names - AIRFLOW_NAMES)
 
 
 def sql_skeleton(text: str) -> str | None:
-    """Return `text` with NULL for each value, or None when it has blocks; raise QuotedTemplate for a quoted value."""
+    """Return `text` with NULL for each value, or None if it has blocks; raise QuotedTemplate for a quoted value."""
     pieces: list[str] = []
     for node in syntax_tree(text).body:
         if not isinstance(node, nodes.Output):
@@ -173,7 +173,7 @@ def sql_skeleton(text: str) -> str | None:
                 continue
             if "".join(pieces).count("'") % 2:
                 raise QuotedTemplate(
-                    "the template stands in quotes, but a value enters SQL as a quoted literal",
+                    "the template is in quotes, but its value is inserted as a quoted literal",
                     "remove the quotes around {{ … }}",
                 )
             pieces.append("NULL")

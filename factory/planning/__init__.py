@@ -1,1 +1,1 @@
-"""From spec to plan: names are found, values typed, defaults merged, and the whole is judged."""
+"""From spec to plan: names are looked up, values typed, defaults merged, and the whole is checked."""

@@ -1,6 +1,6 @@
-"""Which value wins where several files say one: the spec over the environment over the defaults.
+"""Which value wins if several files set it: the spec over the environment over the defaults.
 
-The one place of precedence: the plan's values, `taskflow plan` and the messages about a default come from here.
+Precedence is decided only here: the plan's values, `taskflow plan` and the messages about a default all use it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Layered(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A mapping of a file that may give values, at its path in that file."""
+    """A mapping in a file that may set values, with its path in that file."""
 
     document: Document
     path: Path
@@ -41,7 +41,7 @@ class Source(NamedTuple):
 
 
 def layered(*sources: Source) -> dict[str, Layered]:
-    """Return every name that a source gives, with the value of the last one that gives it."""
+    """Return every name that a source sets, with the value from the last source that sets it."""
     return {
         name: Layered(value, Origin(source.document, (*source.path, name)))
         for source in sources
@@ -51,28 +51,28 @@ def layered(*sources: Source) -> dict[str, Layered]:
 
 def values(given: Mapping[str, Layered]) -> dict[str, Any]:
     """Return the values alone."""
-    return {name: one.value for name, one in given.items()}
+    return {name: layer.value for name, layer in given.items()}
 
 
 def origins(given: Mapping[str, Layered]) -> dict[str, Origin]:
     """Return the origins alone."""
-    return {name: one.origin for name, one in given.items()}
+    return {name: layer.origin for name, layer in given.items()}
 
 
 def dag_sources(project: Project) -> Iterator[Source]:
-    """Yield what `configs/` says of every DAG."""
+    """Yield what `configs/` sets for every DAG."""
     for layer in project.layers:
         yield Source(layer.document, ("dag",), layer.dag)
 
 
 def default_args_sources(project: Project) -> Iterator[Source]:
-    """Yield what `configs/` says of every task, to Airflow."""
+    """Yield the Airflow arguments that `configs/` sets for every task."""
     for layer in project.layers:
         yield Source(layer.document, ("default_args",), layer.default_args)
 
 
 def argument_sources(project: Project, definition: TaskDefinition) -> Iterator[Source]:
-    """Yield what `configs/` says of the arguments of a task, of those that it takes."""
+    """Yield the arguments that `configs/` sets for a task, limited to those that the task takes."""
     for layer in project.layers:
         for task in (EVERY_TASK, definition.name):
             given = layer.arguments.get(task, {})

@@ -1,4 +1,4 @@
-"""Pure functions on names and what each waits for."""
+"""Pure functions on names and the names that each waits for."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 
 Edges = Mapping[str, tuple[str, ...]]
-"""What each name waits for."""
+"""The names that each name waits for."""
 
 _SUCCESS_OF_ALL = frozenset({"all_success", "none_skipped"})
 _NO_FAILURE = frozenset({"none_failed", "none_failed_min_one_success"})
 
 
 def cycle(upstream: Edges) -> list[str] | None:
-    """Return the names of one cycle, each waiting for the one before it, or None. It begins with the smallest name."""
+    """Return the names of one cycle, each waiting for the one before it, or None. The smallest name comes first."""
     try:
         TopologicalSorter(upstream).prepare()
     except CycleError as error:
@@ -24,21 +24,21 @@ def cycle(upstream: Edges) -> list[str] | None:
 
 
 def order(upstream: Edges) -> list[str]:
-    """Return the names so that each follows what it waits for."""
+    """Return the names, each after the names that it waits for."""
     return list(TopologicalSorter(upstream).static_order())
 
 
 def stopped(upstream: Edges, rules: Mapping[str, str], start: Iterable[str], *, skipped: bool) -> set[str]:
-    """Return every name that certainly does not run when those of `start` fail, or are skipped.
+    """Return every name that cannot run if the names in `start` fail, or are skipped.
 
-    `rules` holds Airflow's trigger rules. Whatever else waits is taken to succeed.
+    `rules` holds Airflow's trigger rules. All other names are assumed to succeed.
     """
-    found = set(start)
+    halted = set(start)
     for name in order(upstream):
         waits = upstream[name]
-        if name not in found and waits and _is_stopped(rules[name], [one in found for one in waits], skipped=skipped):
-            found.add(name)
-    return found
+        if name not in halted and waits and _is_stopped(rules[name], [one in halted for one in waits], skipped=skipped):
+            halted.add(name)
+    return halted
 
 
 def _is_stopped(rule: str, halted: list[bool], *, skipped: bool) -> bool:

@@ -1,6 +1,6 @@
-"""The types that an expression may have, told by samples: a value for each of them.
+"""The types that an expression may have, represented by samples: one value for each type.
 
-Knows what params, outputs and Jinja's operators give; nothing of where a template stands.
+Knows the types of params, outputs and Jinja's operators; not where a template is used.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from factory.language.templates import Chain, TemplateProblem, chain_of, whole_e
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A value that an expression may have; `exact` when it is one that really occurs, not only one of its type."""
+    """A value that an expression may have; `exact` if it can really occur and does not merely have the right type."""
 
     value: Value
     exact: bool = False
 
 
 Samples: TypeAlias = tuple[Sample, ...] | None
-"""A value for each type that an expression may have; None when nothing is known of it."""
+"""A value for each type that an expression may have; None if nothing is known about it."""
 
 
 def param_samples(param: ParamSpec) -> Samples:
-    """Return values that the trigger form lets `param` have."""
+    """Return values that the trigger form allows for `param`."""
     schema = param.schema
     values = [param.default] if param.has_default else []
     values += [schema[bound] for bound in ("minimum", "maximum") if isinstance(schema.get(bound), int | float)]
@@ -41,7 +41,7 @@ def param_samples(param: ParamSpec) -> Samples:
 
 
 def schema_samples(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Samples:
-    """Return a value of each type that a JSON Schema allows, or None where it says nothing."""
+    """Return a value of each type that a JSON Schema allows, or None if it does not say."""
     if "$ref" in schema:
         return schema_samples(definitions.get(schema["$ref"].rpartition("/")[2], {}), definitions)
     if "anyOf" in schema:
@@ -66,14 +66,14 @@ def _schema_value(kind: Any, schema: Mapping[str, Any], definitions: Mapping[str
 
 
 def samples_of(text: str, look_up: Callable[[Chain], Samples]) -> Samples:
-    """Return values that `text` may render to; `look_up` gives those of a dotted name."""
+    """Return values that `text` may render to; `look_up` returns those of a dotted name."""
     expression = whole_expression(text)
     return (Sample("text"),) if expression is None else _Inference(look_up).samples(expression)
 
 
 @dataclass(frozen=True)
 class _Inference:
-    """Samples of an expression from those of the names in it."""
+    """Samples of an expression, from the samples of the names in it."""
 
     look_up: Callable[[Chain], Samples]
 
@@ -109,7 +109,7 @@ class _Inference:
         return None if value is None else (Sample(value),)
 
     def comparison(self, node: nodes.Compare) -> Samples:
-        """Return true, for false too; a text and a number have no order, and the worker would fail on them."""
+        """Return a boolean; reject an order between a text and a number, on which the worker would fail."""
         left = self.samples(node.expr)
         for operand in node.ops:
             right = self.samples(operand.expr)
@@ -139,7 +139,7 @@ class _Inference:
 
 
 _ORDERS = {"lt": "<", "lteq": "<=", "gt": ">", "gteq": ">="}
-"""Comparisons by Jinja's names that need an order."""
+"""The comparisons that need an order, by Jinja's names."""
 
 _FILTERED: Mapping[str, Value] = {
     "int": 1, "float": 0.5, "length": 1, "count": 1, "abs": 1, "string": "text", "upper": "text", "lower": "text",

@@ -1,4 +1,4 @@
-"""One spec with what surrounds it: its report, the project it belongs to, the tasks it may use."""
+"""One spec with its context: its report, the project it belongs to, the tasks it may use."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Pipeline:
         return References({param.name: param for param in self.spec.params}, self.registry)
 
     def suite(self, name: str) -> tuple[SuiteSpec, Report] | None:
-        """Return a suite and the report of the file it stands in: the spec's own, or one of `configs/suites/`."""
+        """Return a suite and the report of its file: the spec, or a file of `configs/suites/`."""
         own = next((suite for suite in self.spec.suites if suite.name == name), None)
         if own is not None:
             return own, self.report

@@ -1,6 +1,6 @@
 """The plan of a pipeline: every step as a node with its task, its values and what it waits for.
 
-It holds no YAML and no Airflow; it is what the rules judge, what `taskflow plan` shows and what becomes a DAG.
+It knows neither YAML nor Airflow. The rules check it, `taskflow plan` shows it, and it becomes a DAG.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tasks.contract import Role, TaskKind
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """One way out of a branch: `when` is None for the else; `then` holds task_ids."""
+    """One arm of a branch: `when` is None for the else; `then` holds task_ids."""
 
     when: Template | None
     then: tuple[str, ...]
@@ -30,7 +30,7 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One task of the DAG. `arguments` is JSON with a Template for each text to be rendered."""
+    """One task of the DAG. `arguments` is JSON, with a Template for each text that has to be rendered."""
 
     task_id: str
     path: Path
@@ -46,7 +46,7 @@ class Node:
     airflow: Airflow = field(default_factory=dict)
     groups: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
-    """The fields of its output that Airflow's UI shows as buttons."""
+    """The output fields that Airflow's UI shows as buttons."""
     params: frozenset[str] = frozenset()
     """The params that its values name."""
     origins: Mapping[str, Origin] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Node:
 
     @property
     def trigger_rule(self) -> str:
-        """Airflow's rule for when it runs."""
+        """Airflow's rule for when this node runs."""
         return str(self.airflow.get("trigger_rule", "all_success"))
 
 
@@ -78,7 +78,7 @@ class Plan:
     nodes: tuple[Node, ...]
     groups: Mapping[str, Airflow]
     suites: Mapping[str, Path] = field(default_factory=dict)
-    """The spec's own suites, and where each stands."""
+    """The spec's own suites, and where each is written."""
     dag_origins: Mapping[str, Origin] = field(default_factory=dict)
     default_args_origins: Mapping[str, Origin] = field(default_factory=dict)
 
@@ -91,7 +91,7 @@ _NOT_SHOWN = ("path", "kind", "params", "origins")
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
-    """Return `plan` as JSON that is the same for the same files, wherever they lie."""
+    """Return `plan` as JSON that depends only on the files' contents, not on where they are."""
     shown = ("dag_id", "file", "airflow", "default_args", "timezone", "schedule", "params", "nodes", "groups")
     return {name: _json(getattr(plan, name)) for name in shown}
 
@@ -119,4 +119,4 @@ def _scalar(value: object) -> ArgumentValue | str:
         return value.isoformat()
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise TypeError(f"a {type(value).__name__} has no place in a plan")
+    raise TypeError(f"a plan cannot contain a {type(value).__name__}")

@@ -1,6 +1,6 @@
-"""What stands in `configs/`: defaults, the values of one environment, suites, SQL files.
+"""The contents of `configs/`: defaults, the values of one environment, suites, SQL files.
 
-Knows the folder and the form of its YAML; which environment is asked for is the caller's business.
+Knows the folder and the form of its YAML; the caller chooses the environment.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from factory.registry import Registry
 
 _KEYS = ("dag", "default_args", "queues", "with")
 EXTENSIONS = (".yaml", ".yml")
-"""The endings of specs."""
+"""The file extensions of specs."""
 ENVIRONMENT = "TASKFLOW_ENVIRONMENT"
 """The environment variable that names a file of configs/environments/."""
 EVERY_TASK = "*"
-"""Below `with` of the defaults: the arguments of every task that takes them."""
+"""The key below `with` in the defaults for arguments of every task that takes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Layer:
     arguments: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
     """Defaults of `with`, by the name of the task."""
     queues: tuple[str, ...] | None = None
-    """The queues from which workers take tasks, where the file says them."""
+    """The queues that workers take tasks from, or None if the file does not list them."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,12 @@ class Project:
 
     @property
     def queues(self) -> tuple[str, ...] | None:
-        """The queues that a step may name; None where any name will do."""
-        said = [layer.queues for layer in self.layers if layer.queues is not None]
-        return said[-1] if said else None
+        """The queues that a step may name, or None if any name is allowed."""
+        listed = [layer.queues for layer in self.layers if layer.queues is not None]
+        return listed[-1] if listed else None
 
     def suite(self, name: str) -> tuple[SuiteSpec, Report] | None:
-        """Return the suite of `configs/suites/<name>.yaml` with what is wrong in it, or None where there is none."""
+        """Return the suite in `configs/suites/<name>.yaml` with the report on it, or None if there is no such file."""
         path = self.configs / "suites" / f"{name}.yaml"
         return _read_suite(path, self.shown(path), name, _stamp(path)) if path.is_file() else None
 
@@ -73,12 +73,12 @@ class Project:
         return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.sql"))
 
     def shown(self, path: FilePath) -> str:
-        """Return `path` as a report shows it."""
+        """Return `path` as reports show it."""
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
 
 
 def is_spec(path: FilePath) -> bool:
-    """Return whether `path` is a YAML file that declares a pipeline: neither a test of one nor a file of `configs/`."""
+    """Return whether `path` is a YAML file that declares a pipeline, not a pipeline's test or a file of `configs/`."""
     if path.suffix not in EXTENSIONS or path.stem.endswith(".test"):
         return False
     return path.absolute().relative_to(find_root(path)).parts[0] != "configs"
@@ -90,13 +90,13 @@ def specs_below(folder: FilePath) -> list[FilePath]:
 
 
 def find_root(spec: FilePath) -> FilePath:
-    """Return the folder of the project that a spec belongs to: the nearest above it that holds `configs/`."""
+    """Return the folder of the project that a spec belongs to: the nearest one above it that contains `configs/`."""
     folders = spec.absolute().parents
     return next((folder for folder in folders if (folder / "configs").is_dir()), folders[0])
 
 
 def load_project(root: FilePath, registry: Registry, environment: str | None = None) -> Project:
-    """Read the defaults of `root`, and of `environment` over them; `registry` has the tasks that they may name."""
+    """Read the defaults of `root`, overridden by those of `environment`; `registry` has the tasks they may name."""
     files = [root / "configs" / "defaults.yaml"]
     if environment:
         files.append(root / "configs" / "environments" / f"{environment}.yaml")
@@ -124,9 +124,9 @@ def _load(
         if stamp is None:
             diagnostics.extend(_missing_environment(file, root) if environment and file is files[-1][0] else [])
             continue
-        layer, found = _read_layer(file, file.relative_to(root).as_posix(), registry)
+        layer, problems = _read_layer(file, file.relative_to(root).as_posix(), registry)
         layers.append(layer)
-        diagnostics.extend(found)
+        diagnostics.extend(problems)
     return Project(root, tuple(layers), tuple(diagnostics))
 
 
@@ -166,7 +166,7 @@ def _read_layer(file: FilePath, shown: str, registry: Registry) -> tuple[Layer, 
 
 
 def _check_arguments(report: Report, layer: Layer, registry: Registry) -> None:
-    """Report defaults of tasks that are not there, and of arguments that no task takes."""
+    """Report defaults for tasks that do not exist, and for arguments that no task takes."""
     everywhere = {name for task in registry for name in task.parameters}
     for task, arguments in layer.arguments.items():
         if task != EVERY_TASK and task not in registry:

@@ -1,6 +1,6 @@
 """What a text with `{{ … }}` refers to: params, fields of the run, outputs of other steps.
 
-Each text is read by itself, and what it means is returned: nothing is reported and nothing is collected here.
+Each text is read by itself and its meaning is returned; nothing is reported or collected here.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tasks.postgres.sql import check_expression
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A text as it was read."""
+    """The result of reading a text."""
 
     template: Template
     samples: Samples = None
@@ -58,7 +58,7 @@ def params_of(readings: Iterable[Reading]) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Meaning:
-    """What one dotted name means: samples of its value, and the step or the params that it names."""
+    """What a dotted name means: samples of its value, and the step or the params that it names."""
 
     samples: Samples = None
     step: tuple[Chain, str] | None = None
@@ -74,20 +74,20 @@ class References:
     registry: Registry
 
     def read(self, text: str, place: Place, *, sql: bool = False) -> Reading:
-        """Return what `text` refers to from `place`; with `sql`, its values enter as literals."""
+        """Return what `text` refers to from `place`; with `sql`, values are inserted as literals."""
         try:
             meanings = {chain: self._meaning(chain, place) for chain in mentions(text).chains}
         except TemplateProblem as problem:
             return Reading(Template(text, sql), problems=(_unreadable(text, problem),))
         samples, failure = _inferred(text, meanings, sql=sql)
-        found = meanings.values()
-        steps = dict.fromkeys(one.step for one in found if one.step)
+        named = meanings.values()
+        steps = dict.fromkeys(meaning.step for meaning in named if meaning.step)
         return Reading(
             Template(text, sql, tuple(steps)),
             samples,
             waits=frozenset(task_id for _, task_id in steps),
-            params=frozenset().union(*(one.params for one in found)),
-            problems=(*_name_problems(text), *(one.problem for one in found if one.problem), *failure),
+            params=frozenset().union(*(meaning.params for meaning in named)),
+            problems=(*_name_problems(text), *(one.problem for one in named if one.problem), *failure),
         )
 
     def _meaning(self, chain: Chain, place: Place) -> _Meaning:
@@ -112,13 +112,13 @@ class References:
         needle = ".".join(("steps", *names))
         if producer is None or producer.step is place.step:
             hint = did_you_mean(names[0] if names else "", place.scope.known() - {place.step.id}, "steps")
-            return _unknown("unknown-step", needle, f'"{needle}" names no other step of this pipeline', hint)
+            return _unknown("unknown-step", needle, f'"{needle}" does not name another step of this pipeline', hint)
         named = names[: len(names) - len(fields)]
         samples, problem = self._field(producer, fields, needle)
         return _Meaning(samples, step=(named, producer.task_id), problem=problem)
 
     def _field(self, producer: Place, fields: Chain, needle: str) -> tuple[Samples, Problem | None]:
-        """Return samples of a field of the producer's output; nothing is known of a task that is not registered."""
+        """Return samples of a field of the producer's output; nothing is known about an unregistered task."""
         definition = self.registry.tasks.get(producer.step.uses or "")
         if definition is None:
             message = f'step "{producer.step.id}" is a branch and has no output'
@@ -126,9 +126,9 @@ class References:
             return None, Problem("unknown-field", message, needle=needle) if is_branch else None
         known, name = definition.output_schema.get("properties", {}), fields[0] if fields else ""
         if name not in known:
-            message = f'"{definition.name}" returns no "{name}"'
+            message = f'"{definition.name}" does not return "{name}"'
             if not fields:
-                message = f'name a field of what "{definition.name}" returns'
+                message = f'"{needle}" does not say which field of the output of "{definition.name}"'
             hint = did_you_mean(name, known, f"fields of steps.{producer.step.id}")
             return None, Problem("unknown-field", message, hint, needle=needle)
         if len(fields) > 1:
@@ -138,12 +138,12 @@ class References:
 
 
 def _of_all_items(samples: Samples) -> Samples:
-    """Return a field of a mapped step: the list of what it is for each item."""
+    """Return samples of a mapped step's field: a list, with a value for each item."""
     return (Sample([one.value for one in samples[:1]]),) if samples else samples
 
 
 def _producer(names: Chain, place: Place) -> tuple[Place | None, Chain]:
-    """Return the step that the beginning of a dotted name means, and the rest: fields of its output."""
+    """Return the step that a dotted name begins with, and the rest of the name: fields of its output."""
     for length in range(1, len(names) + 1):
         step = place.scope.find(names[:length])
         if step is None:
@@ -158,7 +158,7 @@ def _run_field(names: Chain) -> _Meaning:
     if name in RUN_FIELDS:
         return _Meaning((Sample(RUN_FIELDS[name]),) if len(names) == 1 else None)
     hint = did_you_mean(name, RUN_FIELDS, "fields of run")
-    return _unknown("unknown-field", ".".join(("run", *names)), f'a run has no "{name}"', hint)
+    return _unknown("unknown-field", ".".join(("run", *names)), f'a run has no field "{name}"', hint)
 
 
 def _unknown(code: str, needle: str, message: str, hint: str) -> _Meaning:
@@ -175,7 +175,7 @@ def _inferred(text: str, meanings: Mapping[Chain, _Meaning], *, sql: bool) -> tu
 
 
 def is_whole(text: str) -> bool:
-    """Return whether `text` is one whole `{{ … }}`, or what cannot be read, which reading it tells."""
+    """Return whether `text` is a single `{{ … }}`, or unreadable, which is reported when it is read."""
     try:
         return whole_expression(text) is not None
     except TemplateProblem:
@@ -183,7 +183,7 @@ def is_whole(text: str) -> bool:
 
 
 def _unreadable(text: str, problem: TemplateProblem) -> Problem:
-    """Return the problem of a template that cannot be read, or cannot be computed."""
+    """Return the problem with a template that cannot be read or computed."""
     return Problem("bad-template", str(problem), problem.hint, needle=problem.needle or text)
 
 
@@ -198,12 +198,12 @@ def _name_problems(text: str) -> Iterable[Problem]:
 
 def _name_hint(name: str) -> str:
     if name in CLOSED_NAMES:
-        return f"a template reads plain values, not objects of Airflow: {CLOSED_NAMES[name]}"
+        return f"a template reads plain values, not Airflow's objects: {CLOSED_NAMES[name]}"
     return did_you_mean(name, AIRFLOW_NAMES | {"params", "steps", "run"}, "names")
 
 
 def sql_problem(text: str, field: Any) -> Problem | None:
-    """Return what is wrong with `text` as one SQL expression, once its templates are values."""
+    """Return why `text`, with values in place of its templates, is not a single SQL expression, or None if it is."""
     try:
         skeleton = sql_skeleton(text)
         if skeleton is not None:
@@ -211,7 +211,7 @@ def sql_problem(text: str, field: Any) -> Problem | None:
     except QuotedTemplate as problem:
         return Problem("quoted-template", str(problem), problem.hint)
     except TemplateProblem:
-        return None  # a template that cannot be read is a problem of its own
+        return None  # an unreadable template is reported separately
     except ValueError as error:
-        return Problem("bad-sql", f"{field} {error}", "write one expression over the columns of the row")
+        return Problem("bad-sql", f"{field} {error}", "write one expression over the row's columns")
     return None

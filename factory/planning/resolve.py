@@ -1,6 +1,6 @@
-"""A spec to a plan: every step becomes a node with its task, its values and what it waits for.
+"""From a spec to a plan: every step becomes a node with its task, its values and what it waits for.
 
-Judges steps one by one; what must hold of the whole is left to `rules`.
+Steps are checked one by one here; the pipeline as a whole is checked by `rules`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from factory.registry import Registry, TaskDefinition
 
 
 def resolve(spec: PipelineSpec, report: Report, registry: Registry, project: Project) -> Plan:
-    """Return the plan of `spec`; what cannot be resolved is reported and left out."""
+    """Return the plan of `spec`; anything that cannot be resolved is reported and left out."""
     return _Resolver(Pipeline(spec, report, registry, project)).plan()
 
 
@@ -61,7 +61,7 @@ class _Resolver:
         )
 
     def check_queues(self, scope: Scope) -> None:
-        """Report a queue that no worker takes tasks from: such a step would wait until Airflow gives it up."""
+        """Report a queue that no worker takes tasks from: such a step would wait until Airflow gives up on it."""
         queues = self.pipeline.project.queues
         if queues is None:
             return
@@ -70,7 +70,7 @@ class _Resolver:
         for path, airflow in named:
             queue = airflow.get("queue")
             if queue is not None and queue not in queues:
-                message = f'"{queue}" is not among the `queues` of configs/, from which workers take tasks'
+                message = f'"{queue}" is not in the `queues` of configs/, so no worker takes tasks from it'
                 hint = did_you_mean(str(queue), queues, "queues")
                 self.pipeline.report.add("unknown-queue", (*path, "queue"), message, hint)
 
@@ -120,7 +120,7 @@ class _Resolver:
     # --- edges ----------------------------------------------------------------------------------------------------
 
     def waits(self, place: Place) -> list[str]:
-        """Return the names that `needs` resolves to, reporting those that mean nothing."""
+        """Return the task_ids that `needs` resolves to; report unknown names."""
         step = place.step
         targets = [
             self.target(place, name, self.needs_path(step, index), f'step "{step.id}" needs "{name}"')
@@ -171,7 +171,7 @@ class _Resolver:
         path, text, report = (*arm.path, "if"), arm.condition or "", self.pipeline.report
         if not is_whole(text):
             hint = "write the whole condition inside one {{ … }}" if is_template(text) else f'write "{{{{ {text} }}}}"'
-            report.add("condition-form", path, f"the condition {text!r} is not one whole {{{{ … }}}}", hint)
+            report.add("condition-form", path, f"the condition {text!r} is not a single {{{{ … }}}}", hint)
             return Reading(Template(text))
         reading = self.pipeline.references.read(text, place)
         for problem in reading.problems:

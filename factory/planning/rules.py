@@ -1,4 +1,4 @@
-"""What must hold of a plan as a whole. Each rule is a function; `RULES` is the list of them."""
+"""The rules for a plan as a whole. Each is a function; `RULES` lists them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Rule = Callable[[Plan, Report, Registry], None]
 
 
 def check(plan: Plan, report: Report, registry: Registry) -> None:
-    """Judge `plan` by every rule: those on order where it has one, those on tidiness where nothing else is wrong."""
+    """Check `plan` by every rule: without a cycle, the rules on order; without any error, those on tidiness."""
     if has_cycle(plan, report):
         return
     for rule in RULES:
@@ -29,7 +29,7 @@ def check(plan: Plan, report: Report, registry: Registry) -> None:
 
 
 def has_cycle(plan: Plan, report: Report) -> bool:
-    """Report steps that wait for one another."""
+    """Report steps that wait for each other."""
     ring = cycle(_upstream(plan))
     if ring is None:
         return False
@@ -37,7 +37,7 @@ def has_cycle(plan: Plan, report: Report) -> bool:
     report.add(
         "cycle",
         plan.node(ring[0]).path,
-        f"these steps wait for one another: {shown}",
+        f"these steps wait for each other: {shown}",
         "remove one of their needs or references",
         key=True,
     )
@@ -46,7 +46,7 @@ def has_cycle(plan: Plan, report: Report) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """A role whose steps may only run when a step of another role has passed."""
+    """A role whose steps may run only after a step of another role has passed."""
 
     guarded: Role
     guard: Role
@@ -56,13 +56,19 @@ class Guard:
 
 
 GUARDS = (
-    Guard("load", "gate", "ungated-load", "loads data that no gate has passed", "quality.validate"),
-    Guard("promote", "evaluate", "unevaluated-promotion", "promotes what nothing has evaluated", "models.evaluate"),
+    Guard("load", "gate", "ungated-load", "could load data although no gate has passed", "quality.validate"),
+    Guard(
+        "promote",
+        "evaluate",
+        "unevaluated-promotion",
+        "could promote a model that nothing has evaluated",
+        "models.evaluate",
+    ),
 )
 
 
 def unguarded_steps(plan: Plan, report: Report, _registry: Registry) -> None:
-    """Report a load that may run although no gate has passed, and a promotion that nothing has evaluated."""
+    """Report a load that could run although no gate has passed, and a promotion that nothing has evaluated."""
     upstream, rules = _upstream(plan), _trigger_rules(plan)
     for rule in GUARDS:
         guards = [node.task_id for node in plan.nodes if node.role == rule.guard]
@@ -78,21 +84,21 @@ def _guards(guard: str, guarded: str, upstream: Edges, rules: Mapping[str, str])
 
 def _guard_hint(rule: Guard, guards: list[str], node: Node) -> str:
     if not guards:
-        return f'add a step that uses {rule.example}, and let "{node.task_id}" need it'
+        return f'add a step that uses {rule.example}, and make "{node.task_id}" need it'
     which = quoted_list(guards) if len(guards) == 1 else f"one of {quoted_list(guards)}"
-    return f"let it need {which}, with no trigger_rule between that lets it run after a failure or a skip"
+    return f"make it need {which}, with no trigger_rule in between that lets it run after a failure or a skip"
 
 
 def skipped_joins(plan: Plan, report: Report, _registry: Registry) -> None:
-    """Report a step that joins the ways of a branch and asks for the success of all of them."""
+    """Report a step that waits for the success of several arms of a branch, of which only one runs."""
     upstream, rules = _upstream(plan), _trigger_rules(plan)
     for branch in (node for node in plan.nodes if node.is_branch):
         never = _never_run(branch, upstream, rules)
         for node in (
             node for node in plan.nodes if node.task_id in never and not never.intersection(upstream[node.task_id])
         ):
-            ways = f'ways of the branch "{branch.task_id}" that exclude one another'
-            message = f'step "{node.task_id}" is always skipped: it waits for {ways}'
+            arms = f'several arms of the branch "{branch.task_id}", but only one of them runs'
+            message = f'step "{node.task_id}" is always skipped: it waits for {arms}'
             report.add(
                 "skipped-join", node.path, message, "set trigger_rule: none_failed_min_one_success on it", key=True
             )
@@ -105,21 +111,21 @@ def _never_run(branch: Node, upstream: Edges, rules: Mapping[str, str]) -> set[s
 
 
 def unknown_columns(plan: Plan, report: Report, registry: Registry) -> None:
-    """Report a column that a file does not have, where a step of this pipeline makes the file of a query."""
+    """Report a column that a file does not have, if a step of this pipeline makes the file from a query."""
     known = dict(_made_files(plan, registry))
     for node in (node for node in plan.nodes if node.uses in registry):
         for path, text in texts(node.arguments):
             kind = registry[node.uses].kind_at(path)
             made = known.get(str(node.arguments.get(kind.of))) if kind and kind.name == "column" else None
             if made and made.columns and text not in made.columns:
-                message = f'step "{node.task_id}": configs/sql/{made.sql} gives no column "{text}"'
+                message = f'step "{node.task_id}": configs/sql/{made.sql} does not return a column "{text}"'
                 hint = did_you_mean(text, made.columns, f"columns of {made.sql}")
                 report.add("unknown-column", (*node.path, "with", *path), message, hint)
 
 
 @dataclass(frozen=True, slots=True)
 class MadeFile:
-    """A file of the pipeline, with the SQL that it is the result of."""
+    """A file that the pipeline makes, with the SQL it is made from."""
 
     sql: str
     columns: frozenset[str]
@@ -158,37 +164,35 @@ def unused_suites(plan: Plan, report: Report, _registry: Registry) -> None:
 
 
 def suites_used_twice(plan: Plan, report: Report, _registry: Registry) -> None:
-    """Report a suite that two steps of a run would record: the second would replace what the first set aside."""
+    """Report a suite that two steps of a run use: the second would replace the record and rejects of the first."""
     users: dict[str, Node] = {}
     for node in plan.nodes:
         for suite in node.suites:
             first = users.setdefault(suite, node)
             if first is not node or node.expand:
-                who = "a mapped step" if first is node else f'step "{first.task_id}" too'
-                message = f'the suite "{suite}" is used by {who}: its record and rejects are kept once for each run'
-                report.add(
-                    "suite-used-twice", (*node.path, "with"), message, "give each use a suite of its own", key=True
-                )
+                who = "used by a mapped step" if first is node else f'also used by step "{first.task_id}"'
+                message = f'the suite "{suite}" is {who}, but its record and rejects are kept only once per run'
+                report.add("suite-used-twice", (*node.path, "with"), message, "give each use its own suite", key=True)
 
 
 def unset_params(plan: Plan, report: Report, _registry: Registry) -> None:
-    """Report a param without default: a scheduled run has nobody to fill in its form."""
+    """Report a param without a default: nobody fills in the form of a scheduled run."""
     for param in plan.params:
         if not param.has_default and plan.schedule is not None:
             report.add(
                 "param-without-default",
                 param.path,
                 f'param "{param.name}" has no default, so a scheduled run cannot start',
-                "give it a default, or schedule: null",
+                "give it a default, or set schedule: null",
                 key=True,
             )
 
 
 def unstarted_schedules(plan: Plan, report: Report, _registry: Registry) -> None:
-    """Report a schedule that has no date to count from."""
+    """Report a schedule that has no date to catch up from."""
     if isinstance(plan.schedule, str) and "start_date" not in plan.airflow and plan.airflow.get("catchup"):
         report.add(
-            "no-start-date", ("catchup",), "catchup has no start_date to begin with", "add start_date: 2026-01-01"
+            "no-start-date", ("catchup",), "catchup needs a start_date to start from", "add start_date: 2026-01-01"
         )
 
 
@@ -204,7 +208,7 @@ TIDY_RULES: tuple[Rule, ...] = (unused_params, unused_suites)
 
 
 def same_dag_id(plans: Iterable[tuple[Plan, Report]]) -> None:
-    """Report every spec whose dag_id another spec has taken."""
+    """Report every spec whose dag_id is used by an earlier spec."""
     first: dict[str, str] = {}
     for plan, report in plans:
         other = first.setdefault(plan.dag_id, plan.file)
@@ -212,8 +216,8 @@ def same_dag_id(plans: Iterable[tuple[Plan, Report]]) -> None:
             report.add(
                 "duplicate-dag-id",
                 ("dag_id",),
-                f'the dag_id "{plan.dag_id}" is taken by {other}',
-                "give each pipeline a dag_id of its own",
+                f'the dag_id "{plan.dag_id}" is already used by {other}',
+                "give each pipeline its own dag_id",
             )
 
 

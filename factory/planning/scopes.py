@@ -1,4 +1,4 @@
-"""Which step a name means: the nearest level that knows it, from inside a group outwards."""
+"""Which step a name means: the step at the nearest level that has the name, from inside a group outwards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from factory.language.templates import Chain
 
 @dataclass(frozen=True)
 class Place:
-    """A step where it stands: in which groups, beside which siblings."""
+    """A step and its place in the pipeline: its groups and its siblings."""
 
     step: StepSpec
     scope: Scope
@@ -32,13 +32,13 @@ class Scope:
     inner: dict[str, Scope] = field(default_factory=dict)
 
     def find(self, names: Chain) -> Place | None:
-        """Return the step that a dotted name means here: the nearest level that knows its first part decides."""
+        """Return the step that a dotted name means here; the nearest level that has its first part decides."""
         if names and names[0] in self.places:
             return self.inside(names)
         return self.outer.find(names) if self.outer else None
 
     def inside(self, names: Chain) -> Place | None:
-        """Return the step that a dotted name means, beginning at this level."""
+        """Return the step that a dotted name means at this level."""
         place = self.places.get(names[0])
         if place is None or len(names) == 1:
             return place
@@ -51,7 +51,7 @@ class Scope:
 
 
 def scope_of(steps: tuple[StepSpec, ...], groups: tuple[str, ...] = (), outer: Scope | None = None) -> Scope:
-    """Return the names of one level, with those of the groups below it."""
+    """Return the scope of one level, with the scopes of its groups."""
     scope = Scope(groups, outer)
     for step in steps:
         scope.places[step.id] = Place(step, scope)
@@ -61,7 +61,7 @@ def scope_of(steps: tuple[StepSpec, ...], groups: tuple[str, ...] = (), outer: S
 
 
 def places(scope: Scope) -> Iterator[Place]:
-    """Yield every step, groups before what is in them."""
+    """Yield every step, a group before its steps."""
     for place in scope.places.values():
         yield place
         if place.step.id in scope.inner:

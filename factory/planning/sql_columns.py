@@ -1,6 +1,6 @@
-"""The columns that a query of `configs/sql/` gives, read from its text.
+"""The columns that a query of `configs/sql/` returns, read from its text.
 
-Knows Spark's SQL as far as its syntax; it opens no connection and knows no table.
+Knows the syntax of Spark's SQL; it opens no connection and knows no table.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from pathlib import Path
 
 
 def columns_of(file: Path) -> frozenset[str]:
-    """Return the names of the result's columns; none where the text does not tell, as with `SELECT *`, or is not there.
+    """Return the names of the result's columns; none if the text does not say, as with `SELECT *`, or does not exist.
 
-    A mistake in the SQL is not this module's to report: Spark knows its own language better.
+    This module does not report mistakes in the SQL: Spark knows its own language better.
     """
     try:
         status = file.stat()

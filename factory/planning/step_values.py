@@ -1,4 +1,4 @@
-"""The values that a step gives its task: defaults merged, texts read, everything checked against the task's types."""
+"""The values that a step gives its task: defaults merged, texts read, the whole checked against the task's types."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from factory.registry import TaskDefinition
 
 @dataclass(frozen=True, slots=True)
 class StepValues:
-    """What a step gives its task, and what that refers to."""
+    """The values that a step gives its task, and what they refer to."""
 
     arguments: Mapping[str, Any] = field(default_factory=dict)
     expand: Mapping[str, Any] = field(default_factory=dict)
@@ -33,12 +33,12 @@ class StepValues:
 
 
 def step_values(place: Place, definition: TaskDefinition, pipeline: Pipeline) -> StepValues:
-    """Return what the step at `place` gives its task; what is wrong with it is reported."""
+    """Return the values that the step at `place` gives its task; report mistakes in them."""
     return _StepReader(place, definition, pipeline).read()
 
 
 def unchecked_values(place: Place, pipeline: Pipeline) -> StepValues:
-    """Return what a step of an unknown task refers to, so that one mistake is not reported as several."""
+    """Return what a step with an unknown task refers to, so that one mistake is not reported as several."""
     readings = []
     for path, text in templated(dict(place.step.arguments)):
         reading = pipeline.references.read(text, place)
@@ -81,7 +81,7 @@ class _StepReader:
         return {name: one for name, one in given.items() if name in step.arguments or name not in step.expand}
 
     def where(self, path: Path) -> Path:
-        """Return where the value at `path` of the arguments stands; of a default, the step's `uses`."""
+        """Return where the argument at `path` is written; for a default, the step's `uses`."""
         step = self.place.step
         return (*step.path, "with", *path) if path and path[0] in step.arguments else (*step.path, "uses")
 
@@ -129,7 +129,7 @@ class _StepReader:
         if not parent:
             return did_you_mean(str(name), self.definition.parameters, f'arguments of "{self.definition.name}"')
         known = self.definition.fields_at(tuple(parent))
-        return did_you_mean(str(name), known, "keys there") if known else problem.hint
+        return did_you_mean(str(name), known, "keys") if known else problem.hint
 
     def check_sql(self, arguments: dict[str, Value]) -> None:
         for path, text in texts(arguments):
@@ -142,7 +142,7 @@ class _StepReader:
     def check_sql_file(self, name: str, where: Path) -> None:
         project = self.pipeline.project
         if ".." not in name and not (project.configs / "sql" / name).is_file():
-            hint = did_you_mean(name, project.sql_files(), "files of configs/sql")
+            hint = did_you_mean(name, project.sql_files(), "files in configs/sql")
             self.pipeline.report.add("unknown-sql-file", where, f"there is no file configs/sql/{name}", hint)
 
     # --- suites ---------------------------------------------------------------------------------------------------
@@ -150,15 +150,15 @@ class _StepReader:
     def suite(self, argument: str, name: Value) -> SuiteValues | None:
         report, where = self.pipeline.report, self.where((argument,))
         if not isinstance(name, str):
-            hint = "write the name of a suite of this file or of configs/suites/"
-            report.add("wrong-type", where, f"{argument} is the name of a suite", hint)
+            hint = "name a suite of this file or of configs/suites/"
+            report.add("wrong-type", where, f"{argument} should be the name of a suite", hint)
             return None
-        found = self.pipeline.suite(name)
-        if found is None:
+        declared = self.pipeline.suite(name)
+        if declared is None:
             hint = did_you_mean(name, self.pipeline.suite_names(), "suites")
             report.add("unknown-suite", where, f'there is no suite "{name}"', hint)
             return None
-        spec, of_file = found
+        spec, of_file = declared
         suite = suite_values(spec, of_file, self.place, self.pipeline.references)
         if of_file is not report:
             report.extend(of_file.diagnostics)
@@ -167,7 +167,7 @@ class _StepReader:
     # --- mapping --------------------------------------------------------------------------------------------------
 
     def expand(self) -> dict[str, Any]:
-        """Return the lists over which the step is mapped: values, or the reading of a text that names a list."""
+        """Return the lists that the step is mapped over: values, or the reading of a text that names a list."""
         step, report, parameters = self.place.step, self.pipeline.report, self.definition.parameters
         expanded: dict[str, Any] = {}
         for name, value in step.expand.items():
@@ -177,7 +177,8 @@ class _StepReader:
                 message = f'"{name}" is not an argument of "{self.definition.name}"'
                 report.add("unknown-argument", where, message, hint, key=True)
             elif name in step.arguments:
-                report.add("wrong-value", where, f'"{name}" stands in with and in expand', "keep one of them", key=True)
+                message = f'"{name}" is set in both `with` and `expand`'
+                report.add("wrong-value", where, message, "keep one of them", key=True)
             else:
                 expanded[name] = self.expanded(name, value, where)
         return expanded
@@ -186,7 +187,7 @@ class _StepReader:
         if isinstance(value, str) and is_whole(value):
             return self.list_named(value, where)
         if not isinstance(value, list) or not value or any(is_template(one) for _, one in texts(value)):
-            message = f"expand.{name} is a list of values, or one {{{{ steps.… }}}} that names a list"
+            message = f"expand.{name} should be a list of values, or a single {{{{ steps.… }}}} that names a list"
             self.pipeline.report.add("wrong-type", where, message, "write [a, b]")
             return []
         validate = self.definition.adapter(name).validate_json

@@ -1,6 +1,6 @@
-"""A suite to what a gate is given: its expectations checked, its texts read.
+"""From a suite to the value that a gate gets: its expectations checked, its texts read.
 
-Problems go to the report of the file that the suite stands in, which may be another one than the step's.
+Problems go to the report of the suite's file, which may differ from the step's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _REQUIRED = ("connection", "batch")
 
 @dataclass(frozen=True, slots=True)
 class SuiteValues:
-    """A suite as a gate is given it, with what its texts refer to."""
+    """A suite as a gate gets it, with what its texts refer to."""
 
     value: dict[str, Any]
     waits: frozenset[str]
@@ -35,7 +35,7 @@ class SuiteValues:
 
 
 def suite_values(spec: SuiteSpec, report: Report, place: Place, references: References) -> SuiteValues:
-    """Return the suite as the step at `place` uses it; what is wrong with it is reported."""
+    """Return the suite as the step at `place` uses it; report mistakes in it."""
     expectations: list[Value] = [_written(one) for one in spec.expectations]
     written: dict[str, Value] = {**spec.settings, "name": spec.name, "expectations": expectations}
     for one in spec.expectations:
@@ -58,8 +58,8 @@ def _check_expectation(suite: SuiteSpec, one: ExpectationSpec, report: Report) -
         message = f'suite "{suite.name}": {problem.message}'
         report.add(problem.code, path, message, problem.hint, key=not problem.path)
     if one.reason and not wrong and not can_quarantine(one.type, one.arguments):
-        message = f'suite "{suite.name}": no row breaks {one.type} by itself, so its reason can quarantine nothing'
-        hint = "remove the reason: the expectation still gates"
+        message = f'suite "{suite.name}": no single row breaks {one.type}, so its reason cannot quarantine anything'
+        hint = "remove the reason; the expectation can still fail the gate"
         report.add("reason-without-row", (*one.path, "reason"), message, hint, key=True)
 
 
@@ -77,7 +77,7 @@ def _check_sql(spec: SuiteSpec, written: dict[str, Value], report: Report) -> No
 
 def _check_form(spec: SuiteSpec, written: dict[str, Value], readings: Mapping[Path, Reading], report: Report) -> None:
     if any(required not in written for required in _REQUIRED) or not spec.expectations:
-        return  # what is missing is reported already
+        return  # the missing key has been reported
     samples = {path: reading.samples for path, reading in readings.items()}
     for problem in check_values(_SUITE.validate_json, written, samples, "a suite"):
         message = f'suite "{spec.name}": {problem.message}'
@@ -85,7 +85,7 @@ def _check_form(spec: SuiteSpec, written: dict[str, Value], readings: Mapping[Pa
 
 
 def _place_of(spec: SuiteSpec, path: Path) -> Path:
-    """Return where a value of the suite's model stands in its file."""
+    """Return where a value of the suite's model is written in its file."""
     if len(path) > 2 and path[0] == "expectations":
         one = spec.expectations[int(path[1])]
         return (*one.path, *((one.type, *path[3:]) if path[2] == "arguments" else path[2:]))

@@ -1,8 +1,9 @@
-"""The values that a step hands to its task: templates found in them, and the check against the task's types."""
+"""The values that a step gives its task: finding the templates in them, and checking them against the task's types."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -28,10 +29,30 @@ _FORMS = {
     _pattern(Column): "the name of one column, without quotes",
     _pattern(ConnectionId): "the id of an Airflow connection",
     _pattern(SqlFile): "a file below configs/sql/, such as crypto/tables.sql",
-    _pattern(DataFile): "a path below the place of the pipelines' files, such as churn/features.parquet",
+    _pattern(DataFile): "a path inside the folder or bucket for files, such as churn/features.parquet",
     _pattern(Bucket): "the name of a bucket: lower case letters, digits, - and .",
 }
-"""What a text of one of the contract's types looks like, by its pattern."""
+"""What a text of each of the contract's types looks like, by its pattern."""
+
+
+_TYPES: Mapping[str, str] = {
+    "bool_type": "true or false",
+    "date_parsing": "a date such as 2026-01-31",
+    "date_type": "a date such as 2026-01-31",
+    "dict_type": "a mapping",
+    "float_type": "a number",
+    "frozen_set_type": "a list",
+    "int_type": "a whole number",
+    "list_type": "a list",
+    "model_type": "a mapping",
+    "set_type": "a list",
+    "string_type": "a text",
+    "tuple_type": "a list",
+}
+"""What a value of the wrong type should be, by pydantic's type of error."""
+
+_PYDANTICS_OWN = re.compile(r"^Value error, |^\w+ (?=should )| after validation, not \d+$")
+"""The parts of pydantic's messages that would only confuse the author of a spec."""
 
 
 def texts(value: object, path: Path = ()) -> Iterator[tuple[Path, str]]:
@@ -52,12 +73,12 @@ def templated(value: Value) -> Iterator[tuple[Path, str]]:
 
 
 def is_sql(kind: TextKind | None) -> bool:
-    """Return whether a text of this kind is SQL, which values enter as literals."""
+    """Return whether a text of this kind is SQL, where values are inserted as literals."""
     return kind is not None and kind.name == "sql"
 
 
 def replaced(value: Any, leaves: Mapping[Path, Any], path: Path = ()) -> Any:
-    """Return a copy of `value` with other values at the paths of `leaves`."""
+    """Return a copy of `value` with the values of `leaves` at their paths."""
     if path in leaves:
         return leaves[path]
     if isinstance(value, dict):
@@ -70,18 +91,18 @@ def replaced(value: Any, leaves: Mapping[Path, Any], path: Path = ()) -> Any:
 def check_values(
     validate: Callable[[str], object], value: Value, leaves: Mapping[Path, Samples], what: str
 ) -> list[Problem]:
-    """Validate `value` as JSON, each templated leaf standing for every type it may have.
+    """Validate `value` as JSON, trying every type that each templated leaf may have.
 
-    A leaf of which nothing is known is not judged.
+    A leaf is not checked if nothing is known about it.
     """
-    found: dict[tuple[str, Path], Problem] = {}
+    problems: dict[tuple[str, Path], Problem] = {}
     rounds = max((len(samples) for samples in leaves.values() if samples), default=1)
     for turn in range(rounds):
         chosen = {path: _sample(samples, turn) for path, samples in leaves.items()}
         filled = replaced(value, {path: sample.value for path, sample in chosen.items()}) if chosen else value
         for problem in _problems(validate, filled, chosen, what):
-            found.setdefault((problem.code, problem.path), problem)
-    return list(found.values())
+            problems.setdefault((problem.code, problem.path), problem)
+    return list(problems.values())
 
 
 def _sample(samples: Samples, turn: int) -> Sample:
@@ -109,32 +130,34 @@ def _judged(kind: str, sample: Sample) -> bool:
 
 def _template_problem(error: Any, path: Path, sample: Sample) -> Problem:
     shown = json.dumps(sample.value) if sample.exact else _noun(sample.value)
-    return Problem("template-type", f"{_dotted(path)} may be {shown} here; it {_expected(error)}", path=path)
+    return Problem("template-type", f"{_dotted(path)} may be {shown} here; it {expected(error)}", path=path)
 
 
 def _problem(error: Any, path: Path, what: str) -> Problem:
     kind, location = error["type"], error["loc"]
     if kind == "missing":
         name = str(location[-1])
-        message = f'"{name}" is missing, which {what} needs'
+        message = f'{what} needs "{name}", which is missing'
         return Problem("missing-argument", message, f"add {name}: to it", path, key=True, name=name)
     if kind == "extra_forbidden":
         allowed = error.get("ctx", {}).get("allowed", ())
         hint = did_you_mean(str(path[-1]), allowed, "arguments") if allowed else None
         return Problem("unknown-argument", f'"{path[-1]}" is not an argument of {what}', hint, path, key=True)
-    message = f"{_dotted(path)} is {_shown(error['input'])}; it {_expected(error)}"
+    message = f"{_dotted(path)} is {_shown(error['input'])}; it {expected(error)}"
     return Problem("bad-argument", message, path=path)
 
 
-def _expected(error: Any) -> str:
+def expected(error: Any) -> str:
+    """Return what one of pydantic's errors expected of the value, in the words of a spec: "should be a list"."""
     if error["type"] == "string_pattern_mismatch" and error["ctx"]["pattern"] in _FORMS:
         return f"should be {_FORMS[error['ctx']['pattern']]}"
-    message: str = error["msg"]
-    return message.replace("Input should", "should").replace("Value error, ", "").replace("String should", "should")
+    if error["type"] in _TYPES:
+        return f"should be {_TYPES[error['type']]}"
+    return _PYDANTICS_OWN.sub("", error["msg"])
 
 
 def _written(location: tuple[str | int, ...], value: Value) -> Path:
-    """Return the path that pydantic's location has in `value`: union members and tags are not in it."""
+    """Return the path in `value` of pydantic's location, which also names union members and tags."""
     path: Path = ()
     for part in location:
         try:

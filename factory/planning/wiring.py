@@ -1,4 +1,4 @@
-"""Edges between tasks: a group stands for its first or its last tasks, a branch leads to its targets."""
+"""Edges between tasks: an edge to a group leads to its first tasks, one from a group starts at its last tasks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from factory.planning.plan import Node
 
 
 def linked(nodes: tuple[Node, ...], group_needs: Mapping[str, tuple[str, ...]]) -> tuple[Node, ...]:
-    """Return `nodes` with edges between tasks only: a group stands for its first or its last tasks."""
+    """Return `nodes` with edges between tasks only: groups are replaced by their first or last tasks."""
     return _Links(nodes, group_needs).linked()
 
 

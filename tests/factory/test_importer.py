@@ -56,8 +56,8 @@ def test_import_error_is_report(folder: Path) -> None:
         "  |               ^^^^^^^^^^^^\n"
         '  hint: did you mean "messages.log"?\n'
         "\n"
-        'pipelines/broken.yaml:4:3: error: step "more" has none of them, where one of uses, branch and steps '
-        "is expected [step-form]\n"
+        'pipelines/broken.yaml:4:3: error: step "more" needs exactly one of uses, branch or steps '
+        "[step-form]\n"
         "4 |   more: {usos: x}\n"
         "  |   ^^^^\n"
         "\n"

@@ -113,11 +113,11 @@ def with_other_run(*, run: int) -> None:
     ("function", "name", "message"),
     [
         (without_annotation, "area.act", "parameter 'x' of (x) -> None has no annotation"),
-        (without_docstring, "area.act", "has no docstring"),
+        (without_docstring, "area.act", "needs a docstring"),
         (with_any_arguments, "area.act", "takes any argument; name each"),
         (with_other_return, "area.act", "must return an Output or None"),
         (with_other_run, "area.act", "must be annotated Run"),
-        (with_other_run, "Act", 'a name has the form "area.action"'),
+        (with_other_run, "Act", 'a name must have the form "area.action"'),
     ],
 )
 def test_broken_contract_is_refused(function: Any, name: str, message: str) -> None:

@@ -150,7 +150,7 @@ def test_missing_queue_is_import_error(distributed: RunningStack) -> None:
     """A queue that no worker takes tasks from keeps the spec out, with its line; nothing waits for ever."""
     (distributed.dags_folder / "gpu.yaml").write_text(GREETING.format(dag_id="gpu", queue="gpu"))
     told = eventually("an import error", distributed.api.import_errors, lambda seen: "gpu.yaml" in seen)["gpu.yaml"]
-    assert 'gpu.yaml:7:38: error: "gpu" is not among the `queues` of configs/' in told
+    assert 'gpu.yaml:7:38: error: "gpu" is not in the `queues` of configs/' in told
     assert "hint: queues: default, old, spark" in told
 
 
