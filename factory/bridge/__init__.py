@@ -1,1 +1,1 @@
-"""From plan to Airflow and back: DAGs, what a worker runs, import errors, links and pages of the UI."""
+"""From plan to Airflow and back: DAGs, what a worker runs, import errors, and links and pages in the UI."""

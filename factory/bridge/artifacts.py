@@ -1,10 +1,10 @@
-"""The objects that tasks put into the object store, shown to the people who are logged in to Airflow.
+"""The objects that tasks put into the object store, shown to people who are logged in to Airflow.
 
-An HTML report is a program that somebody wrote, so it is never let near the Airflow session: it runs in a sandbox, as
-an origin of its own. From there the browser sends no login for the report's pictures and pages. So the first request,
-which has the login, is led to an address that holds a token, and the token opens the report's folder for an hour.
+An HTML report is a program that somebody wrote, so it must not reach the Airflow session: it runs in a sandbox with its
+own origin. From there the browser sends no login for the report's pictures and pages. So the first request, which has
+the login, is redirected to an address with a token, and the token opens the report's folder for an hour.
 
-Knows Airflow's login and how the object store is reached; nothing of what the objects are.
+Knows Airflow's login and how the object store is reached, but not what the objects are.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
 
 BUCKETS = "TASKFLOW_ARTIFACT_BUCKETS"
-"""The environment variable that lists the buckets of which objects may be shown, with commas between."""
+"""The environment variable that lists the buckets whose objects may be shown, separated by commas."""
 
 TOKEN_SECONDS = 3600
 
@@ -43,7 +43,7 @@ _DEFAULT_BUCKETS = "ge-artifacts,mlflow-artifacts"
 _SALT = "taskflow.artifacts"
 _CHUNK_BYTES = 64 * 1024
 _VIEW = "_view"
-"""The address with the token; no bucket can have this name."""
+"""The first part of an address with a token; no bucket can have this name."""
 
 _EVERY_ANSWER = {
     "X-Content-Type-Options": "nosniff",
@@ -57,14 +57,14 @@ _STYLE = "body {font: 16px/1.5 sans-serif; max-width: 44em; margin: 4em auto; pa
 
 @dataclass
 class LinkExpired(Exception):
-    """The token of an address is too old; `path` is where a new one is to be had."""
+    """The token of an address is too old; `path` gives a new one."""
 
     path: str
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What may be shown, where it lies, and the key that signs tokens."""
+    """What may be shown, the connection to its store, and the key that signs tokens."""
 
     buckets: frozenset[str]
     secret_key: str
@@ -72,46 +72,46 @@ class Source:
 
     @property
     def tokens(self) -> URLSafeTimedSerializer:
-        """What signs and reads the scope of a token."""
+        """The serializer that signs and reads the scope of a token."""
         return URLSafeTimedSerializer(self.secret_key, salt=_SALT)
 
     def open(self, bucket: str, key: str, request: Request, _user: GetUserDep) -> RedirectResponse:
-        """Lead a user who is logged in to the address that needs no login."""
+        """Redirect a user who is logged in to an address that needs no login."""
         self.require_known(bucket, key)
         token = self.tokens.dumps(_scope(bucket, key))
         path = f"{request.scope['root_path']}/{_VIEW}/{token}/{_path(bucket, key)}"
         return RedirectResponse(path, status_code=303, headers=_EVERY_ANSWER)
 
     def view(self, token: str, bucket: str, key: str, request: Request) -> StreamingResponse:
-        """Send an object to whoever has a token for it, and let it run nowhere but in a sandbox."""
-        # Airflow's access log prints this path when the request has ended.
+        """Send an object to anyone with a token for it, and let it run only in a sandbox."""
+        # Airflow's access log prints this path when the request ends.
         request.scope["path"] = request.scope["path"].replace(token, "token")
         self.require_token(token, bucket, key, request)
         self.require_known(bucket, key)
-        found = self.fetched(bucket, key)
-        return StreamingResponse(_chunks(found["Body"]), headers=_headers(found))
+        stored = self.fetched(bucket, key)
+        return StreamingResponse(_chunks(stored["Body"]), headers=_headers(stored))
 
     def require_known(self, bucket: str, key: str) -> None:
-        """Raise where the bucket is not to be shown, or the key could mean an object of another one."""
+        """Raise if the bucket may not be shown, or the key could mean an object in another bucket."""
         if bucket not in self.buckets:
             shown = ", ".join(sorted(self.buckets)) or "none"
-            raise HTTPException(404, f"Bucket {bucket!r} is not shown here; {BUCKETS} names those that are: {shown}.")
+            raise HTTPException(404, f"Bucket {bucket!r} is not shown here; {BUCKETS} lists those that are: {shown}.")
         if {"", ".", ".."} & set(key.split("/")):
             raise HTTPException(404, f"{key!r} is not the key of an object.")
 
     def require_token(self, token: str, bucket: str, key: str, request: Request) -> None:
-        """Raise where the token is forged, too old, or was given for another folder."""
+        """Raise if the token is forged, too old, or was issued for another folder."""
         try:
             scope = self.tokens.loads(token, max_age=TOKEN_SECONDS)
         except SignatureExpired:
             raise LinkExpired(f"{request.scope['root_path']}/{_path(bucket, key)}") from None
         except BadSignature:
-            raise HTTPException(403, "Airflow gave out no such address; open the link on the task again.") from None
+            raise HTTPException(403, "Airflow did not issue this address; open the link on the task again.") from None
         if not _covers(scope, bucket, key):
-            raise HTTPException(403, f"This address opens {scope} only, and {bucket}/{key} lies elsewhere.")
+            raise HTTPException(403, f"This address opens {scope} only, not {bucket}/{key}.")
 
     def fetched(self, bucket: str, key: str) -> GetObjectOutputTypeDef:
-        """Return an object, its body still to be read; raise with what is wrong with the object store."""
+        """Return an object, its body not yet read; raise the object store's error if there is one."""
         try:
             client = _client(self.connection, _written(self.connection))
             with bucket_errors(self.connection, bucket):
@@ -133,7 +133,7 @@ def artifacts_app(source: Source) -> FastAPI:
 
 
 def configured_source() -> Source:
-    """Return the source that Airflow's configuration and the environment describe."""
+    """Return the source described by Airflow's configuration and the environment."""
     names = (name.strip() for name in os.environ.get(BUCKETS, _DEFAULT_BUCKETS).split(","))
     return Source(frozenset(filter(None, names)), conf.get_mandatory_value("api", "secret_key"))
 
@@ -143,7 +143,7 @@ def _path(bucket: str, key: str) -> str:
 
 
 def _scope(bucket: str, key: str) -> str:
-    """Return what a token for an object opens: its folder, or the object alone where it lies in none."""
+    """Return what a token for an object opens: its folder, or only the object if it is not in a folder."""
     folder, _, _ = key.rpartition("/")
     return f"{bucket}/{folder}/" if folder else f"{bucket}/{key}"
 
@@ -155,7 +155,7 @@ def _covers(scope: str, bucket: str, key: str) -> bool:
 
 @lru_cache(maxsize=1)
 def _client(connection: str, _written: str) -> S3Client:
-    """Return a client, kept while the connection reads the same: to make one takes fifty times as long as a request."""
+    """Return a client, cached until the connection changes: making one takes fifty times as long as a request."""
     return object_store(connection)
 
 
@@ -170,13 +170,13 @@ def _get(client: S3Client, bucket: str, key: str) -> GetObjectOutputTypeDef:
     try:
         return client.get_object(Bucket=bucket, Key=key)
     except client.exceptions.NoSuchKey:
-        raise HTTPException(404, f"Bucket {bucket!r} holds no {key!r}; it may have been removed.") from None
+        raise HTTPException(404, f"Bucket {bucket!r} has no object {key!r}; it may have been removed.") from None
 
 
-def _headers(found: GetObjectOutputTypeDef) -> dict[str, str]:
-    headers = {"Content-Type": found["ContentType"], "Content-Length": str(found["ContentLength"])}
-    if found.get("ContentEncoding"):
-        headers["Content-Encoding"] = found["ContentEncoding"]
+def _headers(stored: GetObjectOutputTypeDef) -> dict[str, str]:
+    headers = {"Content-Type": stored["ContentType"], "Content-Length": str(stored["ContentLength"])}
+    if stored.get("ContentEncoding"):
+        headers["Content-Encoding"] = stored["ContentEncoding"]
     return headers | _EVERY_ANSWER | _SANDBOX
 
 
@@ -192,12 +192,12 @@ def _problem_page(request: Request, error: Exception) -> HTMLResponse:
     if error.status_code != 401:
         return _page(error.status_code, str(error.detail))
     login = f"{request.scope.get('app_root_path', '')}/api/v2/auth/login?{urlencode({'next': request.url.path})}"
-    return _page(401, "Only users of Airflow see this.", login, "Log in")
+    return _page(401, "Only Airflow users can see this.", login, "Log in")
 
 
 def _expired_page(_request: Request, error: Exception) -> HTMLResponse:
     assert isinstance(error, LinkExpired)
-    text = f"This address was good for {TOKEN_SECONDS // 60} minutes. Open the link on the task in Airflow again, or"
+    text = f"This address was valid for {TOKEN_SECONDS // 60} minutes. Open the link on the task in Airflow again, or"
     return _page(403, text, error.path, "open it from here")
 
 

@@ -1,4 +1,4 @@
-"""A plan to a DAG of `@task` functions. The only module that uses Airflow's authoring API."""
+"""From a plan to a DAG of `@task` functions. Only this module uses Airflow's authoring API."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _MAPPED = "with_"
 
 
 def build(plan: Plan) -> DAG:
-    """Return the DAG of `plan`. It registers itself nowhere."""
+    """Return the DAG of `plan`, without registering it anywhere."""
     dag = DAG(
         dag_id=plan.dag_id,
         schedule=_schedule(plan.schedule, plan.timezone),
@@ -70,7 +70,7 @@ def build(plan: Plan) -> DAG:
 
 
 def execute(uses: str, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Run a task of the registry with its rendered arguments."""
+    """Run a registered task with its rendered arguments."""
     context: Mapping[str, Any] = get_current_context()
     run = _run(context)
     try:
@@ -83,20 +83,20 @@ def execute(uses: str, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def execute_mapped(uses: str, arguments: Mapping[str, Any], **mapped: Any) -> dict[str, Any] | None:
-    """Run a task of the registry for one item of `expand`."""
+    """Run a registered task for one item of `expand`."""
     items = {name.removeprefix(_MAPPED): value for name, value in mapped.items() if name.startswith(_MAPPED)}
     return execute(uses, {**arguments, **items})
 
 
 def items(values: Any) -> list[Any]:
-    """Return the list over which a step is mapped."""
+    """Return the list that a step is mapped over."""
     if not isinstance(values, list):
-        raise AirflowFailException(f"expand names {values!r}, which is not a list")
+        raise AirflowFailException(f"expand got {values!r}, which is not a list")
     return values
 
 
 def choose(exits: list[Mapping[str, Any]]) -> list[str]:
-    """Return the steps that follow the first true condition."""
+    """Return the steps behind the first true condition."""
     try:
         return runtime.choose(exits)
     except PermanentError as error:
@@ -108,7 +108,7 @@ def _fail(error: PermanentError) -> NoReturn:
 
 
 def _keep_output(error: DataRejected, context: Mapping[str, Any]) -> None:
-    """Push what a gate found before it failed, so that its links and counts stay visible."""
+    """Push what a gate found before it failed, to keep its links and counts visible."""
     output = runtime.as_json(getattr(error, "output", None))
     if output is not None:
         context["ti"].xcom_push("return_value", output)
@@ -119,9 +119,9 @@ def _run(context: Mapping[str, Any]) -> Run:
     return dataclasses.replace(run_of(context), configs=find_root(fileloc) / "configs")
 
 
-# Airflow asks for signatures and type hints several times per task: kept ones save a third of the time to build a DAG.
+# Airflow reads signatures and type hints several times per task: caching them saves a third of the time to build a DAG.
 for _function in (execute, choose, items):
-    setattr(_function, "__signature__", inspect.signature(_function))  # noqa: B010  # no attribute that mypy knows
+    setattr(_function, "__signature__", inspect.signature(_function))  # noqa: B010  # mypy does not know the attribute
     _function.__annotations__ = {}
 
 
@@ -146,7 +146,7 @@ def _plain(node: Node, settings: dict[str, Any], function: Callable[..., Any]) -
 
 
 _KINDS: Mapping[TaskKind, Callable[[Node, dict[str, Any], Callable[..., Any]], Any]] = {"plain": _plain}
-"""What makes the `@task` function of a step, by the kind of its task."""
+"""How the `@task` function of a step is made, by the kind of its task."""
 
 
 def _mapped(node: Node, settings: dict[str, Any]) -> Any:
@@ -163,7 +163,7 @@ def _mapped(node: Node, settings: dict[str, Any]) -> Any:
 
 def _items_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     place = {key: settings[key] for key in ("dag", "task_group") if key in settings}
-    documentation = f"The values of {name} over which {settings['task_id']} is mapped."
+    documentation = f"The values of {name} that {settings['task_id']} is mapped over."
     return {"task_id": f"{settings['task_id']}_{name}", "doc_md": documentation, **place}
 
 

@@ -1,6 +1,6 @@
-"""The importer of Airflow 3.3, which has a registry of importers by file extension and no option to fill it.
+"""The importer for Airflow 3.3, which has a registry of importers by file extension but no option to fill it.
 
-Registers one for YAML, and extends the one function by which the dag-processor finds files, which knows only Python.
+Registers one for YAML, and extends the function that finds the dag-processor's files, which knows only Python.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from factory.planning.project import EXTENSIONS, is_spec
 
 
 class YamlImporter(AbstractDagImporter):
-    """Turns one spec into one DAG, or into one import error that holds the whole report."""
+    """Turns a spec into a DAG, or into an import error with the whole report."""
 
     @classmethod
     def supported_extensions(cls) -> list[str]:
-        """Return the endings of specs."""
+        """Return the file extensions of specs."""
         return list(EXTENSIONS)
 
     def list_dag_files(self, directory: str | os.PathLike[str], safe_mode: bool = True) -> Iterator[str]:  # noqa: ARG002, FBT001, FBT002  # Airflow's signature
-        """Yield every spec; tests of pipelines and the files of configs/ are none."""
+        """Yield every spec, but no tests of pipelines and no files of configs/."""
         rehearse(Path(directory))
         for path in super().list_dag_files(directory, safe_mode=False):
             if is_spec(Path(path)):
@@ -43,12 +43,12 @@ class YamlImporter(AbstractDagImporter):
     ) -> DagImportResult:
         """Return the DAG of a spec, or its report as an import error."""
         shown = self.get_relative_path(file_path, bundle_path)
-        found = import_spec(Path(file_path), shown)
+        imported = import_spec(Path(file_path), shown)
         return DagImportResult(
             file_path=shown,
-            dags=[found.dag] if found.dag else [],
-            errors=[DagImportError(file_path=shown, **asdict(found.problem))] if found.problem else [],
-            warnings=[DagImportWarning(file_path=shown, **asdict(one)) for one in found.warnings],
+            dags=[imported.dag] if imported.dag else [],
+            errors=[DagImportError(file_path=shown, **asdict(imported.problem))] if imported.problem else [],
+            warnings=[DagImportWarning(file_path=shown, **asdict(warned)) for warned in imported.warnings],
         )
 
 

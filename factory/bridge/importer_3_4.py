@@ -1,6 +1,6 @@
-"""The importer of Airflow 3.4, which Airflow itself makes and asks, since its configuration names it.
+"""The importer for Airflow 3.4, which Airflow itself creates and calls, since its configuration names it.
 
-The option is `[dag_processor] dag_importer_configs`, or `importers` of one bundle; `CONFIGURATION` is its value.
+The option is `[dag_processor] dag_importer_configs`, or `importers` of a bundle; `CONFIGURATION` is its value.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 
 CLASSPATH = "factory.importer.YamlImporter"
 CONFIGURATION = f'["{CLASSPATH}"]'
-"""What the option has to hold, in the dag-processor and in the workers."""
+"""The value that the option needs, in the dag-processor and in the workers."""
 
 
 class YamlImporter(AbstractDagImporter[FilesystemDagDefinition]):
-    """Turns one spec into one DAG, or into one import error that holds the whole report."""
+    """Turns a spec into a DAG, or into an import error with the whole report."""
 
     def __init__(self) -> None:
         self.supported_extensions = list(EXTENSIONS)
 
     def can_handle(self, definition: DagDefinition | str | Path) -> bool:
-        """Return whether it is a YAML file."""
+        """Return whether `definition` is a YAML file."""
         return get_file_suffix(definition) in self.supported_extensions
 
     def list_dag_definitions(
@@ -51,9 +51,9 @@ class YamlImporter(AbstractDagImporter[FilesystemDagDefinition]):
         *,
         safe_mode: bool = True,  # noqa: ARG002  # Airflow's signature
     ) -> Iterator[FilesystemDagDefinition]:
-        """Yield every spec; tests of pipelines and the files of configs/ are none.
+        """Yield every spec, but no tests of pipelines and no files of configs/.
 
-        The dag-processor lists a folder. A worker lists the one file that it needs: nothing is forked after that.
+        The dag-processor lists a folder and forks afterwards; a worker lists the one file it needs and forks nothing.
         """
         if bundle.path.is_dir():
             rehearse(bundle.path)
@@ -64,12 +64,12 @@ class YamlImporter(AbstractDagImporter[FilesystemDagDefinition]):
     def import_definition(self, definition: FilesystemDagDefinition, bundle: BaseDagBundle) -> DagImportResult:
         """Return the DAG of a spec, or its report as an import error."""
         shown = definition.get_relative_loc(bundle.path)
-        found = import_spec(definition.path, shown)
+        imported = import_spec(definition.path, shown)
         return DagImportResult(
             definition=definition,
-            dags=[found.dag] if found.dag else [],
-            errors=[DagImportError(source_reference=shown, **asdict(found.problem))] if found.problem else [],
-            warnings=[DagImportWarning(source_reference=shown, **asdict(one)) for one in found.warnings],
+            dags=[imported.dag] if imported.dag else [],
+            errors=[DagImportError(source_reference=shown, **asdict(imported.problem))] if imported.problem else [],
+            warnings=[DagImportWarning(source_reference=shown, **asdict(warned)) for warned in imported.warnings],
         )
 
     def get_source_code(self, definition: DagDefinition, dag_id: str | None = None) -> DagSourceCode:  # noqa: ARG002  # Airflow's signature
@@ -78,10 +78,10 @@ class YamlImporter(AbstractDagImporter[FilesystemDagDefinition]):
 
 
 def register() -> None:
-    """Leave it to the configuration; tell where that names no importer of specs, since no error would."""
+    """Leave it to the configuration; warn if that names no importer of specs, since Airflow would say nothing."""
     options = ("dag_importer_configs", "dag_bundle_config_list")
     if not any(CLASSPATH in (conf.get("dag_processor", option, fallback="") or "") for option in options):
         logging.getLogger(__name__).warning(
-            "Airflow reads no spec: set [dag_processor] dag_importer_configs to %s, here and in the workers",
+            "Airflow will not read specs: set [dag_processor] dag_importer_configs to %s, here and in the workers",
             CONFIGURATION,
         )

@@ -1,4 +1,4 @@
-"""The buttons on a task in Airflow's UI: one for each output field that says where to look at what the task made.
+"""The buttons on a task in Airflow's UI: one for each output field that links to something the task made.
 
 Knows Airflow's operator links and where `factory.bridge.plugin` shows the object store; it neither reads an object nor
 knows what the links show.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
 
 ARTIFACTS = "/artifacts"
-"""Where the API server shows objects of the object store, below its own root."""
+"""Where the API server shows the object store's objects, below its own root."""
 
 
 class OutputLink(BaseOperatorLink):
@@ -29,18 +29,18 @@ class OutputLink(BaseOperatorLink):
 
     @property
     def name(self) -> str:
-        """What stands on the button."""
+        """The text on the button."""
         return self.field.replace("_", " ").capitalize()
 
     @property
     def xcom_key(self) -> str:
-        """Where the worker leaves the address for the UI."""
+        """The key under which the worker leaves the address for the UI."""
         return f"_link_{self.field}"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002  # Airflow's signature
-        """Return the address that the task's output holds; none, and so no button, where it has no output or a file.
+        """Return the address in the task's output, or "" for no button: without an output, or for a local file.
 
-        Airflow asks when a task ends, in whatever state: a gate that failed has its output, a skipped task none.
+        Airflow asks when a task ends, in any state: a gate that failed has an output, a skipped task does not.
         """
         from airflow.sdk.execution_time.xcom import XCom
 
@@ -53,17 +53,17 @@ def _address_in(output: Any, field: str) -> str:
 
 
 def address(link: str) -> str:
-    """Return what a browser on Airflow's UI opens for a link: `s3://bucket/key`, or an http address as it is.
+    """Return the address that the UI opens for a link: a path for `s3://bucket/key`, an http address unchanged.
 
-    An object's address has no host: what was written into an old run holds when the port of the UI moves, and opens
-    under the name by which the user reached the UI, which is where the login is.
+    An object's address has no host: the links of old runs still work when the UI's port changes, and they open under
+    the host name that the user is logged in to.
     """
     scheme, _, rest = link.partition("://")
     if scheme == "s3":
         return f"{_root()}{ARTIFACTS}/{quote(rest)}"
     if scheme in {"http", "https"}:
         return link
-    raise ValueError(f"a task returned the link {link!r}, where s3://bucket/key or an http address is expected")
+    raise ValueError(f"a task returned the link {link!r}; it should be s3://bucket/key or an http address")
 
 
 def _root() -> str:
@@ -77,8 +77,8 @@ def _root() -> str:
 def with_links(operator_class: type[BaseOperator], fields: tuple[str, ...]) -> type[BaseOperator]:
     """Return `operator_class` with a button for each of `fields`.
 
-    It is the class that has them, since a mapped task is made from its class in the worker. It keeps its name, so that
-    nothing but the links changes in the serialized DAG.
+    The class has them, since a mapped task is made from its class in the worker. It keeps its name, so that only the
+    links change in the serialized DAG.
     """
     links = tuple(OutputLink(field) for field in fields)
     attributes = {"__module__": operator_class.__module__, "operator_extra_links": links}

@@ -1,4 +1,4 @@
-"""A run of one pipeline in this process: no scheduler, Airflow's own task runner, connections of the environment."""
+"""A pipeline run in this process: no scheduler, Airflow's own task runner, connections from the environment."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class StepOutcome:
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """How a run ended, with its steps in the order in which they began."""
+    """How a run ended, with its steps in the order they began."""
 
     date: dt.date
     state: str
@@ -38,16 +38,16 @@ class RunOutcome:
 def run_here(
     plan: Plan, file: Path, date: dt.date, params: Mapping[str, object], *, log: logging.Handler
 ) -> RunOutcome:
-    """Run `plan`, of the spec `file`, step by step; what its tasks say goes to `log`."""
+    """Run `plan`, made from the spec `file`, step by step; the tasks' log goes to `log`."""
     with tempfile.TemporaryDirectory(prefix="taskflow-run-") as home:
         _configure(Path(home), file)
         return _outcome(_run(plan, file, date, params, log))
 
 
 def _configure(home: Path, file: Path) -> None:
-    """Give Airflow a metadata database that lives as long as this run; connections come from AIRFLOW_CONN_… variables.
+    """Give Airflow a metadata database for this run only; connections come from AIRFLOW_CONN_… variables.
 
-    Airflow reads this when it is first imported, which is why nothing above imports it.
+    Airflow reads this when it is first imported, so nothing above imports it.
     """
     settings = {
         "AIRFLOW_HOME": str(home),
@@ -57,7 +57,7 @@ def _configure(home: Path, file: Path) -> None:
         "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
     }
     os.environ.update(settings)
-    sys.warnoptions.append("ignore")  # Airflow turns its own deprecation warnings on unless options were given
+    sys.warnoptions.append("ignore")  # without any option, Airflow turns on its own deprecation warnings
     warnings.simplefilter("ignore")
 
 

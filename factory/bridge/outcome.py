@@ -1,6 +1,6 @@
-"""What becomes of a spec in Airflow, whatever its release: a DAG with warnings, or one problem that holds the report.
+"""What a spec becomes in Airflow, in any release: a DAG with warnings, or one problem with the whole report.
 
-Knows what Airflow is told of a spec; it knows no release's importer.
+Knows what Airflow has to know about a spec; it knows no release's importer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class ImportProblem:
     """Why there is no DAG, in the words of Airflow's `DagImportError`.
 
-    Airflow shows `stacktrace or message` and keeps one error for a file: all that is wrong stands in that text.
+    Airflow shows `stacktrace or message` and keeps one error per file, so that text has the whole report.
     """
 
     message: str
@@ -35,7 +35,7 @@ class ImportProblem:
 
 @dataclass(frozen=True, slots=True)
 class Warned:
-    """What does not keep a DAG out, in the words of Airflow's `DagImportWarning`."""
+    """What is wrong with a DAG that is imported all the same, in the words of Airflow's `DagImportWarning`."""
 
     message: str
     warning_type: str
@@ -44,7 +44,7 @@ class Warned:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """A DAG, or the problem in its place."""
+    """A DAG, or the problem that there is instead."""
 
     dag: DAG | None = None
     problem: ImportProblem | None = None
@@ -52,7 +52,7 @@ class Imported:
 
 
 def import_spec(path: Path, shown: str) -> Imported:
-    """Return what the spec at `path` becomes. It never raises: Airflow would only log that, and show nothing."""
+    """Return what the spec at `path` becomes. Never raises: Airflow would only log the error, and show nothing."""
     try:
         return _import(path, shown)
     except Exception as error:  # noqa: BLE001  # an importer that raises leaves no trace in the UI
@@ -93,13 +93,13 @@ def _problem(errors: list[Diagnostic]) -> ImportProblem:
 def _internal_problem(shown: str, error: Exception) -> ImportProblem:
     import traceback
 
-    head = f"{shown}: the factory failed on this spec; this is a bug of the factory, not of the spec"
+    head = f"{shown}: the factory failed on this spec; this is a bug in the factory, not in the spec"
     text = f"{head}\n{traceback.format_exc()}"
     return ImportProblem(message=f"{type(error).__name__}: {error}", error_type="internal", stacktrace=text)
 
 
 def _warnings(diagnostics: list[Diagnostic]) -> tuple[Warned, ...]:
-    """Return one warning for each code: Airflow 3.4 shows in its UI those of a namespace, and one of each type."""
+    """Return one warning per code: Airflow 3.4's UI shows only types with a namespace, and one warning of each type."""
     return tuple(
         Warned(
             message="\n".join(_line(one) for one in diagnostics if one.code == code),
@@ -116,9 +116,9 @@ def _line(diagnostic: Diagnostic) -> str:
 
 
 def warm_up() -> None:
-    """Import what checking a spec needs, so that the children which Airflow forks for each file and task have it.
+    """Import what checking a spec needs, for the children that Airflow forks for each file and task.
 
-    Half a second once in each process of Airflow, instead of before every task.
+    It takes half a second once in each of Airflow's processes, instead of before every task.
     """
     import sqlglot
 
@@ -145,9 +145,9 @@ steps:
 
 
 def rehearse(directory: Path) -> None:
-    """Build one DAG in the dag-processor, before it forks a child for each file: no child then does it a first time.
+    """Build a DAG in the dag-processor before it forks a child for each file, to spare the children the first time.
 
-    What is there by then is frozen, so that the children's garbage collections copy no page of it.
+    All objects made so far are frozen, so the children's garbage collections do not copy their memory pages.
     """
     from factory.bridge.dag import build
     from factory.compiler import compile_content

@@ -1,7 +1,7 @@
-"""What the factory adds to Airflow's UI: pages that the API server shows.
+"""The pages that the factory adds to Airflow's UI.
 
 Airflow loads this module in each of its processes, through the `airflow.plugins` entry point. Only the API server asks
-for the pages, so the rest never imports FastAPI.
+for the pages, so the other processes never import FastAPI.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """An application of pages below `url_prefix`, made when the API server asks for it."""
+    """A web application below `url_prefix`, made when the API server asks for it."""
 
     name: str
     url_prefix: str

@@ -1,4 +1,4 @@
-"""How a worker renders a template: in a sandbox that holds plain values and no object of Airflow's."""
+"""How a worker renders a template: in a sandbox with plain values and none of Airflow's objects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tasks.postgres.sql import literal
 
 @dataclass(frozen=True, slots=True)
 class RenderedLater:
-    """A template among the arguments of a task, which Airflow asks for its value when the task starts."""
+    """A template in a task's arguments; Airflow asks it for its value when the task starts."""
 
     template: Template
 
@@ -28,7 +28,7 @@ class RenderedLater:
         return render(self.template, _sandbox(filters), template_names(self.template, context))
 
     def serialize(self) -> str:
-        """Return what Airflow keeps of this in the serialized DAG."""
+        """Return what Airflow keeps in the serialized DAG."""
         return self.template.text
 
 
@@ -44,18 +44,18 @@ def rendered_later(value: Any) -> Any:
 
 
 def render(template: Template, environment: Environment, names: Mapping[str, Any]) -> object:
-    """Return the value of `template`; a text that is one whole `{{ … }}` keeps the type of what it names."""
+    """Return the value of `template`; a text that is a single `{{ … }}` keeps the type of what it names."""
     text = template.text
     if not template.sql and whole_expression(text) is not None:
         value: object = environment.compile_expression(text[2:-2].strip(" -\n"), undefined_to_none=False)(**names)
-        return str(value) if isinstance(value, Undefined) else value  # the text of what is undefined is its error
+        return str(value) if isinstance(value, Undefined) else value  # str() of an undefined value raises its error
     if template.sql:
         environment = environment.overlay(finalize=literal)
     return environment.from_string(text).render(**names)
 
 
 def _sandbox(filters: Mapping[str, Callable[..., Any]]) -> Environment:
-    """Return an environment without Jinja's own functions, in which no attribute that begins with _ can be read."""
+    """Return an environment without Jinja's own functions, where attributes that begin with _ cannot be read."""
     environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
     environment.filters.update(filters)
     environment.globals.clear()
@@ -63,7 +63,7 @@ def _sandbox(filters: Mapping[str, Callable[..., Any]]) -> Environment:
 
 
 def template_names(template: Template, context: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `template` may name in the run of `context`: plain values, and nothing that leads on from them."""
+    """Return the names that `template` may use in the run of `context`: plain values that lead to nothing else."""
     texts = {name: str(context[name]) for name in AIRFLOW_NAMES if name in context}
     run = run_of(context)
     fields = {name: _plain(getattr(run, name)) for name in RUN_FIELDS}
@@ -72,12 +72,12 @@ def template_names(template: Template, context: Mapping[str, Any]) -> dict[str, 
 
 
 def _plain(value: object) -> object:
-    """Return a moment of Airflow's as one of Python's, whose zone is a mere offset."""
+    """Return one of Airflow's times as a Python datetime whose zone is a plain offset."""
     return dt.datetime.fromisoformat(value.isoformat()) if isinstance(value, dt.datetime) else value
 
 
 def run_of(context: Mapping[str, Any]) -> Run:
-    """Return the run of `context`. Its date is the logical date, or `run_after` where a run has none."""
+    """Return the run of `context`. Its date is the logical date, or `run_after` if the run has no logical date."""
     dag, dag_run, ti = context["dag"], context["dag_run"], context["ti"]
     moment: dt.datetime = dag_run.logical_date or dag_run.run_after
     return Run(
@@ -93,7 +93,7 @@ def run_of(context: Mapping[str, Any]) -> Run:
 
 
 class StepOutput:
-    """The output of a step, read from XCom when a field of it is wanted."""
+    """The output of a step, read from XCom when one of its fields is used."""
 
     def __init__(self, name: str, task_id: str, ti: Any) -> None:
         self._step = name, task_id, ti

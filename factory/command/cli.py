@@ -1,6 +1,6 @@
 """The command line: `taskflow lint | plan | run | tasks | schema`.
 
-Knows how results are shown and which exit code they give; what is right or wrong is decided by the stages.
+Knows how results are shown and which exit code they give; the stages decide what is right or wrong.
 """
 
 from __future__ import annotations
@@ -51,17 +51,17 @@ def lint(
     output_format: Annotated[Literal["text", "json", "github"], typer.Option("--format")] = "text",
     environment: Environment = None,
 ) -> None:
-    """Check specs and show everything that is wrong with them, at its line. Exits with 1 on any error."""
+    """Check specs and report every mistake with its line. Exits with 1 on any error."""
     files = list(_specs(paths))
     if not files:
         _stop(f"there is no spec in {', '.join(map(str, paths))}; a spec is a .yaml file")
     compiled = [compile_file(path, environment=environment) for path in files]
     same_dag_id((one.plan, one.report) for one in compiled if one.plan)
-    found = sorted({diagnostic for one in compiled for diagnostic in one.report.diagnostics})
-    _PRINTERS[output_format](found)
+    diagnostics = sorted({diagnostic for one in compiled for diagnostic in one.report.diagnostics})
+    _PRINTERS[output_format](diagnostics)
     if output_format == "text":
-        _summary(len(files), found)
-    raise typer.Exit(1 if errors_of(found) else 0)
+        _summary(len(files), diagnostics)
+    raise typer.Exit(1 if errors_of(diagnostics) else 0)
 
 
 @app.command()
@@ -71,7 +71,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="The whole plan as JSON.")] = False,
     environment: Environment = None,
 ) -> None:
-    """Show what a spec becomes: its steps in their order, their values and where each came from."""
+    """Show what a spec becomes: its steps in order, with every value and where it comes from."""
     from factory.command.plan_tables import plan_tables
 
     compiled = _compiled(pipeline, environment)
@@ -89,14 +89,14 @@ def plan(
 def run(
     pipeline: Pipeline,
     date: Annotated[
-        dt.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The logical date; today where it is left out.")
+        dt.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The logical date; today by default.")
     ] = None,
     param: Annotated[
         list[str] | None, typer.Option("--param", "-p", metavar="NAME=VALUE", help="A param of the trigger form.")
     ] = None,
     environment: Environment = None,
 ) -> None:
-    """Run a pipeline here and now: no scheduler, the same code as the worker's. Exits with 1 when a step fails."""
+    """Run a pipeline here and now, without a scheduler but with a worker's code. Exits with 1 if a step fails."""
     from factory.bridge.local import run_here
     from factory.command.run_table import log_handler, run_table
 
@@ -110,8 +110,8 @@ def run(
 
 
 @app.command()
-def tasks(name: Annotated[str | None, typer.Argument(help="One task, in full.")] = None) -> None:
-    """List the tasks that a step may use, or show one with its arguments and its output."""
+def tasks(name: Annotated[str | None, typer.Argument(help="The task to show in full.")] = None) -> None:
+    """List the tasks that a step may use, or show one with its arguments and output."""
     from factory.command.reference import catalogue_table, task_page
     from factory.registry import load_registry
 

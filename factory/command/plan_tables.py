@@ -1,4 +1,4 @@
-"""How a plan is shown to a person: tables of its settings and steps, each value with where it came from."""
+"""How a plan is shown to people: tables of its settings and steps, each value with where it comes from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from factory.planning.plan import Node, Plan, as_json
 
 
 def plan_tables(plan: Plan, document: Document) -> Iterator[RenderableType]:
-    """Yield what `taskflow plan` prints of the spec in `document`."""
+    """Yield what `taskflow plan` prints for the spec in `document`."""
     yield Text.assemble((plan.dag_id, "bold"), f"  {plan.file}")
     yield _settings(plan, document)
     for task_id in order({node.task_id: node.upstream for node in plan.nodes}):

@@ -1,6 +1,6 @@
-"""What is generated from the code: the catalogue of tasks, the reference of diagnostics, the JSON Schema of a spec.
+"""The files generated from the code: the catalogue of tasks, the reference of diagnostics, the JSON Schema of a spec.
 
-`python -m factory.command.reference` writes them; a test fails where they are stale.
+`python -m factory.command.reference` writes them; a test fails when they are stale.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FILES = ("docs/tasks.md", "docs/diagnostics.md", "configs/pipeline.schema.json")
 """The generated files, below the root of the project."""
 
 _LONG = 1000
-"""Characters from which a part of the schema is written once and referred to."""
+"""The length in characters from which a part of the schema is written once and referred to."""
 _TEMPLATE = {"type": "string", "pattern": r"\{\{"}
 _JSON_TYPES: Mapping[str, Any] = {
     "boolean": {"type": "boolean"},
@@ -144,7 +144,7 @@ def _needs() -> dict[str, Any]:
     return {
         "needs": {
             "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
-            "description": "the steps that must end first",
+            "description": "the steps to wait for",
         }
     }
 
@@ -188,14 +188,14 @@ def _or_suite_name(name: str, schema: dict[str, Any], definition: TaskDefinition
 
 
 def _or_template(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return `schema` with a template allowed in its place, and in that of every value inside."""
+    """Return `schema` with a template allowed instead of it, and instead of every value inside it."""
     inside = _templates_inside(schema)
     free = schema.get("type") == "string" and not {"pattern", "format", "enum"} & set(schema)
     return inside if free else {"anyOf": [inside, _TEMPLATE]}
 
 
 def _templates_inside(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return `schema` with templates allowed in the place of the values inside it, not in its own."""
+    """Return `schema` with templates allowed instead of the values inside it, but not instead of itself."""
     inside = dict(schema)
     for named in {"properties", "patternProperties"} & set(schema):
         inside[named] = {name: _or_template(one) for name, one in schema[named].items()}
@@ -235,7 +235,7 @@ def _known_expectation(known: ExpectationSchema, definitions: dict[str, Any]) ->
 
 
 def _shared(name: str, schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """Return `schema`, or a reference to it where it is long and so worth writing once."""
+    """Return `schema`, or a reference to it if it is long enough to be written only once."""
     if len(json.dumps(schema)) < _LONG:
         return _or_template(schema)
     definitions[name] = schema

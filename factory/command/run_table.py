@@ -1,4 +1,4 @@
-"""How a run in this process is shown: the log of its tasks as it goes, and how each step ended."""
+"""How a run in this process is shown: the log of its tasks while it runs, then how each step ended."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _COLOURS = {"success": "green", "failed": "red", "upstream_failed": "dark_orange
 
 
 def log_handler(console: Console) -> RichHandler:
-    """Return what shows the log of tasks on `console`."""
+    """Return a handler that shows the log of tasks on `console`."""
     return RichHandler(console=console, show_path=False, log_time_format="%H:%M:%S")
 
 
 def run_table(dag_id: str, outcome: RunOutcome) -> Table:
-    """Return a row for each step: its state, and the seconds that it took."""
+    """Return a table with a row for each step: its state, and the seconds it took."""
     table = Table("step", "state", "seconds", title=f"{dag_id} {outcome.date:%Y-%m-%d}", title_justify="left")
     for step in outcome.steps:
         colour = _COLOURS.get(step.state, "default")

@@ -216,7 +216,7 @@ def same_dag_id(plans: Iterable[tuple[Plan, Report]]) -> None:
             report.add(
                 "duplicate-dag-id",
                 ("dag_id",),
-                f'the dag_id "{plan.dag_id}" is already used by {other}',
+                f'the dag_id "{plan.dag_id}" is taken by {other}',
                 "give each pipeline its own dag_id",
             )
 

@@ -80,7 +80,7 @@ def test_lint_finds_taken_dag_id(project: Path) -> None:
     """Two specs with one dag_id would replace each other in Airflow."""
     (project / "pipelines" / "other.yaml").write_text(GOOD)
 
-    assert 'the dag_id "good" is already used by pipelines/good.yaml [duplicate-dag-id]' in taskflow(project, "lint", code=1)
+    assert 'the dag_id "good" is taken by pipelines/good.yaml [duplicate-dag-id]' in taskflow(project, "lint", code=1)
 
 
 def test_lint_of_missing_path(project: Path) -> None:

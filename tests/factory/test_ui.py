@@ -83,7 +83,7 @@ def test_address_below_path(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("link", ["javascript:alert(1)", "file:///etc/passwd", "docs/index.html"])
 def test_other_links_refused(link: str) -> None:
     """Nothing else becomes a button: it would run in the user's session."""
-    with pytest.raises(ValueError, match=re.escape(f"a task returned the link {link!r}, where s3://bucket/key")):
+    with pytest.raises(ValueError, match=re.escape(f"a task returned the link {link!r}; it should be s3://bucket/key")):
         address(link)
 
 
@@ -311,7 +311,7 @@ def test_nobody_is_refused(anybody: TestClient) -> None:
     """Without a login there is a way to it and back, and no object."""
     answer = anybody.get("/artifacts/ge-artifacts/docs/index.html")
 
-    assert (answer.status_code, said(answer)) == (401, "Only users of Airflow see this. Log in")
+    assert (answer.status_code, said(answer)) == (401, "Only Airflow users can see this. Log in")
     assert 'href="/api/v2/auth/login?next=%2Fartifacts%2Fge-artifacts%2Fdocs%2Findex.html"' in answer.text
 
 
@@ -379,7 +379,7 @@ def test_token_opens_its_folder(anybody: TestClient, scope: str, key: str) -> No
     answer = anybody.get(f"{token_for(scope)}/ge-artifacts/{key}")
 
     assert answer.status_code == 403
-    assert said(answer) == f"This address opens ge-artifacts/{scope} only, and ge-artifacts/{key} lies elsewhere."
+    assert said(answer) == f"This address opens ge-artifacts/{scope} only, not ge-artifacts/{key}."
 
 
 def test_token_of_object_without_folder(user: TestClient) -> None:
@@ -410,7 +410,7 @@ def test_forged_token_refused(anybody: TestClient) -> None:
     answer = anybody.get(f"/artifacts/_view/{forged}/ge-artifacts/docs/index.html")
 
     assert answer.status_code == 403
-    assert said(answer) == "Airflow gave out no such address; open the link on the task again."
+    assert said(answer) == "Airflow did not issue this address; open the link on the task again."
 
 
 def test_old_token_shows_way(anybody: TestClient) -> None:
@@ -420,7 +420,7 @@ def test_old_token_shows_way(anybody: TestClient) -> None:
 
     assert answer.status_code == 403
     assert said(answer) == (
-        "This address was good for 60 minutes. Open the link on the task in Airflow again, or open it from here"
+        "This address was valid for 60 minutes. Open the link on the task in Airflow again, or open it from here"
     )
     assert 'href="/artifacts/ge-artifacts/docs/index.html"' in answer.text
 
@@ -431,7 +431,7 @@ def test_unlisted_bucket_refused(user: TestClient) -> None:
 
     assert answer.status_code == 404
     assert said(answer) == (
-        "Bucket '<b>other' is not shown here; TASKFLOW_ARTIFACT_BUCKETS names those that are: "
+        "Bucket '<b>other' is not shown here; TASKFLOW_ARTIFACT_BUCKETS lists those that are: "
         "absent-bucket, ge-artifacts."
     )
     assert "<b>other" not in answer.text
@@ -452,7 +452,7 @@ def test_missing_object_is_named(user: TestClient) -> None:
 
     assert (answer.status_code, said(answer)) == (
         404,
-        "Bucket 'ge-artifacts' holds no 'docs/gone.html'; it may have been removed.",
+        "Bucket 'ge-artifacts' has no object 'docs/gone.html'; it may have been removed.",
     )
 
 
