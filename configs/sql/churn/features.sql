@@ -1,15 +1,15 @@
--- What is known of each user at the cut-off, and whether they churned after it.
+-- What is known about each user at the cut-off, and whether they churned after it.
 --
 --   :as_of - :horizon_days - :window_days  <  window  <=  :as_of - :horizon_days  <  horizon  <=  :as_of
 --                                                         (the cut-off)
 --
--- One row for each user who paid in the window and whom an export of users knows. `churned` is 1 where no payment
--- followed in the horizon; nothing else depends on the horizon, and nothing on the day of running. The exports of users
--- are as of the cut-off. No column is null: a number that is not known has the value said beside it, and a flag tells.
--- Sums are rounded: doubles added in another order differ in their last digits.
+-- One row for each user who paid in the window and is in an export of users. `churned` is 1 if no payment followed in
+-- the horizon; nothing else depends on the horizon, and nothing on the day of the run. The exports of users are as of
+-- the cut-off. No column is null: an unknown number has the value given in the comment above it, and a flag says so.
+-- Sums are rounded: doubles added in a different order differ in their last digits.
 
 WITH dated AS (
-    -- Beyond the cut-off all but the user is null: no aggregate below can see it.
+    -- After the cut-off everything but the user is null, so no aggregate below can see it.
     SELECT
         user_id,
         paid_on <= date_sub(:as_of, :horizon_days) AS known,
@@ -81,27 +81,27 @@ SELECT
         ELSE 'unknown'
     END AS main_segment,
 
-    -- the apps; a year where no log-in is known
+    -- the apps; a year if no log-in is known
     CAST(coalesce(used_payments_app, 0) AS INT) AS used_payments_app,
     CAST(coalesce(used_marketplace, 0) AS INT) AS used_marketplace,
     CAST(coalesce(used_marketplace_before, 0) AS INT) AS used_marketplace_before,
     least(greatest(coalesce(date_diff(date_sub(:as_of, :horizon_days), last_login_on), 365), 0), 365)
         AS days_since_login,
 
-    -- the person; 40 where no age is known
+    -- the person; 40 if the age is not known
     CAST(coalesce(age, 40) AS INT) AS age,
     coalesce(gender, 'unknown') AS gender,
     coalesce(card_type, 'unknown') AS card_type,
     coalesce(city, 'unknown') AS city,
 
-    -- funds; 0 where there is no account
+    -- funds; 0 without an account
     coalesce(balance, 0) AS balance,
     coalesce(balance_before, 0) AS balance_before,
     coalesce(balance - balance_before, 0) AS balance_change,
     least(coalesce(balance / nullif(balance_before, 0), 1), 100) AS balance_ratio,
     coalesce(investment, 'unknown') AS investment,
 
-    -- the marketplace; 0, and a year, where no purchase is known
+    -- the marketplace; 0 and a year if no purchase is known
     coalesce(marketplace_spent, 0) AS marketplace_spent,
     CAST(coalesce(marketplace_purchases, 0) AS INT) AS marketplace_purchases,
     least(greatest(coalesce(date_diff(date_sub(:as_of, :horizon_days), last_purchase_on), 365), 0), 365)

@@ -1,4 +1,4 @@
--- One row for each user whom any of the four exports knows; what an export does not know of them is null.
+-- One row for each user in any of the four exports; what an export does not know about a user is null.
 SELECT
     user_id,
     used_payments_app,

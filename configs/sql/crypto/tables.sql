@@ -1,11 +1,11 @@
--- The tables of crypto_events_dag. Every statement may run again: what exists stays as it is.
+-- The tables of crypto_events_dag. Every statement can run again: existing tables stay as they are.
 
 CREATE SCHEMA IF NOT EXISTS raw;
 CREATE SCHEMA IF NOT EXISTS staging;
 CREATE SCHEMA IF NOT EXISTS prod;
 CREATE SCHEMA IF NOT EXISTS dqm;
 
--- As delivered: no constraint refuses a bad row here, the gates find it.
+-- As delivered: no constraint rejects bad rows here, the gates find them.
 CREATE TABLE IF NOT EXISTS raw.bt_crypto_transaction_history (
     site_id         text,
     user_id         bigint,
@@ -15,11 +15,11 @@ CREATE TABLE IF NOT EXISTS raw.bt_crypto_transaction_history (
     purchase_units  numeric(18, 8),
     inserted_at     timestamp NOT NULL  -- UTC
 );
--- Rows arrive in the order of their day, which a block range index finds at next to no cost for the insert.
+-- Rows arrive in the order of their day, so a block range index finds them and costs the insert next to nothing.
 CREATE INDEX IF NOT EXISTS bt_crypto_transaction_history_inserted_at
     ON raw.bt_crypto_transaction_history USING brin (inserted_at) WITH (autosummarize = on);
 
--- No key either: suite_staging_candidate is what tells a duplicate, with the rows that are to blame.
+-- No key either: suite_staging_candidate reports duplicates, with the rows that are to blame.
 CREATE TABLE IF NOT EXISTS staging.bt_crypto_events_candidate (
     site_id         text,
     user_id         bigint,
