@@ -193,7 +193,7 @@ def kind_in(annotation: object, path: Path) -> TextKind | None:
     """Return what the text at `path` in a value of type `annotation` means, if it is more than a text."""
     if typing.get_origin(annotation) is typing.Annotated:
         inner, *metadata = typing.get_args(annotation)
-        kind = next((one for one in reversed(metadata) if isinstance(one, TextKind)), None)
+        kind = next((mark for mark in reversed(metadata) if isinstance(mark, TextKind)), None)
         return kind if kind and not path else kind_in(inner, path)
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return next((kind for member in typing.get_args(annotation) if (kind := kind_in(member, path))), None)
@@ -201,11 +201,11 @@ def kind_in(annotation: object, path: Path) -> TextKind | None:
 
 
 def _fields_in(annotation: object, path: Path) -> Iterator[str]:
-    for one in _alternatives(annotation):
-        origin, arguments = typing.get_origin(one), typing.get_args(one)
-        if isinstance(one, type) and issubclass(one, BaseModel):
-            field = one.model_fields.get(str(path[0])) if path else None
-            yield from one.model_fields if not path else _fields_in(field.annotation, path[1:]) if field else ()
+    for member in _alternatives(annotation):
+        origin, arguments = typing.get_origin(member), typing.get_args(member)
+        if isinstance(member, type) and issubclass(member, BaseModel):
+            field = member.model_fields.get(str(path[0])) if path else None
+            yield from member.model_fields if not path else _fields_in(field.annotation, path[1:]) if field else ()
         elif path and arguments and isinstance(origin, type):
             yield from _fields_in(arguments[-1 if issubclass(origin, Mapping) else 0], path[1:])
 
@@ -225,5 +225,5 @@ def _kind_of_field(model: type[BaseModel], path: Path) -> TextKind | None:
     field = model.model_fields.get(str(path[0]))
     if field is None:
         return None
-    own = next((one for one in reversed(field.metadata) if isinstance(one, TextKind)), None)
+    own = next((mark for mark in reversed(field.metadata) if isinstance(mark, TextKind)), None)
     return own if own and len(path) == 1 else kind_in(field.annotation, path[1:])

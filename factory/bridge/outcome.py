@@ -102,11 +102,11 @@ def _warnings(diagnostics: list[Diagnostic]) -> tuple[Warned, ...]:
     """Return one warning per code: Airflow 3.4's UI shows only types with a namespace, and one warning of each type."""
     return tuple(
         Warned(
-            message="\n".join(_line(one) for one in diagnostics if one.code == code),
+            message="\n".join(_line(diagnostic) for diagnostic in diagnostics if diagnostic.code == code),
             warning_type=f"taskflow:{code}",
-            line_number=next(one.span.line for one in diagnostics if one.code == code),
+            line_number=next(diagnostic.span.line for diagnostic in diagnostics if diagnostic.code == code),
         )
-        for code in dict.fromkeys(one.code for one in diagnostics)
+        for code in dict.fromkeys(diagnostic.code for diagnostic in diagnostics)
     )
 
 

@@ -37,9 +37,9 @@ def rendered_later(value: Any) -> Any:
     if isinstance(value, Template):
         return RenderedLater(value)
     if isinstance(value, dict):
-        return {key: rendered_later(one) for key, one in value.items()}
+        return {key: rendered_later(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [rendered_later(one) for one in value]
+        return [rendered_later(item) for item in value]
     return value
 
 

@@ -184,10 +184,10 @@ def _params(written: list[str], compiled: Compiled) -> dict[str, object]:
     assert compiled.plan is not None
     known = {param.name for param in compiled.plan.params}
     values: dict[str, object] = {}
-    for one in written:
-        name, sign, text = one.partition("=")
+    for option in written:
+        name, sign, text = option.partition("=")
         if not sign:
-            _stop(f"--param {one} has no =; write --param {one}=VALUE")
+            _stop(f"--param {option} has no =; write --param {option}=VALUE")
         if name not in known:
             _stop(f'"{name}" is not a param of {compiled.plan.dag_id}; {did_you_mean(name, known, "params")}')
         values[name] = _json_or_text(text)
@@ -205,37 +205,36 @@ def _json_or_text(text: str) -> object:
 
 
 def _print_text(diagnostics: list[Diagnostic]) -> None:
-    for one in diagnostics:
-        head, _, rest = str(one).partition("\n")
-        colour = "red" if one.severity == "error" else "yellow"
-        place, _, message = head.partition(f" {one.severity}: ")
-        out.print(f"[bold]{escape(place)}[/] [{colour}]{one.severity}:[/] {escape(message)}")
+    for diagnostic in diagnostics:
+        head, _, rest = str(diagnostic).partition("\n")
+        colour = "red" if diagnostic.severity == "error" else "yellow"
+        place, _, message = head.partition(f" {diagnostic.severity}: ")
+        out.print(f"[bold]{escape(place)}[/] [{colour}]{diagnostic.severity}:[/] {escape(message)}")
         out.print(f"{escape(rest)}\n" if rest else "")
 
 
 def _print_json(diagnostics: list[Diagnostic]) -> None:
     rows = [
         {
-            "file": one.span.file,
-            "line": one.span.line,
-            "column": one.span.column,
-            "severity": one.severity,
-            "code": one.code,
-            "message": one.message,
-            "hint": one.hint,
+            "file": diagnostic.span.file,
+            "line": diagnostic.span.line,
+            "column": diagnostic.span.column,
+            "severity": diagnostic.severity,
+            "code": diagnostic.code,
+            "message": diagnostic.message,
+            "hint": diagnostic.hint,
         }
-        for one in diagnostics
+        for diagnostic in diagnostics
     ]
     typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
 
 
 def _print_github(diagnostics: list[Diagnostic]) -> None:
-    for one in diagnostics:
-        place = (
-            f"file={one.span.file},line={one.span.line},col={one.span.column},endColumn={one.span.end},title={one.code}"
-        )
-        text = f"{one.message} ({one.hint})" if one.hint else one.message
-        typer.echo(f"::{one.severity} {place}::{text.replace('%', '%25').replace(chr(10), '%0A')}")
+    for diagnostic in diagnostics:
+        span = diagnostic.span
+        place = f"file={span.file},line={span.line},col={span.column},endColumn={span.end},title={diagnostic.code}"
+        text = f"{diagnostic.message} ({diagnostic.hint})" if diagnostic.hint else diagnostic.message
+        typer.echo(f"::{diagnostic.severity} {place}::{text.replace('%', '%25').replace(chr(10), '%0A')}")
 
 
 _PRINTERS = {"text": _print_text, "json": _print_json, "github": _print_github}

@@ -85,9 +85,7 @@ DAG_ARGUMENTS: Mapping[str, Argument] = {
     "access_control": _MAPPING,
     "is_paused_upon_creation": _BOOLEAN,
     "jinja_environment_kwargs": _CODE,
-    "render_template_as_native_obj": Argument(
-        "code", instead="a value that is one whole {{ … }} keeps its type by itself"
-    ),
+    "render_template_as_native_obj": Argument("code", instead="a value that is a single {{ … }} keeps its type anyway"),
     "tags": _TEXTS,
     "owner_links": _MAPPING,
     "auto_register": _CODE,
@@ -159,9 +157,7 @@ TASK_ARGUMENTS: Mapping[str, Argument] = {
     "task_display_name": _TEXT,
     "logger_name": _TEXT,
     "allow_nested_operators": _CODE,
-    "render_template_as_native_obj": Argument(
-        "code", instead="a value that is one whole {{ … }} keeps its type by itself"
-    ),
+    "render_template_as_native_obj": Argument("code", instead="a value that is a single {{ … }} keeps its type anyway"),
 }
 
 GROUP_ARGUMENTS: Mapping[str, Argument] = {

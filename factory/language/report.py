@@ -35,7 +35,7 @@ class Report:
     unread: set[tuple[int, int]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.unread = {(one.span.line, one.span.column) for one in self.diagnostics}
+        self.unread = {(diagnostic.span.line, diagnostic.span.column) for diagnostic in self.diagnostics}
 
     def add(self, code: str, path: Path, message: str, hint: str | None = None, *, key: bool = False) -> None:
         """Report something about the value at `path`, or about its key."""
@@ -55,7 +55,11 @@ class Report:
 
     def extend(self, diagnostics: Iterable[Diagnostic]) -> None:
         """Add diagnostics from elsewhere, except follow-ups about text that could not be read."""
-        self.diagnostics += [one for one in diagnostics if (one.span.line, one.span.column) not in self.unread]
+        self.diagnostics += [
+            diagnostic
+            for diagnostic in diagnostics
+            if (diagnostic.span.line, diagnostic.span.column) not in self.unread
+        ]
 
     def require_no_errors(self) -> None:
         """Raise SpecError with everything reported so far, if any of it is an error."""

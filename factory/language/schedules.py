@@ -129,8 +129,8 @@ def _asset_list(combine: Literal["all", "any"], value: Value, path: Path, compla
     if not isinstance(value, list) or not value:
         complain(path, "a list of assets is expected", "write [name, …] or [{name: …, uri: …}, …]")
         return None
-    read = [_asset(one, (*path, index), complain) for index, one in enumerate(value)]
-    return AssetSchedule(combine, tuple(one for one in read if one))
+    read = [_asset(asset, (*path, index), complain) for index, asset in enumerate(value)]
+    return AssetSchedule(combine, tuple(asset for asset in read if asset))
 
 
 def _asset(value: Value, path: Path, complain: Complain) -> AssetSpec | AssetSchedule | None:

@@ -36,7 +36,11 @@ def stopped(upstream: Edges, rules: Mapping[str, str], start: Iterable[str], *, 
     halted = set(start)
     for name in order(upstream):
         waits = upstream[name]
-        if name not in halted and waits and _is_stopped(rules[name], [one in halted for one in waits], skipped=skipped):
+        if (
+            name not in halted
+            and waits
+            and _is_stopped(rules[name], [wait in halted for wait in waits], skipped=skipped)
+        ):
             halted.add(name)
     return halted
 

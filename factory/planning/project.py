@@ -170,7 +170,7 @@ def _check_arguments(report: Report, layer: Layer, registry: Registry) -> None:
     everywhere = {name for task in registry for name in task.parameters}
     for task, arguments in layer.arguments.items():
         if task != EVERY_TASK and task not in registry:
-            hint = did_you_mean(task, (EVERY_TASK, *(one.name for one in registry)), "tasks")
+            hint = did_you_mean(task, (EVERY_TASK, *(definition.name for definition in registry)), "tasks")
             report.add("unknown-task", ("with", task), f'there is no task "{task}"', hint, key=True)
             continue
         taken, whom = (everywhere, "any task") if task == EVERY_TASK else (registry[task].parameters, f'"{task}"')

@@ -223,7 +223,7 @@ def same_dag_id(plans: Iterable[tuple[Plan, Report]]) -> None:
 
 def _upstream(plan: Plan) -> dict[str, tuple[str, ...]]:
     known = {node.task_id for node in plan.nodes}
-    return {node.task_id: tuple(one for one in node.upstream if one in known) for node in plan.nodes}
+    return {node.task_id: tuple(wait for wait in node.upstream if wait in known) for node in plan.nodes}
 
 
 def _trigger_rules(plan: Plan) -> dict[str, str]:

@@ -36,10 +36,10 @@ class SuiteValues:
 
 def suite_values(spec: SuiteSpec, report: Report, place: Place, references: References) -> SuiteValues:
     """Return the suite as the step at `place` uses it; report mistakes in it."""
-    expectations: list[Value] = [_written(one) for one in spec.expectations]
+    expectations: list[Value] = [_written(expectation) for expectation in spec.expectations]
     written: dict[str, Value] = {**spec.settings, "name": spec.name, "expectations": expectations}
-    for one in spec.expectations:
-        _check_expectation(spec, one, report)
+    for expectation in spec.expectations:
+        _check_expectation(spec, expectation, report)
     readings = _readings(written, place, references)
     for path, reading in readings.items():
         for problem in reading.problems:
@@ -51,16 +51,18 @@ def suite_values(spec: SuiteSpec, report: Report, place: Place, references: Refe
     return SuiteValues(dict(replaced(written, templates)), waits_of(read), params_of(read))
 
 
-def _check_expectation(suite: SuiteSpec, one: ExpectationSpec, report: Report) -> None:
-    wrong = expectation_problems(one.type, one.arguments)
+def _check_expectation(suite: SuiteSpec, expectation: ExpectationSpec, report: Report) -> None:
+    wrong = expectation_problems(expectation.type, expectation.arguments)
     for problem in wrong:
-        path = (*one.path, one.type, *problem.path)
+        path = (*expectation.path, expectation.type, *problem.path)
         message = f'suite "{suite.name}": {problem.message}'
         report.add(problem.code, path, message, problem.hint, key=not problem.path)
-    if one.reason and not wrong and not can_quarantine(one.type, one.arguments):
-        message = f'suite "{suite.name}": no single row breaks {one.type}, so its reason cannot quarantine anything'
+    if expectation.reason and not wrong and not can_quarantine(expectation.type, expectation.arguments):
+        message = (
+            f'suite "{suite.name}": no single row breaks {expectation.type}, so its reason cannot quarantine anything'
+        )
         hint = "remove the reason; the expectation can still fail the gate"
-        report.add("reason-without-row", (*one.path, "reason"), message, hint, key=True)
+        report.add("reason-without-row", (*expectation.path, "reason"), message, hint, key=True)
 
 
 def _readings(written: dict[str, Value], place: Place, references: References) -> Mapping[Path, Reading]:
@@ -87,11 +89,11 @@ def _check_form(spec: SuiteSpec, written: dict[str, Value], readings: Mapping[Pa
 def _place_of(spec: SuiteSpec, path: Path) -> Path:
     """Return where a value of the suite's model is written in its file."""
     if len(path) > 2 and path[0] == "expectations":
-        one = spec.expectations[int(path[1])]
-        return (*one.path, *((one.type, *path[3:]) if path[2] == "arguments" else path[2:]))
+        expectation = spec.expectations[int(path[1])]
+        return (*expectation.path, *((expectation.type, *path[3:]) if path[2] == "arguments" else path[2:]))
     return (*spec.path, *path)
 
 
-def _written(one: ExpectationSpec) -> dict[str, Value]:
-    written: dict[str, Value] = {"type": one.type, "arguments": dict(one.arguments)}
-    return written | {"reason": one.reason} if one.reason else written
+def _written(expectation: ExpectationSpec) -> dict[str, Value]:
+    written: dict[str, Value] = {"type": expectation.type, "arguments": dict(expectation.arguments)}
+    return written | {"reason": expectation.reason} if expectation.reason else written

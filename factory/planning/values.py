@@ -60,11 +60,11 @@ def texts(value: object, path: Path = ()) -> Iterator[tuple[Path, str]]:
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, dict):
-        for key, one in value.items():
-            yield from texts(one, (*path, key))
+        for key, item in value.items():
+            yield from texts(item, (*path, key))
     elif isinstance(value, list):
-        for index, one in enumerate(value):
-            yield from texts(one, (*path, index))
+        for index, item in enumerate(value):
+            yield from texts(item, (*path, index))
 
 
 def templated(value: Value) -> Iterator[tuple[Path, str]]:
@@ -82,9 +82,9 @@ def replaced(value: Any, leaves: Mapping[Path, Any], path: Path = ()) -> Any:
     if path in leaves:
         return leaves[path]
     if isinstance(value, dict):
-        return {key: replaced(one, leaves, (*path, key)) for key, one in value.items()}
+        return {key: replaced(item, leaves, (*path, key)) for key, item in value.items()}
     if isinstance(value, list):
-        return [replaced(one, leaves, (*path, index)) for index, one in enumerate(value)]
+        return [replaced(item, leaves, (*path, index)) for index, item in enumerate(value)]
     return value
 
 
@@ -115,13 +115,13 @@ def _problems(
     try:
         validate(json.dumps(value))
     except ValidationError as error:
-        for one in error.errors(include_url=False):
-            path = _written(one["loc"], value)
+        for detail in error.errors(include_url=False):
+            path = _written(detail["loc"], value)
             leaf = next((leaf for leaf in chosen if path[: len(leaf)] == leaf or leaf[: len(path)] == path), None)
-            if leaf is None or one["type"] in ("missing", "extra_forbidden"):
-                yield _problem(one, path, what)
-            elif path == leaf and _judged(one["type"], chosen[leaf]):
-                yield _template_problem(one, path, chosen[leaf])
+            if leaf is None or detail["type"] in ("missing", "extra_forbidden"):
+                yield _problem(detail, path, what)
+            elif path == leaf and _judged(detail["type"], chosen[leaf]):
+                yield _template_problem(detail, path, chosen[leaf])
 
 
 def _judged(kind: str, sample: Sample) -> bool:
