@@ -286,7 +286,8 @@ def _type_name(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str
         return f"list of {_type_name(schema.get('items', {}), definitions)}"
     if schema.get("type") == "object":
         return _object_name(schema, definitions)
-    return f"{schema.get('type', 'any')}{_bounds(schema)}"
+    name = schema.get("type", "any")
+    return f"{'text' if name == 'string' else name}{_bounds(schema)}"
 
 
 def _object_name(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:

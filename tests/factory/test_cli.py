@@ -184,7 +184,7 @@ def test_unknown_pipeline_is_named(project: Path) -> None:
 def test_tasks_are_listed(project: Path) -> None:
     """Every task is listed with its role, and one is shown in full."""
     assert "postgres.merge" in taskflow(project, "tasks")
-    assert "| `message` | string | required |" in taskflow(project, "tasks", "messages.log")
+    assert "| `message` | text | required |" in taskflow(project, "tasks", "messages.log")
     assert 'did you mean "messages.log"?' in taskflow(project, "tasks", "messages.lag", code=2)
 
 
