@@ -15,65 +15,65 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 Role = Literal["source", "transform", "gate", "load", "maintenance", "report", "notify", "train", "evaluate", "promote"]
-"""What a task does to the world; the factory's rules reason with it."""
+"""What a task does to the world; the factory's rules rely on it."""
 
 TaskKind = Literal["plain"]
-"""How Airflow runs a task: `plain` is a function, called once in a worker's process."""
+"""How Airflow runs a task: `plain` is a function that a worker's process calls once."""
 
 TextKindName = Literal["connection", "table", "column", "sql", "sql_file", "file", "bucket", "link"]
 
 
 @dataclass(frozen=True, slots=True)
 class TextKind:
-    """What a text means, beyond being a text: how it is checked, and how values enter it."""
+    """What a text is used for: decides how it is checked and how values are inserted."""
 
     name: TextKindName
     of: str = ""
-    """Of a column: the argument that names its file. Of a file: the argument that names the SQL whose result it has."""
+    """For a column, the argument that names its file. For a file, the argument with the SQL it is built from."""
 
 
 _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_$]{0,62}"
 
 ConnectionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-]+$"), TextKind("connection")]
-"""The id of an Airflow connection: hosts and secrets stay there."""
+"""The id of an Airflow connection, which holds host and secrets."""
 Table = Annotated[str, Field(pattern=rf"^{_IDENTIFIER}\.{_IDENTIFIER}$"), TextKind("table")]
-"""`schema.table`, spelt exactly as the database spells it."""
+"""`schema.table`, spelt exactly as in the database."""
 Column = Annotated[str, Field(pattern=rf"^{_IDENTIFIER}$"), TextKind("column")]
-"""A column's name, spelt exactly as the database spells it."""
+"""A column's name, spelt exactly as in the database."""
 Sql = Annotated[str, Field(min_length=1), TextKind("sql")]
-"""One SQL expression; a `{{ … }}` in it enters as a quoted literal (`tasks.postgres.sql`)."""
+"""One SQL expression; a `{{ … }}` in it becomes a quoted literal (`tasks.postgres.sql`)."""
 SqlFile = Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]+(/[A-Za-z0-9_\-]+)*\.sql$"), TextKind("sql_file")]
 """A file below `configs/sql/`."""
 _FILE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.=\-]*"
 
 DataFile = Annotated[str, Field(pattern=rf"^{_FILE_NAME}(/{_FILE_NAME})*$"), TextKind("file")]
-"""A file, or a folder of files, that steps hand to each other: its path below the place of `tasks.files.places`."""
+"""A file, or a folder of files, passed between steps: its path below the place of `tasks.files.places`."""
 BuiltFile = Annotated[DataFile, TextKind("file", of="sql")]
-"""A file that the step makes of the query in its argument `sql`: lint knows its columns."""
+"""A file that the step builds from the query in its argument `sql`, so lint knows its columns."""
 DataColumn = Annotated[Column, TextKind("column", of="data")]
-"""A column of the file that the step's argument `data` names: lint checks it where it knows the file's columns."""
+"""A column of the file in the step's argument `data`; lint checks it if it knows the file's columns."""
 Bucket = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]$"), TextKind("bucket")]
 """A bucket of the object store."""
 Link = Annotated[str, TextKind("link")]
-"""Where to look at what a task made: `s3://bucket/key`, an http address, or an absolute path on the workers' disk.
+"""Where to see what a task made: `s3://bucket/key`, an http address, or an absolute path on the workers' disk.
 
 Airflow's UI shows a button for it, unless it is a path.
 """
 
 
 class Model(BaseModel):
-    """A structure that a person writes below `with`: closed, strict and frozen."""
+    """A structure written under `with`: closed, strict and frozen."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Output(Model):
-    """What a task returns: a few small JSON values, which other steps may refer to."""
+    """What a task returns: a few small JSON values that other steps can refer to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The run that a task works for. `date` is what every window hangs on, never today's date."""
+    """The run a task works for. Every window is computed from `date`, never from today's date."""
 
     dag_id: str
     run_id: str
@@ -92,7 +92,7 @@ class PermanentError(Exception):
 
 
 class DataRejected(PermanentError):
-    """The data broke its rules. `output` is what the task returns nevertheless: where to look at what was found."""
+    """The data broke its rules. The task still returns `output`, which says where to see the findings."""
 
     def __init__(self, message: str, output: Output | None = None) -> None:
         super().__init__(message)
@@ -101,7 +101,7 @@ class DataRejected(PermanentError):
 
 @dataclass
 class MissingResource(PermanentError):
-    """Something that the step names does not exist where it was looked for."""
+    """Something that the step names does not exist."""
 
     kind: str
     name: str
@@ -114,7 +114,7 @@ class MissingResource(PermanentError):
 
 @dataclass
 class TransientError(Exception):
-    """A service did not answer, broke off, or gave way to somebody else: a retry may well succeed."""
+    """A service did not answer, dropped the connection, or gave up in favour of someone else: a retry may succeed."""
 
     service: str
     problem: str
@@ -138,11 +138,11 @@ DECLARATION = "__reusable__"
 
 
 def reusable(name: str, *, role: Role, kind: TaskKind = "plain") -> Callable[[F], F]:
-    """Declare a function as a task that steps name with `uses: <name>`.
+    """Declare a function as a task for steps with `uses: <name>`.
 
-    The signature is the schema of `with`, the return type (an `Output`, or None) the schema of what other steps may
+    The signature is the schema of `with`, the return type (an `Output`, or None) the schema of what other steps can
     refer to, the docstring the catalogue entry. A keyword-only `run: Run` receives the run. The function is returned
-    as it is, so that a test calls it with no Airflow.
+    unchanged, so tests call it without Airflow.
     """
 
     def declare(function: F) -> F:

@@ -1,6 +1,6 @@
-"""Random numbers that need no state: the nth of a key is the same on any machine, in any order, in any block.
+"""Stateless random numbers: the nth of a key is the same on any machine, in any order, in any block.
 
-Knows SplitMix64; knows nothing of what is drawn.
+Knows SplitMix64, not what is drawn with it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def draw_key(*parts: object) -> int:
 
 
 def draws(key: int, numbers: Numbers) -> Numbers:
-    """Return a random 64-bit number for each of `numbers`: SplitMix64, whose nth number needs none before it."""
+    """Return a random 64-bit number for each of `numbers`: SplitMix64, which computes its nth number directly."""
     import numpy as np
 
     mixed = (numbers + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key)

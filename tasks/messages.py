@@ -1,4 +1,4 @@
-"""Say something: in the log of a run, or to people through the services that a connection lists."""
+"""Write to the log of a run, or to people through the services that a connection lists."""
 
 from __future__ import annotations
 
@@ -16,29 +16,28 @@ if TYPE_CHECKING:
 Level = Literal["debug", "info", "warning", "error"]
 Text = Annotated[str, Field(min_length=1)]
 _KINDS = {"debug": "info", "info": "info", "warning": "warning", "error": "failure"}
-"""What Apprise calls the levels: services show them as a colour or a sign."""
+"""Apprise's names for the levels; services show them as a colour or an icon."""
 
 
 class Logged(Output):
-    """What was said."""
+    """What was logged."""
 
     message: str
 
 
 class Sent(Output):
-    """What was said, and to how many services it went."""
+    """What was sent, and to how many services."""
 
     message: str
     services: int
-    """0 where it stands in the log only."""
+    """0 if it was only logged."""
 
 
 @reusable("messages.log", role="notify")
 def log(message: Text, level: Level = "info", *, run: Run) -> Logged:
     """Write `message` to the task's log.
 
-    `level` is debug, info, warning or error; it marks the line in the log and nothing else: an error does not fail
-    the step.
+    `level` is debug, info, warning or error; it only marks the line in the log: an error does not fail the step.
     """
     run.log.log(logging.getLevelNamesMapping()[level.upper()], "%s", message)
     return Logged(message=message)
@@ -50,30 +49,30 @@ def notify(
 ) -> Sent:
     """Write `message` to the task's log and send it to people: by mail, to a chat, to a pager.
 
-    `connection` is an Airflow connection of type apprise, whose field `config` lists services as Apprise's addresses:
-    `{"path": "slack://…"}`, or a list of such. Without a connection it is a line in the log. A service that does not
-    take the message fails the step, which is then retried for all of them.
+    `connection` is an Airflow connection of type apprise; its field `config` lists services by Apprise address:
+    `{"path": "slack://…"}`, or a list of these. Without a connection the message is only logged. If a service does
+    not accept the message, the step fails, and a retry sends it to all of them again.
     """
     log(f"{title}: {message}" if title else message, level, run=run)
     services = [] if connection is None else _services(connection)
-    failed = [_shown(one) for one in services if not _deliver(one, message, title, level)]
+    failed = [_shown(service) for service in services if not _deliver(service, message, title, level)]
     if failed:
-        raise TransientError(f"connection {connection!r}", f"the message was not taken by {', '.join(failed)}")
+        raise TransientError(f"connection {connection!r}", f"the message was not accepted by {', '.join(failed)}")
     return Sent(message=message, services=len(services))
 
 
 def _services(connection: str) -> list[apprise.NotifyBase]:
-    """Return the services that a connection lists, as Airflow's provider of Apprise reads it."""
+    """Return the services that a connection lists, read as Airflow's Apprise provider does."""
     import apprise
 
-    found = apprise.Apprise()
+    services = apprise.Apprise()
     for nth, path in enumerate(_addresses(connection), start=1):
-        if not found.add(path):
-            problem = f"the service {nth} of `config` is no address that Apprise knows"
+        if not services.add(path):
+            problem = f"service {nth} of `config` is not an address that Apprise knows"
             raise PermanentError(
                 f"connection {connection!r}: {problem}; correct it in the UI under Admin > Connections"
             )
-    return list(found)
+    return list(services)
 
 
 def _addresses(connection: str) -> list[str]:
@@ -83,11 +82,11 @@ def _addresses(connection: str) -> list[str]:
     try:
         written = json.loads(config) if isinstance(config, str) else config
         listed = written if isinstance(written, list) else [written]
-        paths = [str(one["path"]) for one in listed]
+        paths = [str(service["path"]) for service in listed]
     except (ValueError, TypeError, KeyError):
         paths = []
     if not paths:
-        form = '{"path": "mailto://…"} or a list of such'
+        form = '{"path": "mailto://…"} or a list of these'
         raise PermanentError(f"connection {connection!r} lists no service; its field `config` should be {form}")
     return paths
 

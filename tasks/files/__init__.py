@@ -1,1 +1,1 @@
-"""The files that steps hand to each other, and their history."""
+"""The files that steps pass to each other, and their history."""

@@ -1,6 +1,6 @@
 """A rolling history: the last few snapshots of a table, a parquet file for each date.
 
-Knows how snapshots are named, kept and found; knows nothing of what is in them.
+Knows how snapshots are named, kept and found, not what is in them.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 COLUMN = "snapshot_date"
 _NAME = re.compile(rf"{COLUMN}=(\d{{4}}-\d\d-\d\d)\.parquet")
 _BATCH = 50_000
-"""Rows that are held in memory at a time."""
+"""Rows held in memory at a time."""
 
 
 class Kept(Output):
     """The history after a snapshot was added."""
 
     dates: list[str]
-    """Dates of the snapshots, the oldest first."""
+    """Dates of the snapshots, oldest first."""
     rows: int
-    """Rows of the run's own snapshot; 0 where newer ones leave it no room."""
+    """Rows of the run's own snapshot; 0 if newer ones leave no room for it."""
 
 
 @reusable("files.keep_snapshot", role="transform")
@@ -41,9 +41,9 @@ def keep_snapshot(
     """Add a parquet file to a history as the snapshot of the run's date, and keep the newest snapshots.
 
     `history` is a folder of files `snapshot_date=YYYY-MM-DD.parquet`, each a copy of `source` with that date in a new
-    column `snapshot_date`. A rerun replaces its own date's snapshot. The `keep` newest by date stay, so that a
-    backfilled date takes the place that its date gives it, or none; other files in the folder are left alone. Raises
-    PermanentError for a `source` that is not parquet or has a column `snapshot_date`.
+    column `snapshot_date`. A rerun replaces its own date's snapshot. The `keep` newest dates stay: a backfilled date
+    is added only if it is among them; other files in the folder are left alone. Raises PermanentError for a `source`
+    that is not parquet or already has a column `snapshot_date`.
     """
     place = place_of(files, run)
     there = set(_dates(place, history))
@@ -59,7 +59,7 @@ def keep_snapshot(
 
 
 def snapshots(place: Place, history: str, before: dt.date, count: int) -> list[str]:
-    """Return the paths of the last `count` snapshots dated `before` or earlier, the oldest first."""
+    """Return the paths of the last `count` snapshots dated `before` or earlier, oldest first."""
     known = [date for date in _dates(place, history) if date <= before]
     return [_path(history, date) for date in known[-count:]]
 
@@ -67,7 +67,7 @@ def snapshots(place: Place, history: str, before: dt.date, count: int) -> list[s
 def _dates(place: Place, history: str) -> list[dt.date]:
     dates = []
     for name in filter(None, map(_NAME.fullmatch, place.names(history))):
-        with suppress(ValueError):  # no day of the calendar, so none of ours
+        with suppress(ValueError):  # not a day in the calendar, so not one of ours
             dates.append(dt.date.fromisoformat(name[1]))
     return sorted(dates)
 
@@ -77,7 +77,7 @@ def _path(history: str, date: dt.date) -> str:
 
 
 def _copy(old: Path, new: Path, date: dt.date, address: str) -> int:
-    """Copy a parquet file a batch at a time, with the date in a column of its own, and return its rows."""
+    """Copy a parquet file a batch at a time, adding the date as a column, and return how many rows it has."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -98,8 +98,8 @@ def _dated(schema: pa.Schema, address: str) -> pa.Schema:
     import pyarrow as pa
 
     if COLUMN in schema.names:
-        remedy = "give that column another name, or name the file that a step writes afresh"
-        raise PermanentError(f"{address} has a column {COLUMN} already; {remedy}")
+        remedy = "rename that column, or set `source` to a file that is not a snapshot itself"
+        raise PermanentError(f"{address} already has a column {COLUMN}; {remedy}")
     return schema.append(pa.field(COLUMN, pa.date32()))
 
 

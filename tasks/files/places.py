@@ -1,8 +1,8 @@
-"""The files that steps hand to each other: read and written whole, in a folder or in a bucket.
+"""The files that steps pass to each other: read and written whole, in a folder or in a bucket.
 
-Knows where they lie and how one is put in its place at once; knows nothing of what is in them, nor how Spark's
-executors reach them (`tasks.spark.reach`). A reader sees the old file or the new one, never a part: a folder gets it by
-a rename, a bucket by the end of an upload.
+Knows where they are and how one is replaced atomically, not what is in them or how Spark's executors reach them
+(`tasks.spark.reach`). A reader sees the old file or the new one, never half of it: in a folder by a rename, in a bucket
+because an upload counts only once it is complete.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SCRATCH = ".scratch"
 
 
 class InFolder(Model):
-    """A folder, relative to the project (the folder that holds `configs/`) or absolute."""
+    """A folder: absolute, or relative to the project (the folder with `configs/`)."""
 
     folder: Annotated[str, Field(min_length=1)]
 
@@ -39,8 +39,8 @@ class InFolder(Model):
 class InBucket(Model):
     """A bucket of an object store; the keys begin with `prefix`.
 
-    `spark` says how Spark's executors reach it: `copy`, on a disk that the driver shares with them, to which the step
-    copies what it reads; or `s3a`, themselves, where Spark has the jars for it (docs/shapes.md).
+    `spark` says how Spark's executors reach it. With `copy`, the step copies what it reads to a disk that the driver
+    shares with them. With `s3a`, they access the bucket directly; Spark needs the jars for it (docs/shapes.md).
     """
 
     connection: ConnectionId
@@ -50,32 +50,32 @@ class InBucket(Model):
 
 
 Files = InFolder | InBucket
-"""Where the files of the pipelines lie; `configs/defaults.yaml` says it once for every task."""
+"""Where the pipelines' files are; `configs/defaults.yaml` sets it once for every task."""
 
 
 class Place(Protocol):
-    """Where files lie. A path is that of a `DataFile`."""
+    """Where files are. A path is that of a `DataFile`."""
 
     def address(self, path: str) -> str:
-        """Return where `path` is for a person: an absolute path, or s3://bucket/key."""
+        """Return where people find `path`: an absolute path, or s3://bucket/key."""
 
     def exists(self, path: str) -> bool:
-        """Return whether there is such a file."""
+        """Return whether the file exists."""
 
     def names(self, folder: str) -> list[str]:
-        """Return the names of the files right below `folder`, sorted; none where there is no such folder."""
+        """Return the sorted names of the files directly in `folder`; none if it does not exist."""
 
     def read(self, path: str) -> AbstractContextManager[Path]:
-        """Give a local file with the content of `path`, for as long as the block lasts; raise MissingResource."""
+        """Provide a local file with the content of `path` during the block; raise MissingResource."""
 
     def write(self, path: str) -> AbstractContextManager[Path]:
-        """Give the path of a local file to be made, in a private folder of its own for whatever else is needed.
+        """Provide the path of a local file to write, in a private folder that can hold scratch files too.
 
-        At the end of the block the file takes its place as `path`, whole; after an exception nothing has changed.
+        At the end of the block the file replaces `path` atomically; after an exception nothing has changed.
         """
 
     def remove(self, path: str) -> None:
-        """Remove `path`, if it is there."""
+        """Remove `path`, if it exists."""
 
 
 def place_of(files: Files, run: Run) -> Place:
@@ -91,7 +91,7 @@ def bucket_place(files: InBucket, run: Run) -> BucketPlace:
 
 
 def missing(path: str, place: Place) -> MissingResource:
-    """Return the error of a file that is not there."""
+    """Return the error for a file that does not exist."""
     remedy = "run the step or the pipeline that writes it first, or correct the name in the step"
     return MissingResource("file", path, place.address("").rstrip("/"), remedy)
 
@@ -111,7 +111,7 @@ class FolderPlace:
 
     def names(self, folder: str) -> list[str]:
         below = self.root / folder
-        return sorted(one.name for one in below.iterdir() if one.is_file()) if below.is_dir() else []
+        return sorted(path.name for path in below.iterdir() if path.is_file()) if below.is_dir() else []
 
     @contextmanager
     def read(self, path: str) -> Iterator[Path]:
@@ -124,7 +124,7 @@ class FolderPlace:
         target = self.root / path
         scratch = self._scratch(path)
         try:
-            shutil.rmtree(scratch, ignore_errors=True)  # what an attempt that was killed left behind
+            shutil.rmtree(scratch, ignore_errors=True)  # left behind by an attempt that was killed
             scratch.mkdir(parents=True)
             target.parent.mkdir(parents=True, exist_ok=True)
             yield scratch / target.name
@@ -139,25 +139,25 @@ class FolderPlace:
         (self.root / path).unlink(missing_ok=True)
 
     def _scratch(self, path: str) -> Path:
-        """Return a folder of this task's own: on the same disk, since a rename is whole only there."""
+        """Return a folder for this task alone: on the same disk, as a rename is atomic only there."""
         return self.root / _SCRATCH / _owner(self.run, path)
 
 
 def _owner(run: Run, path: str) -> str:
-    """Return a name that only this task has for this path, and has again when it is tried again."""
+    """Return a name unique to this task and path, and the same in every try."""
     owner = (run.dag_id, run.run_id, run.task_id, str(run.map_index), path)
     return hashlib.sha256("\0".join(owner).encode()).hexdigest()[:16]
 
 
 def _sync(file: Path) -> None:
-    """Have the content on the disk before the name leads to it."""
+    """Have the content on disk before the name points to it."""
     with file.open("rb") as written:
         os.fsync(written.fileno())
 
 
 @dataclass(frozen=True, slots=True)
 class BucketPlace:
-    """A bucket: files are copied to the worker to be read, and uploaded when they are whole."""
+    """A bucket: files are copied to the worker for reading, and uploaded when they are complete."""
 
     connection: str
     bucket: str
@@ -200,7 +200,7 @@ class BucketPlace:
 
     @contextmanager
     def open(self, path: str) -> Iterator[BinaryIO]:
-        """Give the bytes of `path`; only those that are read are fetched. Raises MissingResource."""
+        """Provide the bytes of `path`; only those that are read are fetched. Raises MissingResource."""
         if not self.exists(path):
             raise missing(path, self)
         with bucket_errors(self.connection, self.bucket), opened(self.client, self.bucket, self.key(path)) as file:
@@ -208,17 +208,17 @@ class BucketPlace:
 
     @contextmanager
     def scratch(self, path: str) -> Iterator[str]:
-        """Give a prefix of keys of this task's own, ending in a slash: empty, and emptied at the end of the block."""
+        """Provide a key prefix for this task alone, ending in a slash: empty, and emptied when the block ends."""
         below = f"{self.key(_SCRATCH)}/{_owner(self.run, path)}/"
         try:
-            self._empty(below)  # what an attempt that was killed left behind
+            self._empty(below)  # left behind by an attempt that was killed
             yield below
         finally:
             self._empty(below)
 
     @contextmanager
     def copies(self, prefix: str) -> Iterator[Path]:
-        """Give a local folder with copies of the objects right below `prefix`, which ends in a slash."""
+        """Provide a local folder with copies of the objects directly below `prefix`, which ends in a slash."""
         with tempfile.TemporaryDirectory(prefix="taskflow-") as folder:
             for key in self._keys(prefix):
                 if (name := key.removeprefix(prefix)) and "/" not in name:
@@ -241,4 +241,4 @@ class BucketPlace:
     def _keys(self, start: str) -> set[str]:
         with bucket_errors(self.connection, self.bucket):
             pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=start)
-            return {one["Key"] for page in pages for one in page.get("Contents", [])}
+            return {item["Key"] for page in pages for item in page.get("Contents", [])}

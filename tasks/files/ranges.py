@@ -1,6 +1,6 @@
-"""An object of a bucket as a file that is read from anywhere, by requests for ranges of its bytes.
+"""An object in a bucket as a file that can be read from any offset, by requesting ranges of its bytes.
 
-Knows bytes and offsets; knows nothing of places, nor of what is in the file.
+Knows bytes and offsets; knows nothing about places or what is in the file.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _REQUEST_BYTES = 1 << 20
-"""What is asked for at once: a header or an end is within it."""
+"""Bytes of one request: enough for a header or the end of a file."""
 
 
 def opened(client: S3Client, bucket: str, key: str) -> io.BufferedReader:
-    """Return the object as a file. Raises what the client raises, here and where it is read."""
+    """Return the object as a file. Opening and reading it raise the client's errors."""
     return io.BufferedReader(_Ranges(client, bucket, key), _REQUEST_BYTES)
 
 
@@ -40,9 +40,9 @@ class _Ranges(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         view = memoryview(buffer)
-        found = self._next(len(view))
-        view[: len(found)] = found
-        return len(found)
+        received = self._next(len(view))
+        view[: len(received)] = received
+        return len(received)
 
     def readall(self) -> bytes:
         return self._next(self._size)
@@ -52,6 +52,6 @@ class _Ranges(io.RawIOBase):
         if self._place >= end:
             return b""
         asked = f"bytes={self._place}-{end - 1}"
-        found = self._client.get_object(Bucket=self._bucket, Key=self._key, Range=asked)["Body"].read()
+        received = self._client.get_object(Bucket=self._bucket, Key=self._key, Range=asked)["Body"].read()
         self._place = end
-        return found
+        return received

@@ -1,1 +1,1 @@
-"""How tasks reach the services, and what their errors mean for a retry: one module for each service."""
+"""How tasks reach the services, and which errors are worth a retry: one module per service."""

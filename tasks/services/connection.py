@@ -1,6 +1,6 @@
-"""The Airflow connection that a step names: hosts and secrets come from there and from nowhere else.
+"""The Airflow connection that a step names: the only source of hosts and secrets.
 
-In a task's process Airflow looks it up; in a plain one it stands in `AIRFLOW_CONN_<ID>`.
+In a task's process Airflow looks it up; elsewhere it is read from `AIRFLOW_CONN_<ID>`.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 def airflow_connection(connection: str, conn_type: str) -> Connection:
-    """Return an Airflow connection; raise MissingResource, or PermanentError for one of another type."""
+    """Return an Airflow connection; raise MissingResource, or PermanentError if its type is another."""
     from airflow.sdk import Connection
     from airflow.sdk.exceptions import AirflowNotFoundException
 
     try:
-        found: Connection = Connection.get(connection)
+        conn: Connection = Connection.get(connection)
     except AirflowNotFoundException:
         remedy = f"create it in the UI under Admin > Connections, or set AIRFLOW_CONN_{connection.upper()}"
         raise MissingResource("connection", connection, "Airflow", remedy) from None
-    if found.conn_type != conn_type:
-        problem = f"is of type {found.conn_type!r}, where {conn_type!r} is expected"
+    if conn.conn_type != conn_type:
+        problem = f"is of type {conn.conn_type!r}, not {conn_type!r}"
         raise PermanentError(f"connection {connection!r} {problem}; correct it in the UI under Admin > Connections")
-    return found
+    return conn

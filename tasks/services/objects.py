@@ -1,4 +1,4 @@
-"""Where the object store is reached, and what its errors mean for a retry. Knows nothing of what the objects are."""
+"""How to reach the object store, and which errors are worth a retry. Knows nothing about the objects."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _MISSING_BUCKET = {"404", "NoSuchBucket"}
 
 
 def object_store(connection: str) -> S3Client:
-    """Return an S3 client for an Airflow connection of type aws; `endpoint_url` and `region_name` stand in its extra.
+    """Return an S3 client for an Airflow connection of type aws; `endpoint_url` and `region_name` are in its extra.
 
     Its errors are translated by `bucket_errors`.
     """
     from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
     from botocore.config import Config
 
-    airflow_connection(connection, "aws")  # the hook would go on with the machine's own credentials
+    airflow_connection(connection, "aws")  # else the hook would use the machine's own credentials
     config = Config(connect_timeout=5, read_timeout=60, retries={"total_max_attempts": 3, "mode": "standard"})
     client: S3Client = AwsBaseHook(aws_conn_id=connection, client_type="s3", config=config).get_conn()
     return client
@@ -35,19 +35,19 @@ def object_store(connection: str) -> S3Client:
 
 @dataclass(frozen=True, slots=True)
 class StoreAccess:
-    """Where an object store is and how to log in, for another program than this one."""
+    """Where an object store is and how to log in, for another program."""
 
     endpoint: str | None
-    """None is AWS. Where there is one, buckets stand in the path of an address, as `object_store` writes them."""
+    """None is AWS. With an endpoint, the bucket goes into the path, as `object_store` does."""
     region: str | None
     access_key: str = field(repr=False)
     secret_key: str = field(repr=False)
     token: str | None = field(repr=False)
-    """There for the keys of a role, which end within hours."""
+    """Set for a role's keys, which expire within hours."""
 
 
 def store_access(connection: str) -> StoreAccess:
-    """Return what an Airflow connection of type aws says; Airflow hides the secrets of it in logs."""
+    """Return the settings of an Airflow connection of type aws; Airflow masks its secrets in logs."""
     from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 
     airflow_connection(connection, "aws")
@@ -84,7 +84,7 @@ def _raise_for_refusal(refusal: ClientError, connection: str, bucket: str) -> No
     if code in _MISSING_BUCKET:
         raise MissingResource("bucket", bucket, store, "create it, or correct the name in the step") from refusal
     if code in _REFUSED_KEYS:
-        remedy = f"check the keys of connection {connection!r} and what they may do with the bucket"
+        remedy = f"check the keys of connection {connection!r} and their rights to the bucket"
         raise PermanentError(f"{store} refused access to bucket {bucket!r} ({code}); {remedy}") from refusal
     if 400 <= refusal.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500) < 500:
         raise PermanentError(f"{store} refused a request for bucket {bucket!r}: {refusal}") from refusal

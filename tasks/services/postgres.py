@@ -1,4 +1,4 @@
-"""Where Postgres is reached, and what its errors mean for a retry. Knows nothing of tables, suites or tasks."""
+"""How to reach Postgres, and which errors are worth a retry. Knows nothing about tables, suites or tasks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tasks.contract import Run
 
 _SESSION_OPTIONS = "-c timezone=UTC -c client_connection_check_interval=5s"
-"""UTC, so that a day means the same everywhere; and the server gives up within seconds on a client that was killed."""
+"""UTC, so a day means the same everywhere; and the server notices within seconds that a client was killed."""
 
 _CONNECT_TIMEOUT_SECONDS = 10
 
@@ -32,10 +32,10 @@ _MISSING = {
     "42883": "correct the expression in the step",
     "42704": "create it, or correct the name in the step",
 }
-"""SQLSTATE of something missing: what to do about it."""
+"""What to do about each SQLSTATE for something missing."""
 
 _PERMANENT_CLASSES = {"0A", "21", "22", "23", "2F", "42", "44"}
-"""Classes of SQLSTATE that come from the statement or its data, so that a retry would meet them again."""
+"""SQLSTATE classes caused by the statement or its data: a retry would fail the same way."""
 
 _REFUSED_LOGIN = re.compile(r"authentication failed|no password supplied|no pg_hba\.conf entry|role .* does not exist")
 _MISSING_DATABASE = re.compile(r'database "(?P<name>.*)" does not exist')
@@ -49,15 +49,15 @@ _MISSING_OBJECT = re.compile(
 def postgres(connection: str, *, run: Run | None = None, autocommit: bool = False) -> Iterator[PostgresSession]:
     """Open one transaction: committed at the end of the block, rolled back on an exception, closed in any case.
 
-    `run` names the session in `pg_stat_activity`. With `autocommit` every statement is a transaction of its own, which
-    VACUUM needs. Raises MissingResource and PermanentError for what a retry cannot help, else TransientError.
+    `run` names the session in `pg_stat_activity`. With `autocommit` every statement is its own transaction, as VACUUM
+    requires. Raises MissingResource or PermanentError if a retry cannot help, otherwise TransientError.
     """
     import psycopg2
     from psycopg2.extensions import make_dsn
 
-    found = airflow_connection(connection, "postgres")
-    with _translated(_address(found)):
-        session = psycopg2.connect(make_dsn("", **_libpq_arguments(found, _application_name(run))))
+    conn = airflow_connection(connection, "postgres")
+    with _translated(_address(conn)):
+        session = psycopg2.connect(make_dsn("", **_libpq_arguments(conn, _application_name(run))))
         try:
             session.autocommit = autocommit
             yield session
@@ -68,7 +68,7 @@ def postgres(connection: str, *, run: Run | None = None, autocommit: bool = Fals
 
 @contextmanager
 def statement_errors(connection: str) -> Iterator[None]:
-    """Translate what psycopg2 raises in the block, as `postgres` does, for an error that a library caught before."""
+    """Translate psycopg2's errors in the block as `postgres` does, for errors that a library caught first."""
     with _translated(_address(airflow_connection(connection, "postgres"))):
         yield
 
@@ -77,33 +77,33 @@ def postgres_url(connection: str, *, run: Run | None = None) -> URL:
     """Return the connection as a SQLAlchemy URL on psycopg2, with the same session options as `postgres`."""
     from sqlalchemy import URL
 
-    found = airflow_connection(connection, "postgres")
-    arguments = _libpq_arguments(found, _application_name(run))
+    conn = airflow_connection(connection, "postgres")
+    arguments = _libpq_arguments(conn, _application_name(run))
     for part in ("host", "port", "user", "password", "dbname"):
         arguments.pop(part)
     return URL.create(
         "postgresql+psycopg2",
-        username=found.login,
-        password=found.password,
-        host=found.host,
-        port=found.port,
-        database=found.schema,
+        username=conn.login,
+        password=conn.password,
+        host=conn.host,
+        port=conn.port,
+        database=conn.schema,
         query={name: str(value) for name, value in arguments.items()},
     )
 
 
-def _libpq_arguments(found: Connection, application_name: str) -> dict[str, str | int | None]:
-    # Not through Airflow's PostgresHook: it hands out psycopg 3 wherever that is installed, and COPY differs there.
+def _libpq_arguments(conn: Connection, application_name: str) -> dict[str, str | int | None]:
+    # Not Airflow's PostgresHook: it uses psycopg 3 if that is installed, and COPY is different there.
     return {
-        "host": found.host,
-        "port": found.port,
-        "user": found.login,
-        "password": found.password,
-        "dbname": found.schema,
+        "host": conn.host,
+        "port": conn.port,
+        "user": conn.login,
+        "password": conn.password,
+        "dbname": conn.schema,
         "application_name": application_name,
         "connect_timeout": _CONNECT_TIMEOUT_SECONDS,
         "options": _SESSION_OPTIONS,
-        **found.extra_dejson,
+        **conn.extra_dejson,
     }
 
 
@@ -111,8 +111,8 @@ def _application_name(run: Run | None) -> str:
     return "taskflow" if run is None else f"taskflow {run.dag_id}.{run.task_id}"
 
 
-def _address(found: Connection) -> str:
-    return f"Postgres at {found.host}:{found.port}, database {found.schema!r} (connection {found.conn_id!r})"
+def _address(conn: Connection) -> str:
+    return f"Postgres at {conn.host}:{conn.port}, database {conn.schema!r} (connection {conn.conn_id!r})"
 
 
 @contextmanager
@@ -128,7 +128,7 @@ def _translated(address: str) -> Iterator[None]:
 
 
 def _connection_error(error: psycopg2.Error, address: str) -> Exception:
-    """Judge an error that has no SQLSTATE: libpq gives none for a refused or broken connection."""
+    """Translate an error without SQLSTATE: libpq sets none for a refused or broken connection."""
     import psycopg2
 
     problem = str(error).strip()
@@ -157,7 +157,7 @@ def _hinted(error: psycopg2.Error, text: str) -> str:
 
 
 def _place(error: psycopg2.Error) -> str:
-    """Return what the server says about where: table, column, constraint, and the row or the text at fault."""
+    """Return where the server saw the error: table, column, constraint, and the row or text at fault."""
     diag = error.diag
     named = {"table": diag.table_name, "column": diag.column_name, "constraint": diag.constraint_name}
     if diag.schema_name and diag.table_name:

@@ -1,7 +1,7 @@
-"""Where MLflow is reached, what its errors mean for a retry, and which of its runs belongs to a run of Airflow.
+"""How to reach MLflow, which errors are worth a retry, and which MLflow run belongs to which Airflow run.
 
-Knows the Airflow connection, MLflow's client and its settings for the process; knows nothing of what is trained. The
-global state of MLflow's fluent API (its tracking address, its environment variables) is set here and nowhere else.
+Knows the Airflow connection, MLflow's client and its settings for the process; knows nothing about what is trained.
+The global state of MLflow's fluent API (its tracking address, its environment variables) is set only here.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     from tasks.contract import Run
 
 ExperimentName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^'/\x00-\x1f][^'\x00-\x1f]*$")]
-"""The name of an experiment of MLflow; no quote, by which MLflow could not search."""
+"""The name of an MLflow experiment; no quotes, as MLflow could not search for it."""
 
 _CONNECT_SECONDS = 5
 _SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default of 7 goes on for minutes; Airflow retries the step anyway
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default of 7 takes minutes; Airflow retries the step anyway
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_UV_AUTO_DETECT": "false",  # the project is not what a model needs
+    "MLFLOW_UV_AUTO_DETECT": "false",  # a model does not need the project's packages
     "GIT_PYTHON_REFRESH": "quiet",
 }
 """Read by MLflow's client at each request."""
@@ -50,7 +50,7 @@ PARENT = "mlflow.parentRunId"
 
 _ARTIFACT = re.compile(r"/mlflow-artifacts/artifacts/(?P<path>[^\s?)'\"]+)")
 _STORE_REFUSAL = re.compile(r'"message": "(?P<message>Failed to [^"]* in [a-z0-9]+://[^"]*)"')
-"""What the server tells of its bucket when artifacts are listed; of an upload that failed it tells nothing."""
+"""What the server says about its bucket when artifacts are listed; about a failed upload it says nothing."""
 _NO_ANSWER = re.compile(r"Connection refused|timed out|timeout|NameResolution|Connection reset|Connection aborted|EOF")
 _FEW_RESULTS = 200
 
@@ -67,28 +67,28 @@ class Server:
 
 
 def tracking(connection: str) -> MlflowClient:
-    """Return a client for an Airflow connection of type http, and make it MLflow's own for the process.
+    """Return a client for an Airflow connection of type http, and make it MLflow's default in this process.
 
     The connection's schema is the protocol (http or https), its login and password are optional. Raises
-    TransientError within seconds where nobody listens; errors of later calls are translated by `tracking_errors`.
+    TransientError within seconds if nothing is listening; `tracking_errors` translates errors of later calls.
     """
-    found = _server(connection)
+    server = _server(connection)
     os.environ.update(_SETTINGS)  # before the import: telemetry begins with it
     _set_login(connection)
-    _check_reachable(found)
+    _check_reachable(server)
     import mlflow
 
-    mlflow.set_tracking_uri(found.uri)
-    mlflow.set_registry_uri(found.uri)
-    return mlflow.MlflowClient(tracking_uri=found.uri, registry_uri=found.uri)
+    mlflow.set_tracking_uri(server.uri)
+    mlflow.set_registry_uri(server.uri)
+    return mlflow.MlflowClient(tracking_uri=server.uri, registry_uri=server.uri)
 
 
 @contextmanager
 def tracking_errors(connection: str) -> Iterator[None]:
-    """Translate what MLflow's client raises in the block.
+    """Translate the errors of MLflow's client in the block.
 
-    A refused request is a PermanentError, a server that does not answer or breaks down a TransientError, and so is an
-    artifact that the server could not put into its store or get from it: the message names the artifact.
+    A refused request becomes a PermanentError. A server that does not answer or breaks down becomes a TransientError,
+    and so does an artifact that the server could not store or fetch: the message names it.
     """
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
@@ -112,32 +112,32 @@ def version_page(connection: str, model: str, version: str) -> str:
 
 
 def experiment_id(client: MlflowClient, name: str) -> str:
-    """Return the id of the experiment `name`, made where there is none."""
+    """Return the id of the experiment `name`, creating it if needed."""
     from mlflow.exceptions import MlflowException
 
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    known = client.get_experiment_by_name(name)
+    if known is None:
         try:
             return str(client.create_experiment(name))
-        except MlflowException as error:  # somebody else was faster
-            found = client.get_experiment_by_name(name)
-            if found is None:
-                raise PermanentError(f"experiment {name!r} can be neither found nor made: {error}") from error
-    if found.lifecycle_stage == "deleted":
-        remedy = f"restore it (`mlflow experiments restore -x {found.experiment_id}`), or name another in the step"
+        except MlflowException as error:  # someone else was faster
+            known = client.get_experiment_by_name(name)
+            if known is None:
+                raise PermanentError(f"experiment {name!r} can be neither found nor created: {error}") from error
+    if known.lifecycle_stage == "deleted":
+        remedy = f"restore it (`mlflow experiments restore -x {known.experiment_id}`), or name another in the step"
         raise PermanentError(f"experiment {name!r} of MLflow is deleted; {remedy}")
-    return str(found.experiment_id)
+    return str(known.experiment_id)
 
 
 def airflow_tags(run: Run) -> dict[str, str]:
-    """Return the tags that tie a run of MLflow to the run of Airflow that makes it."""
+    """Return the tags that link an MLflow run to the Airflow run that makes it."""
     return _own_tags(run) | {_TRY: str(run.try_number)}
 
 
 def runs_of(client: MlflowClient, experiment: str, run: Run, tags: Mapping[str, str] | None = None) -> list[TrackedRun]:
-    """Return the runs that this step made for this run of Airflow, in whichever try, the newest first.
+    """Return the runs that this step made for this Airflow run, in any try, newest first.
 
-    `experiment` is an id; `tags` narrows them down. Runs nested in others do not carry the tags and are not returned.
+    `experiment` is an id; `tags` narrows the search. Nested runs do not have the tags and are not returned.
     """
     wanted = _own_tags(run) | dict(tags or {})
     return list(client.search_runs([experiment], _condition(wanted), order_by=["attributes.start_time DESC"]))
@@ -156,7 +156,7 @@ def delete_run(client: MlflowClient, experiment: str, run_id: str) -> None:
 
 
 def check_store(client: MlflowClient, run_id: str) -> None:
-    """Have the server look into its artifact store, so that a bucket that refuses is told of before it is needed."""
+    """Have the server list its artifact store, so a bucket that refuses it is reported before it is needed."""
     client.list_artifacts(run_id)
 
 
@@ -168,24 +168,24 @@ def _own_tags(run: Run) -> dict[str, str]:
 def _condition(tags: Mapping[str, str]) -> str:
     for name, value in tags.items():
         if "'" in value:
-            raise PermanentError(f"{name} {value!r} holds a quote, by which MLflow cannot search; name it otherwise")
+            raise PermanentError(f"{name} {value!r} has a quote in it, so MLflow cannot search for it; rename it")
     return " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
 
 
 def _server(connection: str) -> Server:
-    found = airflow_connection(connection, "http")
-    if not found.host:
-        raise PermanentError(f"connection {connection!r} has no host; write that of the MLflow server")
-    host = found.host.rstrip("/")
+    conn = airflow_connection(connection, "http")
+    if not conn.host:
+        raise PermanentError(f"connection {connection!r} has no host; enter that of the MLflow server")
+    host = conn.host.rstrip("/")
     if "://" not in host:
-        host = f"{found.schema or 'http'}://{host}"
-    return Server(f"{host}:{found.port}" if found.port else host, connection)
+        host = f"{conn.schema or 'http'}://{host}"
+    return Server(f"{host}:{conn.port}" if conn.port else host, connection)
 
 
 def _set_login(connection: str) -> None:
-    """Hand login and password to MLflow's client, which reads them from the environment only."""
-    found = airflow_connection(connection, "http")
-    for name, value in (("MLFLOW_TRACKING_USERNAME", found.login), ("MLFLOW_TRACKING_PASSWORD", found.password)):
+    """Pass login and password to MLflow's client, which only reads them from the environment."""
+    conn = airflow_connection(connection, "http")
+    for name, value in (("MLFLOW_TRACKING_USERNAME", conn.login), ("MLFLOW_TRACKING_PASSWORD", conn.password)):
         if value:
             os.environ[name] = value
         else:
@@ -193,7 +193,7 @@ def _set_login(connection: str) -> None:
 
 
 def _check_reachable(server: Server) -> None:
-    """Raise TransientError unless somebody listens: MLflow's client would say so at length, and late."""
+    """Raise TransientError unless something is listening: MLflow's client would say so late, and at length."""
     from urllib.parse import urlsplit
 
     address = urlsplit(server.uri)
@@ -213,7 +213,7 @@ def _raise_translated(error: MlflowException, server: Server) -> NoReturn:
         _raise_for_artifact(lost["path"], problem, server, error)
     if not isinstance(error, RestException) and _NO_ANSWER.search(problem):
         raise TransientError(str(server), f"it does not answer: {problem}") from error
-    status: int = error.get_http_status_code()  # type: ignore[no-untyped-call]  # MLflow annotates it not
+    status: int = error.get_http_status_code()  # type: ignore[no-untyped-call]  # not annotated by MLflow
     if status in (401, 403):
         raise PermanentError(f"{server} refused the login; correct the connection's login and password: {problem}")
     if 400 <= status < 500 and status != 429:
@@ -222,11 +222,11 @@ def _raise_translated(error: MlflowException, server: Server) -> NoReturn:
 
 
 def _raise_for_request(error: Exception, server: Server) -> NoReturn:
-    """Judge an error of the HTTP library itself, which MLflow lets through where artifacts are up- or downloaded."""
+    """Translate an error of the HTTP library, which MLflow lets through when it uploads or downloads artifacts."""
     problem, answer = " ".join(str(error).split())[:1000], getattr(error, "response", None)
-    if answer is not None and 400 <= answer.status_code < 500 and (told := _STORE_REFUSAL.search(answer.text)):
+    if answer is not None and 400 <= answer.status_code < 500 and (refusal := _STORE_REFUSAL.search(answer.text)):
         remedy = "correct the bucket or the keys that the server is started with"
-        raise PermanentError(f"{server} is refused by its artifact store: {told['message']}; {remedy}") from error
+        raise PermanentError(f"{server} is refused by its artifact store: {refusal['message']}; {remedy}") from error
     if lost := _ARTIFACT.search(problem):
         _raise_for_artifact(lost["path"], problem, server, error)
     raise TransientError(str(server), problem) from error
@@ -234,7 +234,7 @@ def _raise_for_request(error: Exception, server: Server) -> NoReturn:
 
 def _raise_for_artifact(path: str, problem: str, server: Server, error: Exception) -> NoReturn:
     if _NO_ANSWER.search(problem):
-        raise TransientError(str(server), f"it broke off at the artifact {path}: {problem}") from error
-    remedy = "are its bucket and the keys to it right? Its log says what the bucket answered"
-    told = f"it could not reach the artifact {path} in its artifact store ({problem[:300]}); {remedy}"
-    raise TransientError(str(server), told) from error
+        raise TransientError(str(server), f"the connection broke at the artifact {path}: {problem}") from error
+    remedy = "are its bucket and keys right? Its log has the bucket's answer"
+    failure = f"it could not reach the artifact {path} in its artifact store ({problem[:300]}); {remedy}"
+    raise TransientError(str(server), failure) from error

@@ -221,10 +221,7 @@ def test_unknown_connection_is_missing() -> None:
         (
             {"conn_type": "mysql"},
             PermanentError,
-            (
-                "connection 'odd' is of type 'mysql', where 'postgres' is expected; correct it in the UI under Admin > "
-                "Connections"
-            ),
+            ("connection 'odd' is of type 'mysql', not 'postgres'; correct it in the UI under Admin > Connections"),
         ),
         (
             {"extra": {"sllmode": "require"}},
@@ -286,7 +283,7 @@ def test_wrong_keys_are_permanent(object_store: ObjectStore, monkeypatch: pytest
         store_client("odd_store").list_objects_v2(Bucket="ge-artifacts")
     assert str(raised.value) == (
         f"object store at {endpoint(object_store)} (connection 'odd_store') refused access to bucket 'ge-artifacts' "
-        "(SignatureDoesNotMatch); check the keys of connection 'odd_store' and what they may do with the bucket"
+        "(SignatureDoesNotMatch); check the keys of connection 'odd_store' and their rights to the bucket"
     )
 
 

@@ -290,7 +290,7 @@ def test_queries_are_compared(folder: Path, queries: Run) -> None:
             FromQuery(connection="crypto_postgres", sql="lost.sql"),
             "amount",
             MissingResource,
-            "there is bad.sql, orders.sql",
+            "it has bad.sql, orders.sql",
         ),
     ],
 )

@@ -142,7 +142,7 @@ def test_unusable_source_changes_nothing(folder: InFolder, run: Run, tmp_path: P
         ),
         (
             lambda file: pq.write_table(pa.table({"snapshot_date": [1]}), file),
-            rf"^{tmp_path}/t.parquet has a column snapshot_date already; give that column another name",
+            rf"^{tmp_path}/t.parquet already has a column snapshot_date; rename that column",
         ),
     ):
         spoil(tmp_path / "t.parquet")

@@ -96,7 +96,7 @@ def test_refusing_service_is_named(run: Run, listener: Listener, connect: Connec
     with pytest.raises(TransientError) as caught:
         notify("it moved", connection=connect(config), run=run)
     told = str(caught.value)
-    assert told.startswith("connection 'people': the message was not taken by json://user:****@127.0.0.1")
+    assert told.startswith("connection 'people': the message was not accepted by json://user:****@127.0.0.1")
     assert "secret" not in told
     assert len(listener.heard) == 2
 
@@ -108,7 +108,7 @@ def test_refusing_service_is_named(run: Run, listener: Listener, connect: Connec
         ([], "connection 'people' lists no service"),
         ("{", "connection 'people' lists no service"),
         ({"tag": "x"}, "connection 'people' lists no service"),
-        ({"path": "carrier-pigeon://secret"}, "the service 1 of `config` is no address that Apprise knows; correct it"),
+        ({"path": "carrier-pigeon://secret"}, "service 1 of `config` is not an address that Apprise knows; correct it"),
     ],
 )
 def test_unusable_connection_is_told(run: Run, connect: Connect, config: Any, message: str) -> None:

@@ -137,7 +137,7 @@ def test_missing_connection_fails(spark_connection: str) -> None:
 REFUSED = [
     (
         {"conn_type": "aws"},
-        "connection 'spark_default' is of type 'aws', where 'spark' is expected; correct it in the UI",
+        "connection 'spark_default' is of type 'aws', not 'spark'; correct it in the UI",
     ),
     ({"conn_type": "spark"}, r"connection 'spark_default' has no host; write local\[\*\], or spark://host and a port"),
     (

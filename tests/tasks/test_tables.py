@@ -75,7 +75,7 @@ def test_values_are_bound(scripts: Run, sql: Sql) -> None:
         (
             "some/mnay.sql",
             (
-                "file 'some/mnay.sql' does not exist in {folder}; there is some/bound.sql, some/broken.sql, "
+                "file 'some/mnay.sql' does not exist in {folder}; it has some/bound.sql, some/broken.sql, "
                 "some/empty.sql, some/many.sql, some/percent.sql; correct `file` in the step"
             ),
         ),

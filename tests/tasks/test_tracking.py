@@ -81,7 +81,7 @@ def test_server_down_is_transient(connect: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"conn_type": "aws"}, "is of type 'aws', where 'http' is expected"),
+        ({"conn_type": "aws"}, "is of type 'aws', not 'http'"),
         ({"host": ""}, "connection 'mlflow_other' has no host"),
     ],
 )
