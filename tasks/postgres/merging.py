@@ -1,8 +1,8 @@
 """The statements of a merge: what differs between two tables, and how the differences are written.
 
 Works on a cursor whose transaction holds the locks; opens no connection. The two tables are joined once, into a
-temporary table that holds the differences alone. Target rows outside the window are looked up only for what the window
-does not hold, so that the work of a run does not grow with the target's history.
+temporary table of the differences. Target rows outside the window are only looked up for keys that are not in the
+window, so the work of a run does not grow with the target's history.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from psycopg2.sql import Composable
 
 _CUT_BY_CAST = ("character", "bit")
-"""Types that an explicit cast cuts to length without a word, where an INSERT would refuse: never cast to them."""
+"""Types that an explicit cast truncates silently, where an INSERT would fail: never cast to them."""
 
 _WRITTEN = ("inserted", "updated", "reactivated")
 """Kinds of difference that the upsert writes; the others: `deactivated`, `absent` (inactive before), `unchanged`."""
@@ -33,25 +33,25 @@ class Merged(Output):
 
     inserted: int
     updated: int
-    """Rows that stood in the target, active, with other values."""
+    """Rows that were active in the target, with other values."""
     reactivated: int
-    """Rows that stood in the target, inactive, and came back."""
+    """Rows that were inactive in the target, and came back."""
     deactivated: int
     unchanged: int
-    """Rows of the source that the target already held: they were not written."""
+    """Rows of the source that the target already had: they were not written."""
 
 
 class Deactivation(Model):
-    """Which rows of the target are switched off when they are no longer in the source."""
+    """Which rows of the target are deactivated when they are no longer in the source."""
 
     window: Sql
-    """A condition on the target's rows: outside of it nothing is switched off."""
+    """A condition on the target's rows: nothing is deactivated outside it."""
     flag: Column = "is_active"
     """The boolean column of the target that says whether a row is active."""
 
 
 class Timestamps(Model):
-    """The columns of the target that say when a row was made and when it last changed."""
+    """The columns of the target that say when a row was created and last changed."""
 
     created: Column | None = None
     updated: Column | None = None
@@ -59,7 +59,7 @@ class Timestamps(Model):
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a step asks of a merge."""
+    """What a step wants merged, and how."""
 
     source: str
     target: str
@@ -76,7 +76,7 @@ class Terms:
 
 
 def merge_tables(cursor: Cursor, terms: Terms) -> Merged:
-    """Write to the target what differs; raise DataRejected where the keys do not tell the source's rows apart."""
+    """Write the differences to the target; raise DataRejected if two rows of the source have the same keys."""
     from psycopg2.errors import CardinalityViolation
 
     merge = _planned(cursor, terms)
@@ -84,7 +84,7 @@ def merge_tables(cursor: Cursor, terms: Terms) -> Merged:
     cursor.execute("SAVEPOINT before_writing")
     try:
         counts = merge.write_differences(cursor, rows) if merge.target_has_rows(cursor) else merge.fill(cursor, rows)
-    except CardinalityViolation:  # one INSERT met a key twice
+    except CardinalityViolation:  # an INSERT had a key twice
         cursor.execute("ROLLBACK TO SAVEPOINT before_writing")
         merge.refuse_duplicates(cursor)
         raise
@@ -93,16 +93,16 @@ def merge_tables(cursor: Cursor, terms: Terms) -> Merged:
 
 
 def _planned(cursor: Cursor, terms: Terms) -> _Merge:
-    """Look both tables up; raise where the step asks of them what they do not have."""
+    """Look both tables up; raise if they lack what the step needs."""
     source, target = columns_of(cursor, terms.source), columns_of(cursor, terms.target)
     taken = {*terms.keys, *terms.kept}
-    common = [one for one in source if one in target and one not in taken and not target[one].generated]
+    common = [column for column in source if column in target and column not in taken and not target[column].generated]
     carried = [*terms.keys, *(common if terms.columns is None else terms.columns)]
     require_columns(terms.source, source, carried)
     require_columns(terms.target, target, [*carried, *terms.kept])
     require_unique_key(cursor, terms.target, terms.keys)
-    differing = [one for one in carried if source[one].type != target[one].type]
-    casts = {one: target[one].type for one in differing if not target[one].type.startswith(_CUT_BY_CAST)}
+    differing = [column for column in carried if source[column].type != target[column].type]
+    casts = {column: target[column].type for column in differing if not target[column].type.startswith(_CUT_BY_CAST)}
     return _Merge(terms, carried[len(terms.keys) :], casts)
 
 
@@ -113,10 +113,10 @@ class _Merge:
     terms: Terms
     columns: Sequence[str]
     casts: dict[str, str]
-    """Columns whose type differs in the target, and that type: values are compared as they will be stored."""
+    """Columns with another type in the target, and that type: values are compared as they will be stored."""
 
     def count_source(self, cursor: Cursor) -> int:
-        """Return how many rows the source has; refuse a row that lacks a key."""
+        """Return how many rows the source has; refuse rows without a key."""
         keys = self.terms.keys
         filled = joined(", ", (statement("count({key})", key=name(key)) for key in keys))
         cursor.execute(statement("SELECT count(*), {filled} FROM {source}", filled=filled, source=self.source))
@@ -128,12 +128,12 @@ class _Merge:
         return int(rows)
 
     def target_has_rows(self, cursor: Cursor) -> bool:
-        """Whether there is anything to compare with."""
+        """Return whether there is anything to compare with."""
         cursor.execute(statement("SELECT EXISTS (SELECT FROM {target})", target=self.target))
         return bool(only_row(cursor)[0])
 
     def fill(self, cursor: Cursor, rows: int) -> dict[str, int]:
-        """Write the whole source to a target that is empty."""
+        """Write the whole source to an empty target."""
         self.write(cursor, self.typed_source, rows)
         return {"inserted": rows}
 
@@ -153,12 +153,12 @@ class _Merge:
         return counts
 
     def write(self, cursor: Cursor, rows: Composable, expected: int) -> None:
-        """Upsert `rows`, and make sure that each of them was written."""
+        """Upsert `rows`, and make sure that every row was written."""
         cursor.execute(self.upsert(rows))
         if (taken := cursor.rowcount) != expected:
             self.refuse_duplicates(cursor)
-            problem = f"took {taken:,} of {expected:,} rows: a trigger or a rule of it holds rows back"
-            raise PermanentError(f"{self.terms.target} {problem}, so that the merge cannot say what it did")
+            problem = f"took {taken:,} of {expected:,} rows: one of its triggers or rules holds rows back"
+            raise PermanentError(f"{self.terms.target} {problem}, so the merge cannot say what it did")
 
     def count_differences(self, cursor: Cursor) -> dict[str, int]:
         """Return the rows of each kind of difference."""
@@ -166,10 +166,10 @@ class _Merge:
         return dict(cursor.fetchall())
 
     def keys_are_unique(self, cursor: Cursor, counts: dict[str, int], rows: int) -> bool:
-        """Whether the counts prove that no two rows of the source met the same row of the target.
+        """Return whether the counts prove that no two rows of the source matched the same row of the target.
 
-        What no row of the source met is among the differences; so is what met no row of the target. Two rows of the
-        source that are both new are found by the INSERT.
+        The differences include all rows of either table without a match. If two rows of the source are both new, the
+        INSERT fails.
         """
         met = rows - counts.get("inserted", 0)
         if self.terms.deactivate is None or not met:
@@ -192,7 +192,7 @@ class _Merge:
             raise DataRejected(f"{self.terms.source} {problem}; nothing was written to {self.terms.target}")
 
     def look_outside_window(self, cursor: Cursor, counts: dict[str, int]) -> dict[str, int]:
-        """Judge again what the window did not hold: its key may stand elsewhere in the target."""
+        """Look for keys that are not in the window elsewhere in the target."""
         text = """
             UPDATE pg_temp.difference AS s SET kind = {kind}
             FROM {target} AS t WHERE s.kind = 'inserted' AND {same_key}
@@ -213,7 +213,7 @@ class _Merge:
 
     @property
     def carried(self) -> list[str]:
-        """What comes from the source: the keys and the values."""
+        """The columns that come from the source: keys and values."""
         return [*self.terms.keys, *self.columns]
 
     @property
@@ -223,11 +223,11 @@ class _Merge:
 
         typed = (
             statement(
-                "CAST({column} AS {type}) AS {column}", column=name(one), type=SQL(self.casts[one])
+                "CAST({column} AS {type}) AS {column}", column=name(column), type=SQL(self.casts[column])
             )  # catalogue's
-            if one in self.casts
-            else name(one)
-            for one in self.carried
+            if column in self.casts
+            else name(column)
+            for column in self.carried
         )
         return statement("SELECT {typed} FROM {source}", typed=joined(", ", typed), source=self.source)
 
@@ -240,12 +240,12 @@ class _Merge:
     @property
     def differs(self) -> Composable:
         """A condition on a pair with the same key: the source has another value."""
-        pairs = ((name(one, of="s"), name(one, of="t")) for one in self.columns)
+        pairs = ((name(column, of="s"), name(column, of="t")) for column in self.columns)
         return joined(" OR ", (value(False), *(statement("{s} IS DISTINCT FROM {t}", s=s, t=t) for s, t in pairs)))
 
     @property
     def inactive(self) -> Composable:
-        """A condition on a row of the target: it is switched off."""
+        """A condition on a row of the target: it is deactivated."""
         flag = self.terms.deactivate and name(self.terms.deactivate.flag, of="t")
         return statement("{flag} IS NOT TRUE", flag=flag) if flag else value(False)
 
@@ -256,7 +256,7 @@ class _Merge:
 
     @property
     def find_differences(self) -> Composable:
-        """Make the table of differences: with a window to switch off in, the target's side of the join counts too."""
+        """Create the table of differences; with a window, it includes target rows without a match."""
         keys = self.terms.keys
         both = (
             statement("coalesce({s}, {t}) AS {key}", s=name(k, of="s"), t=name(k, of="t"), key=name(k)) for k in keys
@@ -291,7 +291,7 @@ class _Merge:
         return statement(text, carried=names(self.carried), written=value(list(_WRITTEN)))
 
     def upsert(self, rows: Composable) -> Composable:
-        """Return the INSERT of `rows` that updates where the key is there."""
+        """Return the INSERT of `rows` that updates if the key exists."""
         stamps, deactivate = self.terms.timestamps, self.terms.deactivate
         own = {stamps.created: "now()", stamps.updated: "now()", deactivate.flag if deactivate else None: "TRUE"}
         filled = {column: text for column, text in own.items() if column}
@@ -302,7 +302,7 @@ class _Merge:
             text,
             target=self.target,
             columns=names([*self.carried, *filled]),
-            values=joined(", ", (*(name(one, of="s") for one in self.carried), *map(statement, filled.values()))),
+            values=joined(", ", (*(name(column, of="s") for column in self.carried), *map(statement, filled.values()))),
             rows=rows,
             keys=names(self.terms.keys),
             action=statement("UPDATE SET {all}", all=joined(", ", assignments)) if replaced else statement("NOTHING"),

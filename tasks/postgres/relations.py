@@ -1,4 +1,4 @@
-"""What the database says of a table: its columns, and what makes a row unique."""
+"""What the database says about a table: its columns, and what makes a row unique."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class ColumnFacts:
 
     type: str
     required: bool
-    """Whether an INSERT must give it a value: NOT NULL, without a default."""
+    """Whether an INSERT must set it: NOT NULL, without a default."""
     generated: bool
-    """Whether the server computes it, so that no INSERT may give it a value."""
+    """Whether the server computes it, so an INSERT may not set it."""
 
 
 _COLUMNS = """
@@ -33,7 +33,7 @@ _COLUMNS = """
     ORDER BY attnum
 """
 
-# An index that is partial, on an expression, or checked at the commit cannot decide an ON CONFLICT.
+# An index that is partial, on an expression, or checked at commit cannot decide an ON CONFLICT.
 _UNIQUE_KEYS = """
     SELECT array_agg(attname::text)
     FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey[:indnkeyatts - 1])
@@ -45,7 +45,7 @@ _UNIQUE_KEYS = """
 
 
 def columns_of(cursor: Cursor, table: str) -> dict[str, ColumnFacts]:
-    """Return the columns of `schema.table`, in their order."""
+    """Return the columns of `schema.table`, in order."""
     cursor.execute(_COLUMNS, table.split("."))
     return {column: ColumnFacts(*facts) for column, *facts in cursor.fetchall()}
 
@@ -61,7 +61,7 @@ def require_columns(table: str, there: Mapping[str, ColumnFacts], wanted: Iterab
 
 
 def require_unique_key(cursor: Cursor, table: str, keys: Sequence[str]) -> None:
-    """Raise PermanentError unless a constraint keeps `keys` unique and not null in the table."""
+    """Raise PermanentError unless a constraint keeps `keys` unique and not null."""
     cursor.execute(_UNIQUE_KEYS, table.split("."))
     if set(keys) in [set(columns) for (columns,) in cursor.fetchall()]:
         return

@@ -1,6 +1,6 @@
-"""SQL that a person wrote in YAML: what may stand there, and how values enter it.
+"""SQL that a person wrote in YAML: what is allowed, and how values are inserted.
 
-Knows the text of an expression; it never opens a connection.
+Knows the text of an expression; never opens a connection.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def literal(value: SqlValue | Iterable[SqlValue]) -> str:
 
 def _quoted(text: str) -> str:
     if "\0" in text:
-        raise ValueError("a SQL text cannot hold the character NUL")
+        raise ValueError("SQL text cannot contain the character NUL")
     doubled = text.replace("'", "''")
     return " E'" + doubled.replace("\\", "\\\\") + "'" if "\\" in text else f"'{doubled}'"
 
@@ -54,9 +54,9 @@ def table_identifier(table: str) -> Identifier:
 
 
 def fragment(expression: str) -> Composable:
-    """Return a checked expression for composition, in parentheses so that it cannot change what surrounds it.
+    """Return a checked expression for composition, in parentheses so that it cannot affect its surroundings.
 
-    A statement composed with it is executed without further parameters: a `%` in the expression stands for itself.
+    Execute a statement composed with it without further parameters: a `%` in the expression is a plain `%`.
     """
     from psycopg2.sql import SQL
 
@@ -74,7 +74,7 @@ def check_expression(expression: str) -> None:
     except sqlglot.errors.SqlglotError as error:
         raise ValueError(f"is not a SQL expression: {_first_problem(error)}") from None
     if len(parsed) != 1:
-        raise ValueError(f"holds {len(parsed)} SQL statements where one expression is expected")
+        raise ValueError(f"contains {len(parsed)} SQL statements, not one expression")
     refused = (
         exp.Query,
         exp.Subquery,
@@ -87,8 +87,8 @@ def check_expression(expression: str) -> None:
         exp.Set,
         exp.Alias,
     )
-    if found := parsed[0].find(*refused):
-        raise ValueError(f"holds {found.key.upper()}, where only an expression over the row's columns is allowed")
+    if part := parsed[0].find(*refused):
+        raise ValueError(f"contains {part.key.upper()}, but only an expression over the row's columns is allowed")
 
 
 def _first_problem(error: Exception) -> str:

@@ -1,6 +1,6 @@
-"""SQL statements put together from quoted names and literals, never from a person's text.
+"""SQL statements composed of quoted names and literals, never of text that a person wrote.
 
-Knows how psycopg2 composes; what a person may write as SQL is `tasks.postgres.sql`'s business.
+Knows how psycopg2 composes; SQL that a person writes is checked in `tasks.postgres.sql`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def value(of: object) -> Composable:
 
 
 def only_row(cursor: Cursor) -> tuple[Any, ...]:
-    """Return the one row of a statement that always has one."""
+    """Return the row of a statement that always returns exactly one."""
     row = cursor.fetchone()
     assert row is not None
     return row

@@ -1,7 +1,7 @@
-"""Tables of Postgres: make them from a file of SQL, rebuild one from another, merge one into another, vacuum one.
+"""Postgres tables: create them from a SQL file, rebuild one from another, merge one into another, vacuum one.
 
-Knows SQL and its locks; knows nothing of what the rows mean. One task is one transaction, so that it may be killed at
-any point and run again.
+Knows SQL and its locks, not what the rows mean. One task is one transaction, so it can be killed at any point and run
+again.
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ if TYPE_CHECKING:
     from psycopg2.sql import Composable
 
 Bound = str | int | float | bool | dt.date | None
-"""A value that is bound to a `%(name)s` of a SQL file."""
+"""A value bound to a `%(name)s` in a SQL file."""
 
 
 _PLACEHOLDER = re.compile(r"%(?P<form>%|\((?P<name>\w+)\)s|)")
 
 
 class Executed(Output):
-    """What a file of SQL did."""
+    """What a SQL file did."""
 
     rows: int
-    """Rows that the file's last statement wrote or returned; 0 for one that defines something."""
+    """Rows that the file's last statement wrote or returned; 0 for a definition."""
 
 
 class Rebuilt(Output):
-    """What a rebuild left."""
+    """The table after a rebuild."""
 
     rows: int
-    """Rows of the table now."""
+    """Rows in the table now."""
 
 
 class Vacuumed(Output):
-    """What a vacuum found and left, as the server's statistics count it."""
+    """The rows before and after a vacuum, as counted by the server's statistics."""
 
     table: str
     live_rows: int
@@ -68,11 +68,11 @@ class Vacuumed(Output):
 
 @reusable("postgres.run_sql", role="maintenance")
 def run_sql(connection: ConnectionId, file: SqlFile, values: dict[str, Bound] | None = None, *, run: Run) -> Executed:
-    """Run a file of `configs/sql/` in one transaction: all of it happens, or nothing does.
+    """Run a file of `configs/sql/` in one transaction: all of it happens, or none of it.
 
-    `file` is its path below `configs/sql/`; it may hold many statements, but none that ends the transaction. Each of
-    `values` is bound to `%(name)s` in the file, where a plain `%` is then written `%%`. Two runs of one file wait for
-    each other. Write it so that it may run again (`CREATE TABLE IF NOT EXISTS`).
+    `file` is its path below `configs/sql/`; it can have many statements, but none that ends the transaction. Each of
+    `values` is bound to `%(name)s` in the file; a plain `%` is then written `%%`. Two runs of the same file wait for
+    each other. Write it so that it can run again (`CREATE TABLE IF NOT EXISTS`).
     """
     text = sql_text(file, run)
     if values:
@@ -89,14 +89,14 @@ def run_sql(connection: ConnectionId, file: SqlFile, values: dict[str, Bound] | 
 def check_placeholders(file: str, text: str, values: Collection[str]) -> None:
     """Raise PermanentError unless the file's `%(name)s` and the step's values are the same."""
     used = set()
-    for found in _PLACEHOLDER.finditer(text):
-        place = f"configs/sql/{file}, line {text.count(chr(10), 0, found.start()) + 1}"
-        if not found["form"]:
-            raise PermanentError(f"{place}: with `values` a plain % is written %%, and a value %(name)s")
-        if found["name"] and found["name"] not in values:
+    for placeholder in _PLACEHOLDER.finditer(text):
+        place = f"configs/sql/{file}, line {text.count(chr(10), 0, placeholder.start()) + 1}"
+        if not placeholder["form"]:
+            raise PermanentError(f"{place}: with `values`, a plain % is written %%, and a value %(name)s")
+        if placeholder["name"] and placeholder["name"] not in values:
             given = ", ".join(sorted(values))
-            raise PermanentError(f"{place}: %({found['name']})s has no value; `values` of the step has {given}")
-        used.add(found["name"])
+            raise PermanentError(f"{place}: %({placeholder['name']})s has no value; `values` of the step has {given}")
+        used.add(placeholder["name"])
     if unused := sorted(set(values) - used):
         raise PermanentError(f"configs/sql/{file} has no %({unused[0]})s; remove {unused[0]} from `values`, or use it")
 
@@ -120,13 +120,13 @@ def rebuild_table(
         raise PermanentError(f"{target} cannot be rebuilt from itself: it is emptied first; name another `source`")
     started = monotonic()
     with postgres(connection, run=run) as session, session.cursor() as cursor:
-        # Not DELETE: it writes every old row once more, and leaves the table twice as long for all that scan it until
-        # a vacuum comes by. TRUNCATE costs nothing, but takes the table from its readers until the commit, and a
-        # REPEATABLE READ transaction that began before will find it empty. A staging table is read by its own run.
+        # Not DELETE: it writes every old row again, and leaves the table twice as long for every scan until the next
+        # vacuum. TRUNCATE costs nothing, but blocks readers until the commit, and a REPEATABLE READ transaction that
+        # began before will see an empty table. Only its own run reads a staging table.
         cursor.execute(statement("TRUNCATE {target}", target=table_identifier(target)))
         cursor.execute(_refill(target, source, columns, where))
         rows = cursor.rowcount
-        cursor.execute(statement("ANALYZE {target}", target=table_identifier(target)))  # what reads it next plans by it
+        cursor.execute(statement("ANALYZE {target}", target=table_identifier(target)))  # for the next query's plan
     run.log.info("%s: %s rows from %s in %.1f s", target, f"{rows:,}", source, monotonic() - started)
     return Rebuilt(rows=rows)
 
@@ -154,14 +154,14 @@ def merge(
     *,
     run: Run,
 ) -> Merged:
-    """Bring `target` up to `source`: insert, update, bring back and switch off rows, in one transaction.
+    """Bring `target` up to date with `source`: insert, update, reactivate and deactivate rows, in one transaction.
 
-    Only rows that are new, changed or returning are written, nulls compared as equal: of the `timestamps`, `created`
-    is set on new rows and `updated` moves on those that were written or switched off. `keys` must be the columns of a
-    unique constraint of `target`, and no two rows of `source` may share them. `columns` are the values to carry, by
-    default all columns that both tables have. With `deactivate`, active rows of `target` inside its `window` that are
-    not in `source` get their flag set to false, and rows that come back get it set to true. Other writers of `target`
-    wait meanwhile; readers do not.
+    Only rows that are new, changed or returning are written; two nulls count as equal. Of the `timestamps`, `created`
+    is set on new rows, and `updated` on all that were written or deactivated. `keys` must be the columns of a unique
+    constraint of `target`, and no two rows of `source` may share them. `columns` are the values to copy, by default
+    all columns that both tables have. With `deactivate`, active rows of `target` inside its `window` that are not in
+    `source` get their flag set to false, and rows that come back get it set to true. Other writers of `target` wait
+    meanwhile; readers do not.
     """
     terms = Terms(source, target, keys, columns, deactivate, timestamps or Timestamps())
     started = monotonic()
@@ -174,10 +174,10 @@ def merge(
 
 
 def _lock(cursor: Cursor, source: str, target: str) -> None:
-    """Take what the merge reads and writes, then one snapshot for all of its statements.
+    """Lock what the merge reads and writes, then take one snapshot for all of its statements.
 
-    The order matters: a snapshot older than the locks would miss what the run before committed, and would see a
-    source that was truncated and refilled meanwhile as empty.
+    The order matters: a snapshot older than the locks would miss what the previous run committed, and would see a
+    source that was truncated and refilled in between as empty.
     """
     locks = "LOCK TABLE {target} IN SHARE ROW EXCLUSIVE MODE; LOCK TABLE {source} IN ACCESS SHARE MODE"
     cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -186,9 +186,9 @@ def _lock(cursor: Cursor, source: str, target: str) -> None:
 
 @reusable("postgres.vacuum", role="maintenance")
 def vacuum(connection: ConnectionId, table: Table, *, run: Run) -> Vacuumed:
-    """Vacuum `table` and gather its statistics, so that dead rows make room and later plans are good.
+    """Vacuum `table` and update its statistics: dead rows free their space, and later plans are good.
 
-    Readers and writers go on meanwhile. The login must own the table, or have MAINTAIN on it.
+    Readers and writers are not blocked. The login must own the table, or have MAINTAIN on it.
     """
     started = monotonic()
     with postgres(connection, run=run, autocommit=True) as session, session.cursor() as cursor:
@@ -207,7 +207,7 @@ _COUNT_ROWS = "SELECT pg_stat_get_live_tuples(%(table)s::regclass), pg_stat_get_
 
 
 def _refuse_skipped(table: str, notices: list[str]) -> None:
-    """Raise PermanentError where the server only warned: it skips a table that the login may not vacuum."""
+    """Raise PermanentError if the server only warned: it skips a table that the login may not vacuum."""
     for notice in notices:
         if "skipping" in notice:
             raise PermanentError(

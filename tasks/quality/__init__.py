@@ -1,1 +1,1 @@
-"""The gate before a load: suites, verdicts, quarantine, and what people read of them."""
+"""The gate before a load: suites, verdicts, quarantine, and what people read about them."""

@@ -1,7 +1,7 @@
-"""What people look at of a validation: its results as JSON, and Data Docs, in a bucket.
+"""A validation for people to read: its results as JSON, and Data Docs, in a bucket.
 
-Knows the library's page renderers and where objects go. The pages are self-contained, so that they are read without
-the internet and downloaded as they are; an earlier attempt's objects are overwritten.
+Knows the library's page renderers and where objects go. The pages are self-contained: they work without the internet
+and can be downloaded. An earlier attempt's objects are overwritten.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _PAGES = Path(__file__).parent / "pages"
 _SUITE_LINK = re.compile(r'href="(\.\./)+expectations/[^"]*"')
-"""The link that the library writes from a result to its suite: to a page of the tree that it would make."""
+"""The library's link from a result to its suite: a page in the tree that it would write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Links:
 
 
 def publish(verdict: Verdict, suite: Suite, run: Run, *, connection: str, bucket: str) -> Links:
-    """Upload the results and Data Docs of a validation; raise MissingResource where there is no such bucket."""
+    """Upload the results and Data Docs of a validation; raise MissingResource if the bucket does not exist."""
     place = f"{_safe(suite.name)}/{run_key(run)}"
     result, data_docs = f"validations/{place}.json", f"data_docs/{place}"
     objects = {f"{data_docs}/{name}": page for name, page in pages(verdict, suite, run).items()}
@@ -51,7 +51,7 @@ def publish(verdict: Verdict, suite: Suite, run: Run, *, connection: str, bucket
 
 
 def run_key(run: Run) -> str:
-    """Return a name for a run that is safe in a key, the same for each of its attempts, and no other run's."""
+    """Return a name for a run that is safe in a key, unique, and the same for each attempt."""
     digest = hashlib.sha256(json.dumps([run.dag_id, run.run_id]).encode()).hexdigest()[:8]
     return f"{_safe(run.dag_id)[:80]}__{_safe(run.run_id)[:80]}-{digest}"
 
@@ -69,7 +69,7 @@ def _as_json(results: Any) -> str:
 
 
 def pages(verdict: Verdict, suite: Suite, run: Run) -> dict[str, str]:
-    """Return the pages of Data Docs by their names: they link to each other."""
+    """Return the pages of Data Docs by name; they link to each other."""
     from great_expectations.core import ExpectationSuite
     from great_expectations.core.run_identifier import RunIdentifier
     from great_expectations.render.renderer import page_renderer
@@ -90,7 +90,7 @@ def pages(verdict: Verdict, suite: Suite, run: Run) -> dict[str, str]:
 
 
 def _implied(outcome: Outcome, rows: int) -> dict[str, Any]:
-    """Return the counts that a rule about rows has if it is kept without exception: it was asked for no more."""
+    """Return the counts of a rule about rows that no row breaks: the library was asked for yes or no only."""
     if not can_quarantine(outcome.expectation) or outcome.expectation.arguments.get("mostly", 1) != 1:
         return {}
     return {"element_count": rows, "unexpected_count": 0, "unexpected_percent": 0.0}

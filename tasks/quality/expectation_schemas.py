@@ -1,6 +1,6 @@
-"""The catalogue of expectations, made from the library that is installed.
+"""The catalogue of expectations, made from the installed library.
 
-Knows the library's models, and where their schemas tell less than the library asks for.
+Knows the library's models, and where their schemas say less than the library requires.
 `tasks.quality.expectations` writes the result to a file, and reads it back without the library.
 """
 
@@ -13,7 +13,7 @@ _OWN_AFFAIRS = frozenset(
     {"id", "meta", "notes", "rendered_content", "batch_id", "windows", "result_format", "catch_exceptions"}
     | {"severity", "library_metadata", "metadata"}
 )
-"""Fields that the gate sets itself, or that would promise what it does not do: a broken rule of any severity stops."""
+"""Fields that the gate sets itself, or does not honour: a broken rule of any severity stops the run."""
 
 _SCALAR = {"type": ["string", "number", "boolean", "null"]}
 _KNOWN = {"type": ["string", "number", "boolean"]}
@@ -75,18 +75,18 @@ _PLAINER: Mapping[str, dict[str, Any]] = {
     },
     "value_set": {"type": "array", "items": _SCALAR, "minItems": 1},
 }
-"""Arguments whose schema in the library says less than the library asks for, or more than a database can."""
+"""Arguments whose schema says less than the library requires, or allows more than a database can do."""
 
 _IN_EFFECT_REQUIRED = frozenset({"column_list", "column_set", "type_list", "regex"})
-"""Arguments without which the library would pass everything."""
+"""Arguments without which the library would accept everything."""
 
 
 SHARED = ("condition_parser", "row_condition")
-"""Arguments that are the same wherever they stand: written once."""
+"""Arguments that are the same everywhere: written once."""
 
 
 def describe() -> dict[str, Any]:
-    """Return the catalogue as the installed library has it: description, schema of the arguments, where it runs."""
+    """Return the installed library's catalogue: description, schema of the arguments, where it runs."""
     from great_expectations.expectations.registry import (
         get_expectation_impl,
         list_registered_expectation_implementations,
@@ -108,11 +108,11 @@ def _described(name: str, implementation: Any) -> dict[str, Any]:
 
     written = implementation.schema()["properties"]
     known = written["metadata"]["properties"]
-    fields = {one.alias: one for one in implementation.__fields__.values() if one.name not in _OWN_AFFAIRS}
-    required = [alias for alias, one in fields.items() if one.required or alias in _IN_EFFECT_REQUIRED]
+    fields = {field.alias: field for field in implementation.__fields__.values() if field.name not in _OWN_AFFAIRS}
+    required = [alias for alias, field in fields.items() if field.required or alias in _IN_EFFECT_REQUIRED]
     arguments = {
-        alias: _argument_schema(name, alias, written[alias], nullable=one.allow_none and alias not in required)
-        for alias, one in fields.items()
+        alias: _argument_schema(name, alias, written[alias], nullable=field.allow_none and alias not in required)
+        for alias, field in fields.items()
     }
     return {
         "description": _first_sentence(known, implementation),
@@ -147,8 +147,8 @@ def _plain(name: str, argument: str, written: Mapping[str, Any]) -> dict[str, An
         return {"enum": ["all_values_are_missing", "any_value_is_missing", "never"]}
     options = [dict(option) for option in written.get("anyOf", [written]) if option != {"type": "object"}]
     if name.startswith("expect_table") or {"type": "integer"} in options:
-        options = [option for option in options if "format" not in option]  # a count is no date
-    kept = [{key: one for key, one in option.items() if key not in _DECORATION} for option in options]
+        options = [option for option in options if "format" not in option]  # a count is not a date
+    kept = [{key: value for key, value in option.items() if key not in _DECORATION} for option in options]
     return kept[0] if len(kept) == 1 else {"anyOf": kept}
 
 

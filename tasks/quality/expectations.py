@@ -1,7 +1,7 @@
 """Every expectation of Great Expectations: its arguments, and what is wrong with those that a person wrote.
 
-Reads the catalogue in `expectations.json`, so that a spec is checked without the library, which takes seconds to
-import. `python -m tasks.quality.expectations` writes the catalogue again from the library that is installed.
+Reads the catalogue in `expectations.json`, to check a spec without the library, which takes seconds to import.
+`python -m tasks.quality.expectations` writes the catalogue again from the installed library.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class ExpectationSchema:
-    """What the catalogue knows of an expectation; `schema` is the closed JSON Schema of its arguments."""
+    """What the catalogue says about an expectation; `schema` is the closed JSON Schema of its arguments."""
 
     name: str
     description: str
@@ -47,7 +47,7 @@ class ExpectationSchema:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong; `path` leads to it from the expectation's arguments, and is empty for its name."""
+    """One mistake; `path` is its place in the expectation's arguments, empty for a mistake in the name."""
 
     path: Place
     message: str
@@ -57,7 +57,7 @@ class Problem:
 
 @functools.cache
 def catalogue() -> Mapping[str, ExpectationSchema]:
-    """Return every expectation of the library by the name that a suite gives it."""
+    """Return every expectation of the library by its name in a suite."""
     written = json.loads(resources.files("tasks.quality").joinpath("expectations.json").read_text(encoding="utf-8"))
     for known in written["expectations"].values():
         arguments = known["schema"]["properties"]
@@ -66,9 +66,9 @@ def catalogue() -> Mapping[str, ExpectationSchema]:
 
 
 def problems(expectation: Expectation) -> list[Problem]:
-    """Return all that is wrong with an expectation; a text with a `{{ … }}` is not judged, as it is still to be filled.
+    """Return all mistakes in an expectation; text with a `{{ … }}` is not checked, as its value is not known yet.
 
-    Whatever the library would refuse when it runs is found here.
+    Everything that the library would refuse at run time is reported here.
     """
     known = catalogue().get(expectation.type)
     if known is None:
@@ -79,13 +79,13 @@ def problems(expectation: Expectation) -> list[Problem]:
     if not known.runs_in_sql:
         hint = _INSTEAD.get(known.name, "write an unexpected_rows_expectation: a query for the rows that are wrong")
         return [Problem((), f'"{known.name}" runs on pandas and Spark only, not in a database', hint)]
-    found = list(_misfits(known, expectation.arguments))
-    judged = {problem.path[0] for problem in found}
-    for problem in (one for check in _CHECKS for one in check(known.name, expectation.arguments)):
+    mistakes = list(_misfits(known, expectation.arguments))
+    judged = {problem.path[0] for problem in mistakes}
+    for problem in (problem for check in _CHECKS for problem in check(known.name, expectation.arguments)):
         is_written = problem.path[0] in expectation.arguments
-        if problem.path[0] not in judged and (is_written or not found):
-            found.append(problem)
-    return found
+        if problem.path[0] not in judged and (is_written or not mistakes):
+            mistakes.append(problem)
+    return mistakes
 
 
 _INSTEAD = {
@@ -101,7 +101,7 @@ def _did_you_mean(word: str, known: Iterable[str], what: str) -> str:
     return f'did you mean "{near[0]}"?' if near else f"{what}: {', '.join(names)}"
 
 
-# --- What the schema tells --------------------------------------------------------------------------------------------
+# --- What the schema says ---------------------------------------------------------------------------------------------
 
 
 def _misfits(known: ExpectationSchema, arguments: Arguments) -> Iterator[Problem]:
@@ -113,14 +113,14 @@ def _misfits(known: ExpectationSchema, arguments: Arguments) -> Iterator[Problem
 
 
 def _is_excused(error: ValidationError) -> bool:
-    """Return whether a template is all that is wrong: a list is right if what is left of it is."""
+    """Return whether a template is the only mistake: a list is right if its other items are."""
     if isinstance(error.instance, str) and _TEMPLATE.search(error.instance):
         return True
     return any(all(map(_is_excused, branch)) for branch in _branches(error))
 
 
 def _branches(error: ValidationError) -> list[list[ValidationError]]:
-    """Return what is wrong by each of the schemas that an anyOf offers."""
+    """Return the errors under each schema that an anyOf offers."""
     branches: dict[object, list[ValidationError]] = {}
     for inner in error.context or ():
         branches.setdefault(inner.schema_path[0], []).append(inner)
@@ -128,7 +128,7 @@ def _branches(error: ValidationError) -> list[list[ValidationError]]:
 
 
 def _is_meant(branch: list[ValidationError]) -> bool:
-    """Return whether a value was written for this schema: it is of its type, and says so where it says its type."""
+    """Return whether a value was meant for this schema: it has its type, and its `type` if it names one."""
     return not any((error.validator == "type" and not error.path) or list(error.path) == ["type"] for error in branch)
 
 
@@ -136,7 +136,7 @@ def _explained(known: ExpectationSchema, error: ValidationError) -> Iterator[Pro
     path, schema = tuple(error.absolute_path), cast("Mapping[str, Any]", error.schema)
     names = schema.get("properties", {})
     if error.validator == "required":
-        # jsonschema reports each missing name on its own: this one is the first word of the message.
+        # jsonschema reports each missing name separately, as the first word of the message.
         missing = next(name for name in schema["required"] if error.message.startswith(repr(name)))
         what = _argument(path) if path else f'"{known.name}"'
         yield Problem((*path, missing), f'{what} needs "{missing}"', f"write {missing}: {_wanted(names[missing])}")
@@ -161,7 +161,7 @@ def _shown(value: object) -> str:
 
 
 _WORDS = {
-    "string": "a text",
+    "string": "text",
     "number": "a number",
     "integer": "a whole number",
     "boolean": "true or false",
@@ -172,7 +172,7 @@ _WORDS = {
 
 
 def _wanted(schema: Mapping[str, Any]) -> str:
-    """Return in words what a schema takes."""
+    """Return what a schema accepts, in words."""
     if "enum" in schema:
         return f"one of {', '.join(sorted(map(str, schema['enum'])))}"
     if "anyOf" in schema:
@@ -198,7 +198,7 @@ def _limits(schema: Mapping[str, Any]) -> str:
     return " that is not empty" if schema.get("minLength") else ""
 
 
-# --- What the schema cannot tell --------------------------------------------------------------------------------------
+# --- What the schema cannot say ---------------------------------------------------------------------------------------
 
 
 def _check_limits(name: str, arguments: Arguments) -> Iterator[Problem]:
@@ -208,11 +208,11 @@ def _check_limits(name: str, arguments: Arguments) -> Iterator[Problem]:
     pair = _comparable(lowest, highest)
     if pair and pair[0] > pair[1]:
         message = f"min_value {_shown(lowest)} is greater than max_value {_shown(highest)}"
-        yield Problem(("min_value",), message, "exchange them, or correct one")
+        yield Problem(("min_value",), message, "swap them, or correct one")
     for bound in ("min_value", "max_value"):
         value = arguments.get(bound)
         if isinstance(value, str) and not _TEMPLATE.search(value) and as_moment(value) is None:
-            yield Problem((bound,), f"{bound} {_shown(value)} is no date", "write a number, or a date as 2026-01-31")
+            yield Problem((bound,), f"{bound} {_shown(value)} is not a date", "write a number, or a date: 2026-01-31")
 
 
 def _comparable(lowest: JsonValue, highest: JsonValue) -> tuple[Any, Any] | None:
@@ -229,9 +229,9 @@ def _comparable(lowest: JsonValue, highest: JsonValue) -> tuple[Any, Any] | None
 def _check_texts(_name: str, arguments: Arguments) -> Iterator[Problem]:
     for path, value in _leaves(arguments):
         if isinstance(value, str) and "\0" in value:
-            yield Problem(path, f"{_argument(path)} holds the character NUL", "Postgres has no text with it: remove it")
+            yield Problem(path, f"{_argument(path)} contains the character NUL", "remove it: Postgres cannot store it")
         if isinstance(value, float) and not math.isfinite(value):
-            yield Problem(path, f"{_argument(path)} is {value}", "write a number that is finite")
+            yield Problem(path, f"{_argument(path)} is {value}", "write a finite number")
 
 
 def _leaves(value: Any, path: Place = ()) -> Iterator[tuple[Place, Any]]:
@@ -248,9 +248,9 @@ def _check_value_set(_name: str, arguments: Arguments) -> Iterator[Problem]:
         return
     kinds = {_kind(value) for value in values if value is not None}
     if not kinds:
-        yield Problem(("value_set",), "value_set holds nothing but null", "write the values; a null is in no set")
+        yield Problem(("value_set",), "value_set contains only null", "write the values; a null is never in a set")
     elif len(kinds) > 1:
-        message = f"value_set mixes {' and '.join(sorted(kinds))}, which no column holds at once"
+        message = f"value_set mixes {' and '.join(sorted(kinds))}, but a column has only one type"
         yield Problem(("value_set",), message, "quote all of the values, or none")
 
 
@@ -263,24 +263,24 @@ def _kind(value: JsonValue) -> str:
 def _check_patterns(_name: str, arguments: Arguments) -> Iterator[Problem]:
     for path, value in _leaves({name: arguments[name] for name in ("regex", "regex_list") if name in arguments}):
         if isinstance(value, str) and not _TEMPLATE.search(value) and (wrong := _regex_problem(value)):
-            yield Problem(path, f"{_argument(path)} is no regular expression of Postgres: {wrong}", "correct it")
+            yield Problem(path, f"{_argument(path)} is not a Postgres regular expression: {wrong}", "correct it")
 
 
 _NOT_IN_POSTGRES = {
-    r"(?<!\\)\(\?P[<=>]": "named groups, (?P<name>…), are Python's",
-    r"(?<!\\)\(\?>": "atomic groups, (?>…), are not known",
-    r"(?<!\\)[*+?}]\+": "possessive quantifiers are not known",
-    r"(?<!\\)\\[pP]\{": r"Unicode properties, \p{…}, are not known",
+    r"(?<!\\)\(\?P[<=>]": "named groups, (?P<name>…), exist only in Python",
+    r"(?<!\\)\(\?>": "atomic groups, (?>…), are not supported",
+    r"(?<!\\)[*+?}]\+": "possessive quantifiers are not supported",
+    r"(?<!\\)\\[pP]\{": r"Unicode properties, \p{…}, are not supported",
 }
 
 
 def _regex_problem(pattern: str) -> str | None:
-    """Return what is wrong with a regular expression, as far as it can be told without Postgres."""
+    """Return what is wrong with a regular expression, as far as it shows without Postgres."""
     for wrong, reason in _NOT_IN_POSTGRES.items():
         if re.search(wrong, pattern):
             return reason
     if re.search(r"\[\[:[a-z]+:\]|\[\[[.=]|\\[mMyYAZ]|\[:[<>]:\]|\(\?[bceimnpqstwx]+\)|\*\*\*", pattern):
-        return None  # what Postgres alone understands
+        return None  # only Postgres understands it
     try:
         re.compile(pattern)
     except re.error as error:
@@ -291,9 +291,9 @@ def _regex_problem(pattern: str) -> str | None:
 def _check_formats(_name: str, arguments: Arguments) -> Iterator[Problem]:
     written = arguments.get("strftime_format")
     if isinstance(written, str) and not _TEMPLATE.search(written) and matches_format('"c"', written) is None:
-        message = f'strftime_format "{written}" cannot be told in SQL'
+        message = f'strftime_format "{written}" cannot be checked in SQL'
         yield Problem(
-            ("strftime_format",), message, "use each of %Y %y %m %b %B %d %H %I %M %S %f %p %z once, and texts"
+            ("strftime_format",), message, "use %Y %y %m %b %B %d %H %I %M %S %f %p %z, each at most once, and text"
         )
 
 
@@ -310,8 +310,8 @@ def _check_queries(_name: str, arguments: Arguments) -> Iterator[Problem]:
 def _check_filters(_name: str, arguments: Arguments) -> Iterator[Problem]:
     given = arguments.get("row_condition")
     if isinstance(given, str) and not arguments.get("condition_parser"):
-        message = "row_condition is a text, which Great Expectations reads only with a condition_parser"
-        yield Problem(("row_condition",), message, "write condition_parser: great_expectations beside it")
+        message = "row_condition is text, which Great Expectations reads only with a condition_parser"
+        yield Problem(("row_condition",), message, "add condition_parser: great_expectations")
     elif isinstance(given, str) and not is_known_filter(_TEMPLATE.sub("1", given)):
         message = f"row_condition {_shown(given)} is not one comparison"
         hint = """write col("name") > 5, col("name") == "text" or col("name").notnull(), or the mapping form for more"""
@@ -332,14 +332,14 @@ def _check_quantiles(_name: str, arguments: Arguments) -> Iterator[Problem]:
         known = _comparable(*pair) if isinstance(pair, list) and len(pair) == 2 else None
         if known and known[0] > known[1]:
             path = ("quantile_ranges", "value_ranges", place)
-            yield Problem(path, f"{_argument(path)} {_shown(pair)} has its greater end first", "exchange the two")
+            yield Problem(path, f"{_argument(path)} {_shown(pair)} has its larger end first", "swap the two")
 
 
 def _check_partition(name: str, arguments: Arguments) -> Iterator[Problem]:
     partition = arguments.get("partition_object")
     if name == "expect_column_kl_divergence_to_be_less_than" and isinstance(partition, dict):
         for wrong in _partition_problems(partition):
-            hint = "write weights that add up to 1, with values, or with bins: rising, and one more than weights"
+            hint = "write weights that add up to 1, with values, or with ascending bins, one more than weights"
             yield Problem(("partition_object",), f"partition_object has {wrong}", hint)
 
 
@@ -352,7 +352,7 @@ def _partition_problems(partition: Mapping[str, Any]) -> Iterator[str]:
     elif not math.isclose(total := sum([*weights, *tails]), 1, rel_tol=1e-5):
         yield f"weights that add up to {total:g}"
     elif keys == "bins" and any(low >= high for low, high in pairwise(parts)):
-        yield "bins that do not rise"
+        yield "bins that are not ascending"
 
 
 Check = Callable[[str, Arguments], Iterator[Problem]]

@@ -1,7 +1,7 @@
 """The gate: a batch keeps the rules of its suite, or the run stops here.
 
-Knows the order of things: the verdict, the rejected rows and the record of the validation are one transaction; what
-people look at comes after it. Does not know how a rule is judged (`tasks.quality.verdicts`), how rows are set aside
+Knows the order of things: the verdict, the rejected rows and the record of the validation are one transaction; the
+pages for people come after it. Does not know how a rule is judged (`tasks.quality.verdicts`), how rows are set aside
 (`tasks.quality.on_postgres.quarantine`) or how pages are made (`tasks.quality.data_docs`).
 """
 
@@ -49,16 +49,16 @@ class Artifacts(Model):
 
 
 class Validation(Output):
-    """What a validation found, and where to look at it."""
+    """What a validation found, and where to see it."""
 
     suite: str
     passed: bool
     expectations: int
     failed: int
     rows: int
-    """Rows of the batch."""
+    """Rows in the batch."""
     rejected: int
-    """Rows set aside, counted once for each reason."""
+    """Rows set aside, counted once per reason."""
     data_docs: Link | None
     result: Link | None
 
@@ -67,12 +67,12 @@ class Validation(Output):
 def validate(
     suite: Suite, record_in: Table | None = None, artifacts: Artifacts | None = None, *, run: Run
 ) -> Validation:
-    """Judge a batch by a suite; where a rule is broken, set the rows aside and stop the run.
+    """Judge a batch by a suite; if a rule is broken, set the rows aside and stop the run.
 
     The rules run as SQL in Postgres, on one consistent view of the batch. Rows that break an expectation with a
-    `reason` go to the suite's quarantine; `record_in` takes one row for each validation, and `artifacts` the results
-    and Data Docs. A retry replaces what it wrote before. Raises DataRejected, which no retry repeats, when a rule is
-    broken, and MissingResource for a table, column or bucket that is not there.
+    `reason` go to the suite's quarantine; `record_in` gets one row per validation, and `artifacts` the results and
+    Data Docs. A retry replaces what it wrote before. Raises DataRejected, which is not retried, if a rule is broken,
+    and MissingResource for a table, column or bucket that does not exist.
     """
     check_arguments(suite)
     load_library()
@@ -95,8 +95,8 @@ def validate(
 def _one_snapshot(session: PostgresSession, suite: Suite, run: Run) -> Iterator[Cursor]:
     """Begin a transaction that sees one state of the database, and commit it at the end of the block.
 
-    The lock lets a retry wait for the attempt before it, should that be still alive; it is taken first, as the
-    snapshot must see what that attempt wrote. Without a commit, the server rolls back when the session is closed.
+    The lock makes a retry wait for the attempt before it, if that is still alive; it is taken first, as the snapshot
+    must see what that attempt wrote. Without a commit, the server rolls back when the session is closed.
     """
     with session.cursor() as cursor:
         cursor.execute(
@@ -108,7 +108,7 @@ def _one_snapshot(session: PostgresSession, suite: Suite, run: Run) -> Iterator[
 
 
 def _record(cursor: Cursor, table: str, suite: Suite, run: Run, verdict: Verdict, rejected: Mapping[str, int]) -> None:
-    """Write the one row of this validation, in the place of that of an earlier attempt."""
+    """Write the one row of this validation, replacing that of an earlier attempt."""
     row = {
         "suite": suite.name,
         "dag_id": run.dag_id,
@@ -136,7 +136,7 @@ def _record(cursor: Cursor, table: str, suite: Suite, run: Run, verdict: Verdict
 def _published(
     artifacts: Artifacts | None, verdict: Verdict, suite: Suite, run: Run
 ) -> tuple[Links | None, PermanentError | TransientError | None]:
-    """Upload what people look at, or return why not: the verdict is recorded, and is the first thing to be told of."""
+    """Upload the pages for people, or return why not: the verdict is recorded, and is reported first."""
     if artifacts is None:
         return None, None
     try:

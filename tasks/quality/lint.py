@@ -1,6 +1,6 @@
-"""What lint asks of a suite: its form, what is wrong with an expectation, whether rows that break one can be set aside.
+"""What lint checks in a suite: its form, mistakes in expectations, whether rows that break one can be set aside.
 
-The factory's one door to this family. It answers without the library, which takes seconds to import.
+The factory's only door to this family. It works without the library, which takes seconds to import.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["Batch", "ExpectationSchema", "Quarantine", "Suite", "can_quarantine"
 
 
 def expectation_problems(name: str, arguments: Mapping[str, Any]) -> list[Problem]:
-    """Return all that is wrong with an expectation as it is written."""
+    """Return all mistakes in an expectation as it is written."""
     return expectations.problems(_expectation(name, arguments))
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def account(verdict: Verdict, suite: Suite, rejected: Mapping[str, int]) -> dict[str, Any]:
-    """Return the details for the record, as JSON that Postgres takes."""
+    """Return the details for the record, as JSON that Postgres accepts."""
     rules = [
         {
             "type": outcome.expectation.type,
@@ -25,17 +25,17 @@ def account(verdict: Verdict, suite: Suite, rejected: Mapping[str, int]) -> dict
         for outcome in verdict.outcomes
     ]
     batch = suite.batch.model_dump(mode="json")
-    found: dict[str, Any] = {"batch": batch, "rows": verdict.rows, "expectations": rules, "rejected": dict(rejected)}
-    return {name: plain(part) for name, part in found.items()}
+    details: dict[str, Any] = {"batch": batch, "rows": verdict.rows, "expectations": rules, "rejected": dict(rejected)}
+    return {name: plain(part) for name, part in details.items()}
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON that Postgres takes: without NaN, the infinities and the character NUL."""
+    """Return a value as JSON that Postgres accepts: without NaN, infinities and the character NUL."""
     if isinstance(value, dict):
         return {str(name): plain(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
         return [plain(part) for part in value]
-    if hasattr(value, "item"):  # a number of numpy
+    if hasattr(value, "item"):  # a numpy number
         return plain(value.item())
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)

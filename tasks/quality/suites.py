@@ -12,7 +12,7 @@ from tasks.contract import Column, ConnectionId, Model, Sql, Table
 
 
 class Batch(Model):
-    """The rows under test: a table, or the part of it where `where` holds."""
+    """The rows under test: a table, or the rows of it that meet `where`."""
 
     table: Table
     where: Sql | None = None

@@ -1,4 +1,4 @@
-"""What is said of a validation: in the log, and in the error that stops the run.
+"""The text about a validation: in the log, and in the error that stops the run.
 
 Pure text from a verdict; knows neither the database nor the object store.
 """
@@ -24,10 +24,10 @@ def report(verdict: Verdict, suite: Suite, rejected: Mapping[str, int]) -> str:
     width = max(len(outcome.expectation.type) for outcome in verdict.outcomes)
     lines = [_headline(verdict, suite)]
     if verdict.rows == 0:
-        lines.append("  the batch is empty: a rule about each row holds of it")
+        lines.append("  the batch is empty: no row can break a rule")
     for outcome in verdict.outcomes:
         mark = "ok    " if outcome.passed else "FAILED"
-        lines.append(f"  {mark}  {outcome.expectation.type:{width}}  {_told(outcome)}")
+        lines.append(f"  {mark}  {outcome.expectation.type:{width}}  {_outcome_text(outcome)}")
     lines += [f"  set aside  {reason}: {_rows(count)}" for reason, count in rejected.items()]
     lines += [f"  not set aside  {text}" for text in _without_condition(verdict, suite)]
     return "\n".join(lines)
@@ -46,7 +46,7 @@ def rejection(
     for outcome in verdict.failed:
         expectation = outcome.expectation
         reason = f" [{expectation.reason}]" if expectation.reason else ""
-        lines.append(f"  {expectation.type} {_told(outcome)}{reason}")
+        lines.append(f"  {expectation.type} {_outcome_text(outcome)}{reason}")
     if rejected and suite.quarantine:
         counts = ", ".join(f"{reason} {count:,}" for reason, count in rejected.items())
         keys = f"suite = '{suite.name}' and dag_id = '{run.dag_id}' and run_id = '{run.run_id}'"
@@ -68,13 +68,13 @@ def _rows(count: int) -> str:
     return f"{count:,} row{'' if count == 1 else 's'}"
 
 
-def _told(outcome: Outcome) -> str:
+def _outcome_text(outcome: Outcome) -> str:
     given = ", ".join(f"{name}={_short(value)}" for name, value in outcome.expectation.arguments.items())
     return f"({given}){_counted(outcome.found)}"
 
 
 def _counted(found: Mapping[str, Any]) -> str:
-    """Return what the library found, of a rule that failed."""
+    """Return what the library found about a rule that failed."""
     parts = []
     count, percent = found.get("unexpected_count"), found.get("unexpected_percent")
     if count is not None:
@@ -94,10 +94,10 @@ def _short(value: object) -> str:
 
 
 def _without_condition(verdict: Verdict, suite: Suite) -> list[str]:
-    """Return the reasons of broken rules that no single row breaks."""
+    """Return the reasons of broken rules that no single row can break."""
 
     def is_lost(expectation: Expectation) -> bool:
         return bool(suite.quarantine and expectation.reason and not can_quarantine(expectation))
 
     lost = [outcome.expectation for outcome in verdict.failed if is_lost(outcome.expectation)]
-    return [f"{one.reason}: {one.type} is no rule that a single row breaks" for one in lost]
+    return [f"{rule.reason}: {rule.type} is not a rule that a single row can break" for rule in lost]

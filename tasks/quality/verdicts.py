@@ -1,7 +1,7 @@
-"""Judges a batch by a suite: Great Expectations asks, Postgres answers, and no row comes to Python but a few examples.
+"""Judges a batch by a suite: Great Expectations asks, Postgres answers, and only a few example rows reach Python.
 
-Knows the library and the session that it works in; knows nothing of what follows from a verdict. The library works
-inside a transaction that the caller began, so that every one of its queries sees the same rows.
+Knows the library and its session; knows nothing about what follows from a verdict. The library works inside the
+caller's transaction, so all of its queries see the same rows.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from tasks.quality.suites import Expectation, Suite
 
 EXAMPLES = 5
-"""How many of the values that break a rule are shown."""
+"""How many values that break a rule are shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one expectation; `found` has the counts and examples of one that failed."""
+    """The result of one expectation; if it failed, `found` has counts and examples."""
 
     expectation: Expectation
     passed: bool
@@ -46,7 +46,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a suite, in its own order; `results` is the library's own account of it."""
+    """The result of a suite, in its order; `results` is the library's own account."""
 
     rows: int
     outcomes: tuple[Outcome, ...]
@@ -59,11 +59,11 @@ class Verdict:
 
 
 class UnansweredError(PermanentError):
-    """An expectation could not be judged: it asks for what is not there, or what its column's type cannot answer."""
+    """An expectation could not be judged: it needs something missing, or its column has the wrong type."""
 
 
 def load_library() -> None:
-    """Import the library, which takes seconds: before a transaction is open, not in it."""
+    """Import the library, which takes seconds: do it before a transaction is open."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     logging.getLogger("great_expectations").setLevel(logging.WARNING)  # before the import, which logs 200 lines
 
@@ -75,8 +75,8 @@ def load_library() -> None:
 def judge(session: PostgresSession, suite: Suite, run: Run) -> Verdict:
     """Judge the suite's batch in the transaction that `session` is in.
 
-    First every rule with no more than yes or no, then counts and examples for the failed ones. Raises MissingResource
-    for a column that is not there, UnansweredError naming the expectation that the database could not answer.
+    Asks yes or no for every rule first, then counts and examples for the failed ones. Raises MissingResource for a
+    missing column, and UnansweredError naming an expectation that the database could not answer.
     """
     load_library()
     with session.cursor() as cursor:
@@ -95,7 +95,7 @@ def judge(session: PostgresSession, suite: Suite, run: Run) -> Verdict:
 
 
 def check_arguments(suite: Suite) -> None:
-    """Raise PermanentError for arguments that came out wrong when their templates were filled."""
+    """Raise PermanentError for arguments that are wrong once their templates are filled."""
     for expectation in suite.expectations:
         for problem in problems(expectation):
             raise PermanentError(f"suite {suite.name!r}, {expectation.type}: {problem.message}; {problem.hint}")
@@ -108,11 +108,11 @@ _ABOUT_COLUMNS = frozenset(
         "expect_table_columns_to_match_ordered_list",
     }
 )
-"""The expectations for which a missing column is an answer, not a mistake."""
+"""Expectations for which a missing column is an answer, not a mistake."""
 
 
 def columns_named(expectation: Expectation) -> list[str]:
-    """Return the columns that an expectation is about, which must be there for it to be asked at all."""
+    """Return the columns that an expectation is about, which must exist before it can be asked."""
     if expectation.type in _ABOUT_COLUMNS:
         return []
     given = [expectation.arguments.get(name) for name in ("column", "column_A", "column_B")]
@@ -121,14 +121,14 @@ def columns_named(expectation: Expectation) -> list[str]:
 
 
 def _open_batch(cursor: Cursor, suite: Suite) -> int:
-    """Make the batch a view of this session, under the name of its table, and return how many rows it holds."""
+    """Make the batch a temporary view with the name of its table, and return how many rows it has."""
     from psycopg2.sql import SQL, Identifier
 
     schema, table = suite.batch.table.split(".")
     there = columns_of(cursor, suite.batch.table)
-    require_columns(suite.batch.table, there, [name for one in suite.expectations for name in columns_named(one)])
+    require_columns(suite.batch.table, there, [name for rule in suite.expectations for name in columns_named(rule)])
     cursor.execute(SQL("CREATE TEMPORARY VIEW {} AS {}").format(Identifier(table), batch_rows(suite.batch)))
-    # Beside the view, a rule may name other tables of the batch's schema.
+    # A rule may also name other tables of the batch's schema.
     path = "quote_ident(%s) || ', ' || current_setting('search_path')"
     cursor.execute(f"SELECT set_config('search_path', {path}, true)", [schema])
     cursor.execute(SQL("SELECT count(*) FROM pg_temp.{}").format(Identifier(table)))
@@ -138,8 +138,8 @@ def _open_batch(cursor: Cursor, suite: Suite) -> int:
 
 
 def _compared(suite: Suite) -> set[str]:
-    """Return the connections, other than the suite's own, whose queries a rule compares with the batch's."""
-    named = {one.arguments.get("comparison_data_source_name") for one in suite.expectations}
+    """Return the other connections whose queries a rule compares with the batch's."""
+    named = {rule.arguments.get("comparison_data_source_name") for rule in suite.expectations}
     return {str(name) for name in named if name is not None} - {suite.connection}
 
 
@@ -150,7 +150,7 @@ def _outcome(expectation: Expectation, answer: ExpectationValidationResult) -> O
 
 @dataclass(frozen=True)
 class _Library:
-    """The library, set to work in open sessions."""
+    """The library, working in open sessions."""
 
     suite: Suite
     session: PostgresSession
@@ -183,7 +183,7 @@ class _Library:
         return cls(suite, session, batch, errors)
 
     def ask(self, places: Sequence[int], result_format: Any) -> ExpectationSuiteValidationResult:
-        """Return the library's answers about the expectations at `places`, in their order."""
+        """Return the library's answers about the expectations at `places`, in that order."""
         results = self._answers(places, result_format)
         unanswered = [place for place, answer in zip(places, results.results, strict=True) if _exception(answer)]
         if unanswered:
@@ -194,14 +194,14 @@ class _Library:
         from great_expectations.core import ExpectationSuite
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # one for each text in a row_condition, many times over
+            warnings.simplefilter("ignore", DeprecationWarning)  # one for each text row_condition, many times over
             asked = ExpectationSuite(self.suite.name, expectations=[self._expectation(place) for place in places])
             results: Any = self.batch.validate(asked, result_format=result_format)
         results.results.sort(key=lambda answer: answer.expectation_config.meta["place"])
         return cast("ExpectationSuiteValidationResult", results)
 
     def _expectation(self, place: int) -> Any:
-        """Return a new object of the library: it does not share one between suites."""
+        """Return a new library object: they cannot be shared between suites."""
         from great_expectations.expectations.registry import get_expectation_impl
 
         written = self.suite.expectations[place]
@@ -209,7 +209,7 @@ class _Library:
         return implementation(**written.arguments, meta={"place": place})
 
     def _raise_for(self, places: Sequence[int], result_format: Any) -> NoReturn:
-        """Raise for the expectation to blame: asked together, one that fails takes others with it."""
+        """Raise for the expectation to blame: when asked together, one failure takes others with it."""
         for place in places:
             with self.session.cursor() as cursor:
                 cursor.execute("ROLLBACK TO SAVEPOINT asked")
@@ -218,7 +218,7 @@ class _Library:
             if problem := _exception(answer):
                 self._raise(self.suite.expectations[place], problem)
         named = ", ".join(self.suite.expectations[place].type for place in places)
-        raise TransientError("Great Expectations", f"could not answer {named} at once, but each by itself")
+        raise TransientError("Great Expectations", f"could not answer {named} together, but each alone")
 
     def _raise(self, expectation: Expectation, problem: str) -> NoReturn:
         name = f"suite {self.suite.name!r}, {expectation.type}"
@@ -234,13 +234,13 @@ class _Library:
 
 
 def _source(context: Any, name: str, session: PostgresSession, errors: list[psycopg2.Error]) -> Any:
-    """Return a data source that works in an open session and leaves its transaction alone."""
+    """Return a data source that works in an open session without touching its transaction."""
     import psycopg2
     from sqlalchemy import event
     from sqlalchemy.pool import StaticPool
 
     class Lent(StaticPool):
-        """Keeps the session when the library is done with it: whoever lent it closes it."""
+        """Keeps the session open when the library is done: its owner closes it."""
 
         def dispose(self) -> None:
             """Leave the session open."""
@@ -264,8 +264,8 @@ def _source(context: Any, name: str, session: PostgresSession, errors: list[psyc
 
 
 def _exception(answer: ExpectationValidationResult) -> str | None:
-    """Return why an expectation could not be answered: the library tells it once, or once for each of its metrics."""
-    told = answer.exception_info or {}
-    several = [told] if "raised_exception" in told else list(told.values())
-    raised = [one for one in several if one["raised_exception"]]
+    """Return why an expectation could not be answered: the library says it once, or once per metric."""
+    info = answer.exception_info or {}
+    several = [info] if "raised_exception" in info else list(info.values())
+    raised = [exception for exception in several if exception["raised_exception"]]
     return str(raised[0]["exception_message"]).strip() if raised else None

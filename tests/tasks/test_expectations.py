@@ -97,7 +97,7 @@ WRONG: list[tuple[str, dict[str, Any], list[tuple[Any, ...]]]] = [
             (
                 ("column",),
                 '"expect_column_values_to_be_in_set" needs "column"',
-                "write column: a text that is not empty",
+                "write column: text that is not empty",
             ),
         ],
     ),
@@ -106,7 +106,7 @@ WRONG: list[tuple[str, dict[str, Any], list[tuple[Any, ...]]]] = [
         {"column": "n", "min_value": 10, "max_value": 5, "mostly": 95},
         [
             (("mostly",), "mostly is 95", "write a number from 0 to 1"),
-            (("min_value",), "min_value 10 is greater than max_value 5", "exchange them, or correct one"),
+            (("min_value",), "min_value 10 is greater than max_value 5", "swap them, or correct one"),
         ],
     ),
     (
@@ -116,7 +116,7 @@ WRONG: list[tuple[str, dict[str, Any], list[tuple[Any, ...]]]] = [
             (
                 ("min_value",),
                 'min_value "2026-02-01" is greater than max_value "2026-01-01"',
-                "exchange them, or correct one",
+                "swap them, or correct one",
             )
         ],
     ),
@@ -134,7 +134,7 @@ WRONG: list[tuple[str, dict[str, Any], list[tuple[Any, ...]]]] = [
     (
         "expect_column_max_to_be_between",
         {"column": "n", "min_value": "soon"},
-        [(("min_value",), 'min_value "soon" is no date', "write a number, or a date as 2026-01-31")],
+        [(("min_value",), 'min_value "soon" is not a date', "write a number, or a date: 2026-01-31")],
     ),
     (
         "expect_column_values_to_be_in_set",
@@ -142,7 +142,7 @@ WRONG: list[tuple[str, dict[str, Any], list[tuple[Any, ...]]]] = [
         [
             (
                 ("value_set",),
-                "value_set mixes numbers and texts, which no column holds at once",
+                "value_set mixes numbers and texts, but a column has only one type",
                 "quote all of the values, or none",
             )
         ],
@@ -150,12 +150,12 @@ WRONG: list[tuple[str, dict[str, Any], list[tuple[Any, ...]]]] = [
     (
         "expect_column_values_to_be_in_set",
         {"column": "n", "value_set": [float("inf"), 1.0]},
-        [(("value_set", 0), "value_set.0 is inf", "write a number that is finite")],
+        [(("value_set", 0), "value_set.0 is inf", "write a finite number")],
     ),
     (
         "expect_column_values_to_match_regex",
         {"column": "n", "regex": "a\0"},
-        [(("regex",), "regex holds the character NUL", "Postgres has no text with it: remove it")],
+        [(("regex",), "regex contains the character NUL", "remove it: Postgres cannot store it")],
     ),
     (
         "expect_column_values_to_match_regex_list",
@@ -163,12 +163,12 @@ WRONG: list[tuple[str, dict[str, Any], list[tuple[Any, ...]]]] = [
         [
             (
                 ("regex_list", 0),
-                "regex_list.0 is no regular expression of Postgres: missing ), unterminated subpattern at position 0",
+                "regex_list.0 is not a Postgres regular expression: missing ), unterminated subpattern at position 0",
                 "correct it",
             ),
             (
                 ("regex_list", 1),
-                "regex_list.1 is no regular expression of Postgres: named groups, (?P<name>…), are Python's",
+                "regex_list.1 is not a Postgres regular expression: named groups, (?P<name>…), exist only in Python",
                 "correct it",
             ),
         ],
@@ -179,8 +179,8 @@ WRONG: list[tuple[str, dict[str, Any], list[tuple[Any, ...]]]] = [
         [
             (
                 ("strftime_format",),
-                'strftime_format "%j of %Y" cannot be told in SQL',
-                "use each of %Y %y %m %b %B %d %H %I %M %S %f %p %z once, and texts",
+                'strftime_format "%j of %Y" cannot be checked in SQL',
+                "use %Y %y %m %b %B %d %H %I %M %S %f %p %z, each at most once, and text",
             )
         ],
     ),
@@ -190,8 +190,8 @@ WRONG: list[tuple[str, dict[str, Any], list[tuple[Any, ...]]]] = [
         [
             (
                 ("row_condition",),
-                "row_condition is a text, which Great Expectations reads only with a condition_parser",
-                "write condition_parser: great_expectations beside it",
+                "row_condition is text, which Great Expectations reads only with a condition_parser",
+                "add condition_parser: great_expectations",
             )
         ],
     ),
@@ -227,8 +227,8 @@ WRONG: list[tuple[str, dict[str, Any], list[tuple[Any, ...]]]] = [
             (("quantile_ranges",), "1 quantiles have 2 value_ranges", "write one range for each quantile"),
             (
                 ("quantile_ranges", "value_ranges", 0),
-                "quantile_ranges.value_ranges.0 [3, 1] has its greater end first",
-                "exchange the two",
+                "quantile_ranges.value_ranges.0 [3, 1] has its larger end first",
+                "swap the two",
             ),
         ],
     ),
@@ -239,7 +239,7 @@ WRONG: list[tuple[str, dict[str, Any], list[tuple[Any, ...]]]] = [
             (
                 ("partition_object",),
                 "partition_object has weights that add up to 0.5",
-                "write weights that add up to 1, with values, or with bins: rising, and one more than weights",
+                "write weights that add up to 1, with values, or with ascending bins, one more than weights",
             )
         ],
     ),
@@ -253,17 +253,17 @@ def test_mistake_is_explained(name: str, arguments: dict[str, Any], expected: li
 
 
 QUERIES = {
-    "DELETE FROM {batch}": "is a statement DELETE where one SELECT is expected",
-    "SELECT 1": "does not read from {batch}, so that it would look at rows outside the batch",
-    "SELECT * FROM {batch}; SELECT 2": "is 2 SQL statements where one SELECT is expected",
-    "SELECT * FROM {batch} WHERE (n": "is not SQL that Postgres reads: Expecting ) near 'n'",
-    "SELECT * FROM {batch} b WHERE b.n > 1": "gives {batch} another name: the library names it 'subselect', "
+    "DELETE FROM {batch}": "is a DELETE statement, not one SELECT",
+    "SELECT 1": "does not read from {batch}, so it would look at rows outside the batch",
+    "SELECT * FROM {batch}; SELECT 2": "is 2 SQL statements, not one SELECT",
+    "SELECT * FROM {batch} WHERE (n": "is not valid Postgres SQL: Expecting ) near 'n'",
+    "SELECT * FROM {batch} b WHERE b.n > 1": "gives {batch} another name: the library calls it 'subselect', "
     "except in a query with a JOIN",
-    "SELECT * FROM {batch} WHERE {n} > 1": "cannot be filled in ('n'): a brace that stands for itself is written "
-    "twice, and {batch} is the only name",
-    "SELECT * INTO copied FROM {batch}": "holds INTO, where a query that changes nothing is expected",
-    "WITH gone AS (DELETE FROM {batch} RETURNING *) SELECT * FROM gone": "holds DELETE, where a query that changes "
-    "nothing is expected",
+    "SELECT * FROM {batch} WHERE {n} > 1": "cannot be filled in ('n'): write a literal brace "
+    "twice; {batch} is the only name",
+    "SELECT * INTO copied FROM {batch}": "contains INTO, but the query must not change anything",
+    "WITH gone AS (DELETE FROM {batch} RETURNING *) SELECT * FROM gone": "contains DELETE, but the query must "
+    "not change anything",
 }
 
 

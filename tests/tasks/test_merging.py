@@ -211,7 +211,7 @@ def test_withheld_rows_are_noticed(tables: None, run: Run, sql: Sql) -> None:
     with pytest.raises(PermanentError) as raised:
         merged(run)
     assert str(raised.value) == (
-        "s.target took 1 of 2 rows: a trigger or a rule of it holds rows back, so that the merge cannot say what it did"
+        "s.target took 1 of 2 rows: one of its triggers or rules holds rows back, so the merge cannot say what it did"
     )
     assert sql(ALL) == []
 

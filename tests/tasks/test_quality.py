@@ -174,7 +174,7 @@ def test_empty_batch_is_told(suite: Suite, run: Run, caplog: pytest.LogCaptureFi
     empty = suite.model_copy(update={"batch": Batch(table="events.raw", where="false")})
     with caplog.at_level(logging.INFO, "tasks"):
         assert found(empty, run).failed == 1
-    assert "  the batch is empty: a rule about each row holds of it\n" in caplog.text
+    assert "  the batch is empty: no row can break a rule\n" in caplog.text
 
 
 def test_log_lists_rules(spoilt: Suite, run: Run, caplog: pytest.LogCaptureFixture) -> None:
@@ -264,7 +264,7 @@ UNANSWERABLE = [
     (
         rule("expect_column_values_to_match_regex", column="site", regex="a{2,1}"),
         PermanentError,
-        r"^suite 'suite_raw', expect_column_values_to_match_regex: regex is no regular expression of Postgres",
+        r"^suite 'suite_raw', expect_column_values_to_match_regex: regex is not a Postgres regular expression",
     ),
     (
         rule("unexpected_rows_expectation", unexpected_rows_query="SELECT * FROM {batch} WHERE sitte = 'A'"),

@@ -1,8 +1,8 @@
 """The SQL condition under which a row breaks an expectation.
 
-Repeats for each row-wise expectation what Great Expectations asks of Postgres: nulls break nothing but rules about
-nulls, a comparison with null is no failure, and so on. Knows no connection and does not import the library; the tests
-hold the two side by side.
+Repeats for each row-wise expectation what Great Expectations asks Postgres: nulls only break rules about nulls, a
+comparison with null is not a failure, and so on. Opens no connection and does not import the library; the tests
+compare the two.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _TEMPLATE = re.compile(r"\s*(\{\{.*?\}\}|\{%.*?%\})\s*", re.DOTALL)
 class RowCondition:
     """`sql` is true for a row that breaks the rule, false or null for any other.
 
-    Beside the row's own columns it may name those of `windows`, which are window functions over the batch, and of
-    `statistics`, which are aggregates of the whole batch.
+    It can use the row's own columns, those of `windows` (window functions over the batch) and those of `statistics`
+    (aggregates of the whole batch).
     """
 
     sql: str
@@ -43,11 +43,11 @@ class RowCondition:
 
 
 class NotDerivableError(Exception):
-    """There is no condition on a row that says the same as the expectation."""
+    """No condition on a single row says the same as the expectation."""
 
 
 def row_condition(expectation: Expectation) -> RowCondition | None:
-    """Return when a row breaks `expectation`; None where that is no question to a single row, or not one for SQL."""
+    """Return when a row breaks `expectation`; None if a single row cannot tell, or SQL cannot."""
     rule = _RULES.get(expectation.type)
     if rule is None or _holds_nul(expectation.arguments):
         return None
@@ -58,13 +58,13 @@ def row_condition(expectation: Expectation) -> RowCondition | None:
 
 
 def can_quarantine(expectation: Expectation) -> bool:
-    """Return whether the rows that break `expectation` can be told from the others, and so be set aside."""
+    """Return whether the rows that break `expectation` can be identified, and so set aside."""
     filled = expectation.model_copy(update={"arguments": _filled(expectation.arguments)})
     return row_condition(filled) is not None
 
 
 def _filled(value: Any) -> Any:
-    """Return arguments with a one for each template: whatever it will hold, the form of the condition is the same."""
+    """Return arguments with a 1 for each template: whatever its value, the condition has the same form."""
     if isinstance(value, dict):
         return {name: _filled(part) for name, part in value.items()}
     if isinstance(value, list):
@@ -86,7 +86,7 @@ def _holds_nul(value: JsonValue | Arguments) -> bool:
 
 
 def _kept(keeps: Callable[[str, Arguments], str]) -> Callable[[Arguments], RowCondition]:
-    """Return the rule of a column whose values keep a condition: a null breaks nothing."""
+    """Return the rule for a column whose values meet a condition: a null breaks nothing."""
 
     def rule(arguments: Arguments) -> RowCondition:
         column = _column(arguments)
@@ -124,7 +124,7 @@ def _is_not_in_set(column: str, arguments: Arguments) -> str:
 
 
 def _matches(operator: str, argument: str, *, negated: bool = False) -> Callable[[str, Arguments], str]:
-    """Return the condition that a column matches a pattern, or those of several that `match_on` asks for."""
+    """Return the condition that a column matches a pattern, or any or all of several, by `match_on`."""
 
     def keeps(column: str, arguments: Arguments) -> str:
         patterns = _list(arguments.get(argument, "(?s).*"))
@@ -166,11 +166,11 @@ _IGNORED = {
     "neither": None,
     "never": None,
 }
-"""Which rows `ignore_row_if` leaves out: how the nulls of the columns are joined."""
+"""How `ignore_row_if` joins the tests for nulls in the columns."""
 
 
 def _of_columns(breaks: Callable[[list[str], Arguments], str], ignored: str) -> Callable[[Arguments], RowCondition]:
-    """Return the rule of a condition between columns, for the rows that `ignore_row_if` leaves in."""
+    """Return the rule for a condition between columns, on the rows that `ignore_row_if` keeps."""
 
     def rule(arguments: Arguments) -> RowCondition:
         columns = _columns(arguments)
@@ -220,7 +220,7 @@ def _values_repeat(columns: list[str], _arguments: Arguments) -> str:
 
 
 def _is_repeated(arguments: Arguments) -> RowCondition:
-    """Return the rule of a key: one that holds a null is equal to no other, as in a UNIQUE constraint."""
+    """Return the rule for a key: one with a null is not equal to any other, as in a UNIQUE constraint."""
     columns = _columns(arguments)
     copies = f"count(*){_only(_filter(arguments))} OVER (PARTITION BY {', '.join(columns)})"
     name = _name(copies)
@@ -267,17 +267,17 @@ def _is_beyond_deviations(column: str, multiplier: str, only: str) -> tuple[str,
 
 
 def _defined(number: str) -> str:
-    """Return the SQL of a double, or of null where it is no number."""
+    """Return the SQL of a double, null for NaN."""
     return f"NULLIF(CAST({number} AS double precision), 'NaN')"
 
 
 def _finite(number: str) -> str:
-    """Return the SQL of a double, or of null where it is none that a window can be built from."""
+    """Return the SQL of a double, null unless it is finite."""
     return f"NULLIF(NULLIF({_defined(number)}, 'Infinity'), '-Infinity')"
 
 
 def _statistics(*numbers: str) -> dict[str, str]:
-    """Return names for numbers about the batch, digit for digit as they pass through Python as floats."""
+    """Return named numbers about the batch, with the exact digits that they have as Python floats."""
     exact = [f"CAST(CAST(CAST({number} AS double precision) AS text) AS numeric)" for number in numbers]
     return {_name(number): number for number in exact}
 
@@ -335,14 +335,14 @@ def _number(value: JsonValue) -> float | str:
 
 
 def _bound(value: JsonValue) -> str:
-    """Return a bound as a literal: Great Expectations reads a number as a float, and a text as a date or a time."""
+    """Return a bound as a literal: Great Expectations reads a number as a float, and text as a date or a time."""
     if isinstance(value, int | float):
         return literal(float(value))
     return literal(as_moment(str(value)) or str(value))
 
 
 def as_moment(text: str) -> dt.date | dt.datetime | None:
-    """Return the date or the time that `text` is written as, or None."""
+    """Return the date or time that `text` spells, or None."""
     for kind in (dt.date, dt.datetime):
         try:
             return kind.fromisoformat(text)
@@ -368,7 +368,7 @@ def _within(arguments: Arguments, *breaks: str) -> RowCondition:
 
 
 def _filter(arguments: Arguments) -> str | None:
-    """Return the SQL of `row_condition`, which says for which rows the rule stands."""
+    """Return the SQL of `row_condition`, which says which rows the rule applies to."""
     given = arguments.get("row_condition")
     if given is None:
         return None
@@ -380,19 +380,19 @@ def _filter(arguments: Arguments) -> str | None:
 
 
 def is_known_filter(text: str) -> bool:
-    """Return whether `text` is a condition that the library reads to its end: it ignores what it does not know."""
+    """Return whether the library reads all of the condition `text`: it ignores what it does not know."""
     return _TEXT_CONDITION.fullmatch(text) is not None
 
 
 def _parsed(text: str) -> str:
-    if (found := _TEXT_CONDITION.fullmatch(text)) is None:
+    if (parts := _TEXT_CONDITION.fullmatch(text)) is None:
         raise NotDerivableError
-    column = quoted(found["column"])
-    if found["notnull"]:
+    column = quoted(parts["column"])
+    if parts["notnull"]:
         return f"{column} IS NOT NULL"
-    words = found["double"] or found["single"] or found["day"] or found["date"]
-    value = literal(words.lstrip()) if words else _number_literal(found["number"])
-    return f"{column} {_OPERATORS[found['operator']]} {value}"
+    words = parts["double"] or parts["single"] or parts["day"] or parts["date"]
+    value = literal(words.lstrip()) if words else _number_literal(parts["number"])
+    return f"{column} {_OPERATORS[parts['operator']]} {value}"
 
 
 def _number_literal(text: str) -> str:

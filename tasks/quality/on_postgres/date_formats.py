@@ -1,6 +1,6 @@
-"""A strptime format as a SQL condition: which texts Python would read as a date or time by it.
+"""A strptime format as a SQL condition: which texts Python would parse with it as a date or time.
 
-Great Expectations can ask this of pandas and Spark only. Knows the directives of `datetime.strptime` and Postgres'
+Great Expectations can only do this on pandas and Spark. Knows the directives of `datetime.strptime` and Postgres'
 regular expressions; knows no table and no connection.
 """
 
@@ -13,7 +13,7 @@ from tasks.postgres.sql import literal
 
 
 def _any_case(text: str) -> str:
-    """Return a regular expression for `text`, in upper or lower case as strptime takes it."""
+    """Return a regular expression for `text` in upper or lower case, as strptime accepts both."""
     return "".join(_character(character) for character in text)
 
 
@@ -45,7 +45,7 @@ _DIRECTIVES = {
     "b": "|".join(map(_any_case, _SHORT_MONTHS)),
     "z": rf"[+-]{_CLOCK}:?[0-5][0-9](?::?[0-5][0-9](?:\.[0-9]{{1,6}})?)?|Z",
 }
-"""What each directive takes. Narrower than Python in one way: its digits are 0 to 9, not those of every script."""
+"""What each directive accepts. Narrower than Python in one way: digits are 0 to 9, not those of every script."""
 
 _EASY_DAYS = "1[0-9]|2[0-8]|0[1-9]|[1-9]| [1-9]"
 """The days that every month has."""
@@ -57,12 +57,12 @@ _PIECES = re.compile(r"%(?P<directive>.)|(?P<space>\s+)|(?P<text>[^%\s]+|%\Z)", 
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """A format taken apart: its texts as regular expressions, and between them its directives."""
+    """A format in pieces: its texts as regular expressions, and its directives between them."""
 
     pieces: tuple[str, ...]
     directives: tuple[str, ...]
     separated: bool
-    """No run of digits follows another at once, so that there is one way to take a text apart."""
+    """No run of digits directly follows another, so a text can be split in only one way."""
 
     def pattern(self, days: str = _DIRECTIVES["d"]) -> str:
         """Return a regular expression with one group for each directive, as a SQL literal."""
@@ -81,7 +81,7 @@ class _Shape:
 def matches_format(text: str, strftime_format: str) -> str | None:
     """Return the SQL condition that the SQL expression `text` is a date or time by `strftime_format`.
 
-    None where the format cannot be told in SQL: a directive beyond these, or one part of the date given twice.
+    None if the format cannot be checked in SQL: a directive not in these, or a part of the date given twice.
     """
     shape = _shape(strftime_format)
     if shape is None:
@@ -89,7 +89,7 @@ def matches_format(text: str, strftime_format: str) -> str | None:
     if "d" not in shape.directives:
         return f"{text} ~ {shape.pattern()}"
     easy = f"WHEN {text} ~ {shape.pattern(_EASY_DAYS)} THEN TRUE " if shape.separated else ""
-    # CASE keeps the order: the parts are converted only where the shape is right, and the day is past the 28th.
+    # CASE keeps the order: the parts are converted only if the shape is right and the day is past the 28th.
     return f"CASE {easy}WHEN {text} ~ {shape.pattern()} THEN {_is_calendar_day(text, shape)} ELSE FALSE END"
 
 
@@ -119,7 +119,7 @@ def _same_part(directive: str, earlier: list[str]) -> bool:
 
 
 def _is_calendar_day(text: str, shape: _Shape) -> str:
-    """Return the condition that the month has the day; where a part is not given, strptime takes January 1900."""
+    """Return the condition that the month has the day; for missing parts, strptime assumes January 1900."""
     year, month, day = (shape.part(text, meaning) for meaning in ("year", "month", "day"))
     first = f"make_date({_year(*year) if year else 1900}, {_month(*month) if month else 1}, 1)"
     last = f"date_part('day', {first} + interval '1 month - 1 day')"

@@ -1,8 +1,8 @@
-"""What Great Expectations computes otherwise here than as it comes, on Postgres.
+"""Replaces some of Great Expectations' own computations on Postgres.
 
-Two expectations that it knows only on pandas get their SQL; the uniqueness of a compound key is counted in one grouped
-scan instead of a join of the table with itself; and a query of failing rows is cut off in the server, where the library
-would fetch every one of them to show a few. The results stay the same, which the tests check.
+Two expectations that it only knows on pandas get SQL; the uniqueness of a compound key is counted in one grouped scan
+instead of joining the table with itself; and a query for failing rows is limited in the server, where the library
+would fetch them all to show a few. The results stay the same; the tests check it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from tasks.quality.on_postgres.conditions import quoted
 from tasks.quality.on_postgres.date_formats import matches_format
 
 ADDED = frozenset({"expect_column_values_to_be_json_parseable", "expect_column_values_to_match_strftime_format"})
-"""The expectations that run in a database only because of these metrics."""
+"""Expectations that run in a database only because of these metrics."""
 
 
 @functools.cache
 def install() -> None:
-    """Register these metrics with the library, once in a process."""
+    """Register these metrics with the library, once per process."""
     registry = logging.getLogger("great_expectations.expectations.registry")
     level = registry.level
-    registry.setLevel(logging.ERROR)  # it warns of each replaced metric
+    registry.setLevel(logging.ERROR)  # it warns about each replaced metric
     try:
         _add_conditions()
         _count_compound_keys()
@@ -50,7 +50,7 @@ def _add_conditions() -> None:
         def _sqlalchemy(self, column: Any, strftime_format: str, **_: Any) -> Any:
             condition = matches_format(quoted(column.name), strftime_format)
             if condition is None:
-                raise NotImplementedError(f"the format {strftime_format!r} cannot be told in SQL")
+                raise NotImplementedError(f"the format {strftime_format!r} cannot be checked in SQL")
             return sa.literal_column(f"({condition})", type_=sa.Boolean())
 
     class IsJson(ColumnMapMetricProvider):

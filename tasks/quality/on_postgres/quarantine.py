@@ -1,6 +1,6 @@
 """Sets aside the rows that break a suite's rules, each under the reason of every rule that it breaks.
 
-Knows how rows are told apart and copied in SQL; nothing of them passes through Python. Does not know who judges.
+Knows how rows are identified and copied in SQL; none of them passes through Python. Does not know who judges.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ __all__ = ["RowCondition", "can_quarantine", "quarantine", "row_condition"]
 
 
 def quarantine(cursor: Cursor, suite: Suite, failed: Iterable[Expectation], run: Run) -> dict[str, int]:
-    """Replace what this run has set aside for the suite by the rows that break `failed`; return how many by reason.
+    """Replace what this run has set aside for the suite with the rows that break `failed`; return counts by reason.
 
-    Two rules with one reason are one rule to the quarantine. All in the transaction of `cursor`, in one pass over the
-    batch: first into a temporary table, as only so Postgres reads the batch with parallel workers.
+    Two rules with the same reason count as one rule. All in the transaction of `cursor`, in one pass over the batch:
+    first into a temporary table, as Postgres uses parallel workers only then.
     """
     from psycopg2.sql import SQL
 
@@ -37,7 +37,7 @@ def quarantine(cursor: Cursor, suite: Suite, failed: Iterable[Expectation], run:
     cursor.execute(_delete(suite.quarantine, suite, run))
     if not rules:
         return {}
-    # Of how many rows break a rule the planner knows nothing: it expects many, and keeps parallel workers out.
+    # The planner cannot know how many rows break a rule: it expects many, and does without parallel workers.
     cursor.execute("SET LOCAL parallel_tuple_cost = 0")
     cursor.execute(_select_broken(suite.batch, suite.quarantine, rules))
     cursor.execute(_insert(suite.quarantine, suite, run))
@@ -67,10 +67,10 @@ def _delete(target: Quarantine, suite: Suite, run: Run) -> Composable:
 
 
 def _select_broken(batch: Batch, target: Quarantine, rules: Mapping[str, list[RowCondition]]) -> Composable:
-    """Return the statement that finds the broken rows; only they are asked a second time, rule by rule."""
+    """Return the statement that finds the broken rows; only those are then tested rule by rule."""
     from psycopg2.sql import SQL, Identifier, Literal
 
-    broken = {reason: SQL(" OR ").join(SQL(f"({rule.sql})") for rule in found) for reason, found in rules.items()}
+    broken = {reason: SQL(" OR ").join(SQL(f"({rule.sql})") for rule in same) for reason, same in rules.items()}
     columns = [SQL("{} AS {}").format(fragment(sql), Identifier(name)) for name, sql in target.columns.items()]
     tests = [SQL("({}, {})").format(Literal(reason), condition) for reason, condition in broken.items()]
     return SQL(
@@ -82,7 +82,7 @@ def _select_broken(batch: Batch, target: Quarantine, rules: Mapping[str, list[Ro
         batch=Identifier(BATCH),
         rows=batch_rows(batch),
         columns=SQL(", ").join(columns),
-        judged=_judged([rule for found in rules.values() for rule in found]),
+        judged=_judged([rule for same in rules.values() for rule in same]),
         any_rule=SQL(" OR ").join(broken.values()),
         tests=SQL(", ").join(tests),
     )
@@ -97,7 +97,7 @@ def batch_rows(batch: Batch) -> Composable:
 
 
 def _judged(rules: list[RowCondition]) -> Composable:
-    """Return the batch with the columns that the rules need beside its own."""
+    """Return the batch with the extra columns that the rules need."""
     from psycopg2.sql import SQL, Identifier
 
     windows = {name: sql for rule in rules for name, sql in rule.windows.items()}

@@ -1,6 +1,6 @@
-"""The query of an `unexpected_rows_expectation`: what may stand there, and its condition on a row.
+"""The query of an `unexpected_rows_expectation`: what is allowed, and its condition on a row.
 
-Knows the text of a query as Great Expectations takes it, with `{batch}` where the rows under test go.
+Knows the text of a query as Great Expectations reads it, with `{batch}` for the rows under test.
 """
 
 from __future__ import annotations
@@ -12,35 +12,35 @@ if TYPE_CHECKING:
     from sqlglot.expressions import Expr
 
 BATCH = "subselect"
-"""What the rows under test are called in SQL; the library gives `{batch}` the same name."""
+"""The name of the rows under test in SQL; the library uses the same for `{batch}`."""
 
 _STAND_IN = "__batch__"
 _PLAIN = {"expressions", "from_", "where", "order"}
-"""The parts of a SELECT that leave each of its rows a row of the batch."""
+"""The parts of a SELECT whose result rows are still rows of the batch."""
 
 
 def check_query(query: str, *, batch: bool = True) -> None:
-    """Raise ValueError unless `query` is one SELECT, from `{batch}` where `batch` asks for it."""
+    """Raise ValueError unless `query` is one SELECT, and from `{batch}` if `batch` is true."""
     import sqlglot
     from sqlglot import exp
 
     text = _substituted(query)
     if batch and _STAND_IN not in text:
-        raise ValueError("does not read from {batch}, so that it would look at rows outside the batch")
+        raise ValueError("does not read from {batch}, so it would look at rows outside the batch")
     try:
         parsed = [tree for tree in sqlglot.parse(text, dialect="postgres") if tree is not None]
     except sqlglot.errors.SqlglotError as error:
-        raise ValueError(f"is not SQL that Postgres reads: {_first_problem(error)}") from None
+        raise ValueError(f"is not valid Postgres SQL: {_first_problem(error)}") from None
     if len(parsed) != 1 or not isinstance(parsed[0], exp.Query):
-        raise ValueError(f"is {_counted(parsed)} where one SELECT is expected")
+        raise ValueError(f"is {_counted(parsed)}, not one SELECT")
     if changed := parsed[0].find(exp.DML, exp.DDL, exp.Into):
-        raise ValueError(f"holds {changed.key.upper()}, where a query that changes nothing is expected")
+        raise ValueError(f"contains {changed.key.upper()}, but the query must not change anything")
     if batch and _is_renamed(parsed[0]):
-        raise ValueError(f"gives {{batch}} another name: the library names it {BATCH!r}, except in a query with a JOIN")
+        raise ValueError(f"gives {{batch}} another name: the library calls it {BATCH!r}, except in a query with a JOIN")
 
 
 def condition_of(query: str) -> str | None:
-    """Return the condition on a row of the batch under which `query` returns it; None where it asks for more."""
+    """Return the condition under which `query` returns a row of the batch; None if it does more than that."""
     try:
         check_query(query)
     except ValueError:
@@ -56,7 +56,7 @@ def _substituted(query: str) -> str:
     try:
         return query.format(batch=_STAND_IN)
     except (KeyError, IndexError, ValueError) as error:
-        reason = "a brace that stands for itself is written twice, and {batch} is the only name"
+        reason = "write a literal brace twice; {batch} is the only name"
         raise ValueError(f"cannot be filled in ({error}): {reason}") from None
 
 
@@ -87,7 +87,7 @@ def _is_renamed(tree: Expr) -> bool:
 
 
 def _after_where(text: str) -> str:
-    """Return what the author wrote after WHERE, untouched; TRUE where there is none."""
+    """Return the text after WHERE, untouched; TRUE if there is no WHERE."""
     import sqlglot
     from sqlglot import TokenType
 
@@ -100,20 +100,20 @@ def _after_where(text: str) -> str:
 
 
 def _outermost(tokens: list[Token]) -> list[Token]:
-    """Return the tokens that stand in no parentheses."""
+    """Return the tokens outside all parentheses."""
     from sqlglot import TokenType
 
-    depth, found = 0, []
+    depth, outside = 0, []
     for token in tokens:
         depth -= token.token_type == TokenType.R_PAREN
         if depth == 0:
-            found.append(token)
+            outside.append(token)
         depth += token.token_type == TokenType.L_PAREN
-    return found
+    return outside
 
 
 def _counted(parsed: list[Expr]) -> str:
-    return f"{len(parsed)} SQL statements" if len(parsed) != 1 else f"a statement {parsed[0].key.upper()}"
+    return f"{len(parsed)} SQL statements" if len(parsed) != 1 else f"a {parsed[0].key.upper()} statement"
 
 
 def _first_problem(error: Exception) -> str:
