@@ -1,6 +1,6 @@
-"""The classifiers that a training may fit, and the grid of each: what a person writes, and the estimators it means.
+"""The classifiers that a training can fit, and their grids: what a person writes, and the Spark estimators it gives.
 
-Knows Spark's classifiers by name; knows nothing of the data.
+Knows Spark's classifiers by name; knows nothing about the data.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ T = TypeVar("T")
 _LARGEST_GRID = 100
 
 Grid = Annotated[list[T], Field(min_length=1, max_length=20)]
-"""The values to be tried; a grid is the product of its lists."""
+"""The values to try; a grid is the product of its lists."""
 Share = Annotated[float, Field(ge=0, le=1)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
 Depth = Annotated[int, Field(ge=1, le=15)]
@@ -56,7 +56,7 @@ class RandomForest(Model):
 
 
 class GradientBoostedTrees(Model):
-    """Trees that each mend what those before got wrong; `max_iter` is their number."""
+    """Trees that each correct the errors of those before; `max_iter` is their number."""
 
     max_iter: Grid[Count] = Field(default=[30])
     max_depth: Grid[Depth] = Field(default=[4])
@@ -66,7 +66,7 @@ class GradientBoostedTrees(Model):
 
 
 class Classifier(Model):
-    """Which classifier is fitted, over which grid: one of the four, by its name."""
+    """The classifier to fit, and its grid: one of the four, by name."""
 
     logistic_regression: LogisticRegression | None = None
     decision_tree: DecisionTree | None = None
@@ -79,7 +79,7 @@ class Classifier(Model):
             raise ValueError(f"name one classifier: {', '.join(type(self).model_fields)}")
         size = prod(len(values) for values in self._axes().values())
         if size > _LARGEST_GRID:
-            raise ValueError(f"the grid has {size} candidates; {_LARGEST_GRID} are allowed, so shorten its lists")
+            raise ValueError(f"the grid has {size} candidates; {_LARGEST_GRID} are allowed: shorten its lists")
         return self
 
     @property
@@ -88,15 +88,15 @@ class Classifier(Model):
         return next(iter(self.model_fields_set))
 
     def candidates(self) -> list[Candidate]:
-        """Return what is to be fitted, in the order of the grid."""
+        """Return the candidates to fit, in the order of the grid."""
         fixed = {name: value for name, value in self._settings().items() if not isinstance(value, list)}
         axes = self._axes()
         tried = (dict(zip(axes, values, strict=True)) for values in product(*axes.values()))
-        return [Candidate(number, self.kind, one, fixed) for number, one in enumerate(tried)]
+        return [Candidate(number, self.kind, point, fixed) for number, point in enumerate(tried)]
 
     def _grid(self) -> Model | None:
-        found: Model | None = getattr(self, self.kind)
-        return found
+        grid: Model | None = getattr(self, self.kind)
+        return grid
 
     def _settings(self) -> dict[str, object]:
         grid = self._grid()
@@ -121,12 +121,12 @@ class Candidate:
 
     @property
     def params(self) -> dict[str, object]:
-        """All of its settings, by Spark's names in lower case."""
+        """All of its settings, by Spark's names in snake case."""
         return {"classifier": self.kind, **self.tried, **self.fixed}
 
 
 def estimator(candidate: Candidate, *, label: str, features: str, seed: int) -> ProbabilisticClassifier:
-    """Return Spark's estimator of a candidate; its one output column is its probability, with its number."""
+    """Return a candidate's Spark estimator; its only output column is the probability, named by its number."""
     from pyspark.ml import classification
 
     kinds = {
@@ -137,12 +137,12 @@ def estimator(candidate: Candidate, *, label: str, features: str, seed: int) -> 
     }
     made: ProbabilisticClassifier = kinds[candidate.kind]()
     settings: dict[str, object] = {"label_col": label, "features_col": features, **candidate.tried, **candidate.fixed}
-    # Without the others, Spark makes the probability from the vector in one go.
+    # Without the other columns, Spark computes the probability from the vector in one step.
     settings |= {"raw_prediction_col": "", "prediction_col": "", "probability_col": f"_probability_{candidate.number}"}
     if made.hasParam("seed"):
         settings["seed"] = seed
     if made.hasParam("standardization"):
-        settings["standardization"] = False  # the numbers are standardised; the indicators of levels stay 0 and 1
+        settings["standardization"] = False  # numbers are standardised already; indicators of levels stay 0 and 1
     for name, value in settings.items():
         made.set(made.getParam(_camel(name)), value)
     return made

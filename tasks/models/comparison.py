@@ -1,7 +1,7 @@
 """How well a candidate and the Production model rank the same people.
 
-Knows models of MLflow that give a column `probability`, and the rows that a training held out; knows nothing of the
-registry, nor of what follows from the comparison. No Java: both models are scored in this process.
+Knows MLflow models that return a column `probability`, and the rows that a training held out; knows nothing about the
+registry or what follows from the comparison. No Java: both models score in this process.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 METRIC = "roc_auc"
 LABEL = "label"
-"""The param of a training's run that names the label's column."""
+"""The param of a training's run with the name of the label's column."""
 
 ComparedOn = Literal["holdout", "recorded"]
 
@@ -41,12 +41,12 @@ class Comparison:
     production: float | None
     on: ComparedOn
     why: str = ""
-    """Why the recorded metrics had to do."""
+    """Why only the recorded metrics could be compared."""
 
 
 @dataclass
 class NotComparable(Exception):
-    """A model cannot score rows that it was not made for; the text says what they lack."""
+    """A model cannot score these rows; the reason says what they lack."""
 
     reason: str
 
@@ -60,7 +60,7 @@ def holdout_of(client: MlflowClient, source: TrackedRun) -> Holdout:
 
     run_id = source.info.run_id
     remedy = "log it in the training step (spark.train_classifier does)"
-    if HOLDOUT not in [one.path for one in client.list_artifacts(run_id)]:
+    if HOLDOUT not in [artifact.path for artifact in client.list_artifacts(run_id)]:
         raise MissingResource("artifact", HOLDOUT, f"run {run_id!r} of MLflow", remedy)
     with tempfile.TemporaryDirectory(prefix="taskflow-") as folder:
         rows = pd.read_parquet(client.download_artifacts(run_id, HOLDOUT, folder))
@@ -72,7 +72,7 @@ def holdout_of(client: MlflowClient, source: TrackedRun) -> Holdout:
         )
     if (classes := rows[label].nunique()) != 2:
         raise PermanentError(
-            f"{HOLDOUT} of run {run_id!r} has {len(rows)} rows with {classes} values of {label!r}; a ROC AUC needs two"
+            f"{HOLDOUT} of run {run_id!r} has {len(rows)} rows with {classes} values of {label!r}; a ROC AUC needs 2"
         )
     return Holdout(rows, label)
 
@@ -89,7 +89,7 @@ def _measured(model: str, loaded: Any, holdout: Holdout) -> float:
 
     schema = loaded.metadata.get_input_schema()
     if schema is None:
-        raise PermanentError(f"{model} has no signature, which names its columns; log it with one")
+        raise PermanentError(f"{model} has no signature to name its columns; log it with one")
     if missing := sorted(set(schema.input_names()) - set(holdout.rows.columns)):  # also those that may be null
         raise NotComparable(f"the candidate's data has no {', '.join(missing)}")
     try:
@@ -97,7 +97,7 @@ def _measured(model: str, loaded: Any, holdout: Holdout) -> float:
     except MlflowException as error:  # a column has another type now
         raise NotComparable(" ".join(str(error).split())) from error
     if "probability" not in scores:
-        raise PermanentError(f"{model} gives {', '.join(map(str, scores))}, and no column 'probability'")
+        raise PermanentError(f"{model} returns {', '.join(map(str, scores))}, but no column 'probability'")
     return float(roc_auc_score(holdout.rows[holdout.label], scores["probability"]))
 
 
@@ -110,7 +110,7 @@ def _loaded(model: str, folder: str) -> Any:
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        remedy = "bring its files back, or make another version Production"
+        remedy = "restore its files, or make another version Production"
         raise MissingResource("model", model, "the artifact store of MLflow", remedy) from error
 
 

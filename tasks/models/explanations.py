@@ -1,4 +1,4 @@
-"""What each column did to the scores of a sample of rows: SHAP values, their means and their plots."""
+"""How each column affects the scores of a sample of rows: SHAP values, their means and their plots."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _ROWS = 2_000
-"""Enough for means that hold two digits, and for a plot in which more dots would hide each other."""
+"""Enough for means with two reliable digits, and for a plot; with more dots, they would hide each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,18 +19,18 @@ class Explained:
 
     contributions: pd.DataFrame
     rows: pd.DataFrame
-    """What the columns held."""
+    """The values of the columns."""
     base_value: float
     unit: str
 
     def mean_absolute(self) -> dict[str, float]:
-        """Return how much each column moves a score on average, the most important first."""
+        """Return how much each column moves a score on average, most important first."""
         means = self.contributions.abs().mean().sort_values(ascending=False, kind="stable")
         return {str(name): float(value) for name, value in means.items()}
 
 
 def explained(model: Path, sample: pd.DataFrame, columns: list[str]) -> Explained:
-    """Return the SHAP values of rows of `sample`, by the saved model in the folder `model`."""
+    """Return the SHAP values of some rows of `sample`, computed by the saved model in the folder `model`."""
     from mlflow import pyfunc
 
     loaded: Any = pyfunc.load_model(str(model))

@@ -1,7 +1,7 @@
-"""The rows that a classifier is fitted on: checked, split, and turned into vectors, all of it inside Spark.
+"""The rows that a classifier is fitted on: checked, split, and turned into vectors, all inside Spark.
 
-Knows the columns that a step declares and what may be wrong with them; knows nothing of classifiers or of MLflow. The
-driver sees one row of statistics for each part of the split and the levels of each column of text, never the rows.
+Knows the columns that a step declares and what can be wrong with them; knows nothing about classifiers or MLflow. The
+driver sees one row of statistics for each part of the split and the levels of each text column, never the rows.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 KEY, LABEL, HELD_OUT, VECTOR = "_key", "_label", "_held_out", "_features"
 MAX_LEVELS = 50
-"""Levels of a column that count on their own, the most frequent ones; the others, and those yet to come, are one."""
+"""How many of a column's most frequent levels count separately; all others, new ones too, count as one."""
 
 _PARTITION_VALUES = 8_000_000
-"""Values of features in a partition: below, Spark needs longer to start a task than the task to look at them."""
+"""Feature values in a partition: with fewer, starting a Spark task takes longer than running it."""
 
 _RESERVED = {KEY, LABEL, HELD_OUT, VECTOR, "probability", "prediction"}
 _WHOLE = ("tinyint", "smallint", "int", "bigint")
@@ -41,7 +41,7 @@ InputType = Literal["long", "double", "boolean", "string"]
 
 
 class Features(Model):
-    """The columns that a prediction looks at: numbers, and texts or codes of which only equality counts."""
+    """The columns that a prediction uses: numbers, and texts or codes that are only compared for equality."""
 
     numeric: list[DataColumn] = Field(default=[])
     categorical: list[DataColumn] = Field(default=[])
@@ -54,7 +54,7 @@ class Features(Model):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"{twice[0]} is named twice; a column is one feature, numeric or categorical")
         if taken := sorted(_RESERVED.intersection(names)):
-            raise ValueError(f"{taken[0]} is what an output is named; rename the column")
+            raise ValueError(f"{taken[0]} is the name of an output; rename the column")
         return self
 
 
@@ -78,7 +78,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What was counted of the training rows, or of the holdout."""
+    """The counts for the training rows, or for the holdout."""
 
     rows: int
     positives: int
@@ -86,17 +86,17 @@ class Part:
     """Values of each feature that are not null."""
     mean: Mapping[str, float]
     variance: Mapping[str, float]
-    """Of the values that are known, each divided by their number."""
+    """Of the known values, divided by their number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What was counted of all rows."""
+    """The counts for all rows."""
 
     train: Part
     held_out: Part
     digest: str
-    """The same for the same rows and columns, however they are ordered or partitioned."""
+    """The same for the same rows and columns, in any order and partitioning."""
 
     @property
     def rows(self) -> int:
@@ -116,7 +116,7 @@ class Input:
     scale: float = 1.0
     levels: tuple[str, ...] = ()
     background: tuple[float, ...] = (0.0,)
-    """The mean over the training rows of each number that the column becomes."""
+    """For each number that the column becomes, its mean over the training rows."""
 
     @property
     def width(self) -> int:
@@ -125,7 +125,7 @@ class Input:
 
 
 def checked_columns(frame: DataFrame, layout: Layout) -> None:
-    """Raise MissingResource or PermanentError unless the file has the columns, in types that fit."""
+    """Raise MissingResource or PermanentError unless the file has the columns, with suitable types."""
     types = {field.name: field.dataType for field in frame.schema.fields}
     for name in (layout.key, layout.label, *layout.columns):
         if name not in types:
@@ -136,24 +136,24 @@ def checked_columns(frame: DataFrame, layout: Layout) -> None:
         if name in layout.columns:
             used = "key" if name == layout.key else "label"
             raise PermanentError(f"column {name!r} is both the {used} and a feature; remove it from `features`")
-    _check_type(layout.key, types[layout.key], _CATEGORICAL, "the key is a text or an integer")
+    _check_type(layout.key, types[layout.key], _CATEGORICAL, "the key is text or an integer")
     _check_type(layout.label, types[layout.label], _NUMERIC, "the label is 0 or 1")
     for name in layout.features.numeric:
-        _check_type(name, types[name], _NUMERIC, "a numeric feature is a number; name it below `categorical`")
+        _check_type(name, types[name], _NUMERIC, "a numeric feature is a number; list it under `categorical`")
     for name in layout.features.categorical:
-        _check_type(name, types[name], _CATEGORICAL, "a categorical feature is a text or a code; name it as `numeric`")
+        _check_type(name, types[name], _CATEGORICAL, "a categorical feature is text or a code; list it under `numeric`")
 
 
-def _check_type(name: str, found: DataType, allowed: tuple[str, ...], expected: str) -> None:
-    if found.simpleString().partition("(")[0] not in allowed:
-        problem = f"column {name!r} is of type {found.simpleString()}, where {expected}"
+def _check_type(name: str, kind: DataType, allowed: tuple[str, ...], expected: str) -> None:
+    if kind.simpleString().partition("(")[0] not in allowed:
+        problem = f"column {name!r} is of type {kind.simpleString()}, but {expected}"
         raise PermanentError(f"{problem}, or convert it in the step that writes it")
 
 
 def split_rows(frame: DataFrame, layout: Layout) -> DataFrame:
-    """Return key, label, features and the side of the split of each row, in no more partitions than there are cores.
+    """Return key, label, features and the side of the split of each row, in at most as many partitions as cores.
 
-    A hash of key and seed decides which rows are held out: neither the order of the rows nor their partitions matter.
+    A hash of key and seed decides which rows are held out: the order of the rows and their partitions do not matter.
     """
     from pyspark.sql import functions as sql
 
@@ -166,7 +166,7 @@ def split_rows(frame: DataFrame, layout: Layout) -> DataFrame:
 
 
 def sampled(key: str, seed: int, share: float, purpose: str = "split") -> SparkColumn:
-    """Return a condition that holds for `share` of the keys, always the same ones; another `purpose` draws anew."""
+    """Return a condition met by `share` of the keys, always the same ones; another `purpose` draws again."""
     from pyspark.sql import functions as sql
 
     hashed = sql.xxhash64(sql.col(key).cast("string"), sql.lit(seed).cast("long"), sql.lit(purpose))
@@ -181,10 +181,10 @@ def _value(name: str, kind: FeatureKind) -> SparkColumn:
 
 
 def profiled(rows: DataFrame, layout: Layout, log: Logger) -> Profile:
-    """Count the rows, and raise DataRejected for what no classifier could learn from."""
+    """Count the rows, and raise DataRejected if no classifier could learn from them."""
     counted = {bool(row[HELD_OUT]): row for row in rows.groupBy(HELD_OUT).agg(*_counts(layout)).collect()}
     if not counted:
-        raise DataRejected(f"{layout.file} holds no rows; look at the step that writes it")
+        raise DataRejected(f"{layout.file} has no rows; look at the step that writes it")
     numbers = _numbers(rows, layout.features.numeric)
     _check_rows(list(counted.values()), layout)
     _check_numbers(numbers, layout)
@@ -214,8 +214,8 @@ def _counts(layout: Layout) -> Iterator[SparkColumn]:
 def _numbers(rows: DataFrame, names: list[str]) -> Mapping[bool, Mapping[str, Row]]:
     """Return, for each side of the split that has rows, `known`, `mean`, `variance` and `largest` of each column.
 
-    The columns are laid below each other: code for hundreds of aggregates beside each other takes Spark longer to make
-    than it runs, and is too long to be compiled.
+    The columns are stacked into one: generating code for hundreds of aggregates takes Spark longer than running it, and
+    the code is too long to be compiled.
     """
     from pyspark.sql import functions as sql
 
@@ -229,10 +229,10 @@ def _numbers(rows: DataFrame, names: list[str]) -> Mapping[bool, Mapping[str, Ro
         sql.var_pop(value).alias("variance"),
         sql.max(sql.abs(value)).alias("largest"),
     )
-    found: dict[bool, dict[str, Row]] = {}
+    sides: dict[bool, dict[str, Row]] = {}
     for row in counted.collect():
-        found.setdefault(bool(row[HELD_OUT]), {})[names[row["position"]]] = row
-    return found
+        sides.setdefault(bool(row[HELD_OUT]), {})[names[row["position"]]] = row
+    return sides
 
 
 def _check_rows(counted: list[Row], layout: Layout) -> None:
@@ -247,7 +247,7 @@ def _check_rows(counted: list[Row], layout: Layout) -> None:
 def _check_numbers(numbers: Mapping[bool, Mapping[str, Row]], layout: Layout) -> None:
     for name in layout.features.numeric:
         if any(math.isinf(side[name]["largest"] or 0) for side in numbers.values()):
-            raise DataRejected(f"{layout.file}: column {name!r} holds an infinite number; guard its division by zero")
+            raise DataRejected(f"{layout.file}: column {name!r} has an infinite number; guard its division by zero")
 
 
 def _part(row: Row | None, numbers: Mapping[str, Row], layout: Layout) -> Part:
@@ -278,9 +278,9 @@ def _check_keys(rows: DataFrame, layout: Layout) -> None:
     from pyspark.sql import functions as sql
 
     twice = rows.groupBy(KEY).count().where("count > 1")
-    found = twice.agg(sql.count(sql.lit(1)).alias("keys"), sql.min(KEY).alias("example")).first()
-    if found is not None and found["keys"]:
-        problem = f"{found['keys']:,} values of the key {layout.key!r} occur more than once, such as {found['example']}"
+    row = twice.agg(sql.count(sql.lit(1)).alias("keys"), sql.min(KEY).alias("example")).first()
+    if row is not None and row["keys"]:
+        problem = f"{row['keys']:,} values of the key {layout.key!r} occur more than once, such as {row['example']}"
         raise DataRejected(f"{layout.file}: {problem}; the split would put copies on both sides")
 
 
@@ -305,10 +305,10 @@ def _check_features(profile: Profile, layout: Layout, log: Logger) -> None:
         if not profile.train.known[name]:
             raise DataRejected(
                 f"{layout.file}: column {name!r} is null in all {profile.train.rows:,} training rows; "
-                "mend the step that writes it, or remove it from `features`"
+                "fix the step that writes it, or remove it from `features`"
             )
     if constant := [name for name, variance in profile.train.variance.items() if variance == 0]:
-        log.warning("%s: always the same value in %s; it tells a model nothing", layout.file, ", ".join(constant))
+        log.warning("%s: always the same value in %s; a model learns nothing from it", layout.file, ", ".join(constant))
 
 
 def fitted_inputs(frame: DataFrame, rows: DataFrame, layout: Layout, profile: Profile) -> list[Input]:
@@ -316,15 +316,15 @@ def fitted_inputs(frame: DataFrame, rows: DataFrame, layout: Layout, profile: Pr
     levels = _levels(rows, layout)
     types = {field.name: field.dataType.simpleString() for field in frame.schema.fields}
     inputs = [_input(name, kind, types[name], profile, levels) for name, kind in layout.columns.items()]
-    width = sum(one.width for one in inputs)
+    width = sum(column.width for column in inputs)
     if profile.train.rows <= width:
-        problem = f"{profile.train.rows:,} training rows for {width} features, levels of texts counted each"
+        problem = f"{profile.train.rows:,} training rows for {width} features, counting each level of a text"
         raise DataRejected(f"{layout.file}: {problem}; there must be more rows than features")
     return inputs
 
 
 def _levels(rows: DataFrame, layout: Layout) -> dict[str, dict[str, int]]:
-    """Return the most frequent levels of each column of text with their counts, in one job."""
+    """Return the most frequent levels of each text column with their counts, in one job."""
     from pyspark.sql import Window
     from pyspark.sql import functions as sql
 
@@ -336,10 +336,10 @@ def _levels(rows: DataFrame, layout: Layout) -> dict[str, dict[str, int]]:
     counted = train.where("level IS NOT NULL").groupBy("name", "level").count()
     frequent = Window.partitionBy("name").orderBy(sql.desc("count"), "level")
     kept = counted.withColumn("place", sql.row_number().over(frequent)).where(sql.col("place") <= MAX_LEVELS)
-    found: dict[str, dict[str, int]] = {name: {} for name in names}
+    levels: dict[str, dict[str, int]] = {name: {} for name in names}
     for row in kept.orderBy("name", "level").collect():
-        found[row["name"]][row["level"]] = row["count"]
-    return found
+        levels[row["name"]][row["level"]] = row["count"]
+    return levels
 
 
 def _input(
@@ -349,7 +349,7 @@ def _input(
     nullable = train.known[name] + profile.held_out.known[name] < profile.rows
     form = _input_type(kind, spark, nullable=nullable)
     if kind == "numeric":
-        # The nulls are the mean by now, and add nothing to the sum of squares.
+        # Nulls have become the mean, and add nothing to the sum of squares.
         scale = math.sqrt(train.variance[name] * train.known[name] / (train.rows - 1)) or 1.0
         return Input(name, kind, form, nullable, train.mean[name], scale)
     shares = [count / train.rows for count in levels[name].values()]
@@ -358,7 +358,7 @@ def _input(
 
 
 def _input_type(kind: FeatureKind, spark: str, *, nullable: bool) -> InputType:
-    """Return the type in a model's signature: pandas has no integers and no booleans with gaps."""
+    """Return the type in a model's signature: pandas has no integers or booleans with gaps."""
     if nullable or spark not in (*_WHOLE, "boolean"):
         return "double" if kind == "numeric" else "string"
     return "boolean" if spark == "boolean" else "long"
@@ -368,7 +368,7 @@ def vector_stages(inputs: list[Input]) -> list[Transformer]:
     """Return the stages that add the vector VECTOR to rows of the input columns; they can be saved with a model."""
     from pyspark.ml.feature import SQLTransformer, VectorAssembler
 
-    numbers = [expression for one in inputs for expression in _expressions(one)]
+    numbers = [expression for column in inputs for expression in _expressions(column)]
     names = [f"{VECTOR}_{position}" for position in range(len(numbers))]
     selected = ", ".join(f"{number} AS {name}" for number, name in zip(numbers, names, strict=True))
     return [
@@ -377,20 +377,20 @@ def vector_stages(inputs: list[Input]) -> list[Transformer]:
     ]
 
 
-def _expressions(one: Input) -> Iterator[str]:
-    """Yield the SQL of each number that a column becomes; what `served/scorer.py` does, operation by operation."""
-    if one.kind == "numeric":
-        value = f"nanvl(CAST(`{one.name}` AS DOUBLE), NULL)"
-        yield f"coalesce(({value} - ({one.mean!r}D)) / ({one.scale!r}D), 0D)"
+def _expressions(column: Input) -> Iterator[str]:
+    """Yield the SQL of each number that a column becomes: the same operations as in `served/scorer.py`."""
+    if column.kind == "numeric":
+        value = f"nanvl(CAST(`{column.name}` AS DOUBLE), NULL)"
+        yield f"coalesce(({value} - ({column.mean!r}D)) / ({column.scale!r}D), 0D)"
         return
-    text, levels = f"CAST(`{one.name}` AS STRING)", [_literal(level) for level in one.levels]
+    text, levels = f"CAST(`{column.name}` AS STRING)", [_literal(level) for level in column.levels]
     for level in levels:
         yield f"CASE WHEN {text} = {level} THEN 1D ELSE 0D END"
     yield f"CASE WHEN {text} IN ({', '.join(levels)}) THEN 0D ELSE 1D END"
 
 
 def _literal(level: str) -> str:
-    """Return a text of SQL in digits only: what a level holds, quotes or not, means nothing to the parser."""
+    """Return SQL for a text, in hex digits: quotes in it cannot reach the parser."""
     return f"decode(X'{level.encode().hex()}', 'UTF-8')"
 
 

@@ -23,14 +23,14 @@ Auc = Annotated[float, Field(ge=0, le=1)]
 
 
 class Terms(Model):
-    """What a candidate has to reach."""
+    """What a candidate must reach."""
 
     margin: float
     minimum: float
 
 
 class Decision(Model):
-    """What an evaluation gave: kept with the version, so that a rerun gives the same."""
+    """The result of an evaluation: kept with the version, so a rerun returns the same."""
 
     promote: bool
     terms: Terms
@@ -42,7 +42,7 @@ class Decision(Model):
 
     @property
     def gain(self) -> float | None:
-        """By how much the candidate is better than Production."""
+        """How much better the candidate is than Production."""
         return None if self.production_roc_auc is None else self.roc_auc - self.production_roc_auc
 
     @property
@@ -66,23 +66,23 @@ class Evaluation(Output):
     gain: float | None
     margin: float
     missed_by: float
-    """How much more ROC AUC was needed; 0 for a candidate that is to be promoted."""
+    """How much more ROC AUC was needed; 0 if the candidate should be promoted."""
     compared_on: ComparedOn
-    """`holdout`: both models scored the same rows. `recorded`: each model's own training measured it."""
+    """`holdout`: both models scored the same rows. `recorded`: each was measured by its own training."""
     verdict: str
     """The decision in one sentence."""
     version_page: Link
 
 
 class Promotion(Output):
-    """What a promotion left."""
+    """The versions after a promotion."""
 
     version: int
     promoted: bool
     """Whether the version is Production now."""
     reason: str
     archived: list[int]
-    """The older versions: all of them are archived now. None where the version was not promoted."""
+    """The older versions, all archived now; empty if the version was not promoted."""
     version_page: Link
 
 
@@ -93,10 +93,10 @@ def evaluate(
     """Register the candidate that a training run of MLflow logged, and judge it against Production.
 
     `run_id` is the training's run; its model becomes a version of the registered model `model`. The candidate passes
-    when its ROC AUC beats that of Production by `margin` or more, both models scoring the rows that the candidate's
-    training held out. Where Production cannot score them (the list of features changed), the metrics recorded at
-    training time are compared instead, and the output says so. Without a Production, `minimum` has to be reached.
-    Production itself is not touched. A rerun registers nothing again and, by the same terms, decides the same.
+    if its ROC AUC beats Production's by `margin` or more, when both models score the rows that the candidate's
+    training held out. If Production cannot score them (the list of features changed), the metrics recorded at training
+    time are compared instead, and the output says so. Without a Production, the candidate must reach `minimum`.
+    Production itself is not touched. A rerun registers nothing again and, with the same terms, decides the same.
     """
     terms = Terms(margin=margin, minimum=minimum)
     registry = Registry(tracking(mlflow), mlflow, model)
@@ -116,8 +116,8 @@ def evaluate(
 def promote(mlflow: ConnectionId, model: ModelName, version: Annotated[int, Field(ge=1)], *, run: Run) -> Promotion:
     """Make `version` of the registered model `model` Production, and archive all older versions.
 
-    The alias `production` and the stage Production are both set. A version older than the present Production is left
-    as it is, and `promoted` is false: an old run that is run again does not undo what came after it.
+    The alias `production` and the stage Production are both set. A version older than the current Production is not
+    changed, and `promoted` is false: rerunning an old run does not undo newer ones.
     """
     registry = Registry(tracking(mlflow), mlflow, model)
     with tracking_errors(mlflow):
@@ -130,10 +130,10 @@ def promote(mlflow: ConnectionId, model: ModelName, version: Annotated[int, Fiel
             run.log.warning("%s: %s; to go back, move the alias `production` in MLflow", model, reason)
             return Promotion(version=version, promoted=False, reason=reason, archived=[], version_page=page)
         registry.make_production(candidate)
-        older = [one for one in registry.versions() if int(one.version) < version]
-        for one in older:
-            registry.archive(one)
-    archived = [int(one.version) for one in older]
+        older = [other for other in registry.versions() if int(other.version) < version]
+        for other in older:
+            registry.archive(other)
+    archived = [int(other.version) for other in older]
     reason = _change(version, production)
     run.log.info("%s: %s; %s %s", model, reason, ARCHIVED.lower(), ", ".join(map(str, archived)) or "none")
     return Promotion(version=version, promoted=True, reason=reason, archived=archived, version_page=page)
@@ -143,12 +143,12 @@ def _change(version: int, production: ModelVersion | None) -> str:
     if production is None:
         return f"version {version} is Production, the first one"
     if int(production.version) == version:
-        return f"version {version} is Production already"
-    return f"version {version} is Production in place of version {production.version}"
+        return f"version {version} is already Production"
+    return f"version {version} replaces version {production.version} as Production"
 
 
 def _settled(version: ModelVersion | None, production: ModelVersion | None, terms: Terms) -> Decision | None:
-    """Return what was decided before, unless the terms changed since, and the candidate could still meet them."""
+    """Return the earlier decision, unless the terms have changed and the candidate could still meet them."""
     if version is None or DECISION not in version.tags:
         return None
     decision = Decision.model_validate_json(version.tags[DECISION])
@@ -196,7 +196,7 @@ def _verdict(compared: Comparison, production: ModelVersion | None, terms: Terms
         f"; recorded metrics compared, since Production cannot score this data: {compared.why}" if compared.why else ""
     )
     if passed:
-        return f"{candidate} beats {rival} by {gain:.4f}, the margin being {terms.margin:g}{why}"
+        return f"{candidate} beats {rival} by {gain:.4f}; the margin is {terms.margin:g}{why}"
     missed = f"misses the margin {terms.margin:g} by {max(terms.margin - gain, 0):.4f}"
     return f"{candidate} against {rival}: a gain of {gain:+.4f} {missed}{why}"
 
@@ -204,7 +204,7 @@ def _verdict(compared: Comparison, production: ModelVersion | None, terms: Terms
 def _kept(
     registry: Registry, source: TrackedRun, version: ModelVersion | None, decision: Decision, run: Run
 ) -> ModelVersion:
-    """Return the candidate's version with the decision on it, registered if it is not."""
+    """Return the candidate's version with the decision on it, registering it if needed."""
     tags = {DECISION: decision.model_dump_json()}
     if version is not None:
         registry.describe(version, tags=tags, description=decision.verdict)

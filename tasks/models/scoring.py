@@ -1,9 +1,9 @@
 """How good fitted candidates are, measured inside Spark: the driver sees histograms of scores, never the scores.
 
-The bins are equally wide in log-odds, from -20 to 20: 2**-20 each while that keeps few cells, else 1/4096. Log loss,
+The bins are equally wide in log-odds, from -20 to 20: 2**-20 each if that gives few cells, else 1/4096. Log loss,
 Brier score and the counts at the threshold are exact sums. The areas under the ROC and the precision-recall curve
 treat the rows of one bin as ties: with fine bins they are those of the scores themselves, with coarse ones they differ
-by less than 1e-5 where scores are spread out.
+by less than 1e-5 if scores are spread out.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 Threshold = Annotated[float, Field(gt=0, lt=1)] | Literal["max_f1", "max_youden"]
-"""The probability from which on the prediction is 1: a number, or the best by F1 or by Youden's J on training rows."""
+"""The decision threshold: a number, or the best by F1 or by Youden's J on the training rows."""
 
 _FINE, _COARSE = 2**20, 4096
 """Bins for each unit of log-odds."""
 _FEW_CELLS = 300_000
-"""Sums that the driver takes from one job without thinking of its memory."""
+"""Sums that fit easily into the driver's memory."""
 _ALMOST_ZERO = 2e-9
-"""A probability whose log-odds are about -20: beyond, everything is one bin."""
+"""A probability with log-odds of about -20: everything beyond is in one bin."""
 _SMALLEST = 1e-15
-"""The log loss of a certainty that was wrong is that of this probability, not infinite."""
+"""A prediction that was certain and wrong gets the log loss of this probability, not infinity."""
 _AT_ONCE = 10
-"""Candidates scored in one job: a plan of more takes Spark longer to make than it saves."""
+"""Candidates scored in one job: with more, planning costs Spark more than it saves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Curve:
         return self.rows - self.positives
 
     def rates(self) -> tuple[Floats, Floats, Floats]:
-        """Return false positive rate, recall and precision when all bins down to each are called positive."""
+        """Return false positive rate, recall and precision if all bins down to each count as positive."""
         hits, alarms = self.positives.cumsum(), self.negatives.cumsum()
         return alarms / alarms[-1], hits / hits[-1], hits / (hits + alarms)
 
@@ -70,7 +70,7 @@ class Curve:
         return float((precision * self.positives).sum() / self.positives.sum())
 
     def best_threshold(self, by: str) -> float:
-        """Return the probability from which on F1 (`max_f1`) or recall less false alarms (`max_youden`) is greatest."""
+        """Return the threshold with the highest F1 (`max_f1`) or recall minus false positive rate (`max_youden`)."""
         alarm, recall, precision = self.rates()
         if by == "max_youden":
             gain = recall - alarm
@@ -82,7 +82,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """What becomes of the rows at the threshold."""
+    """The counts of right and wrong predictions at the threshold."""
 
     true_positives: int
     false_positives: int
@@ -108,18 +108,18 @@ def score_candidates(
 ) -> list[Scores]:
     """Return the scores of each model on the rows whose column `held_out` is true.
 
-    A threshold that is to be found is found on the others.
+    A threshold that must be searched for is searched for on the others.
     """
     from pyspark.sql import functions as sql
 
     test, train = rows.where(sql.col(held_out)), rows.where(~sql.col(held_out))
     bins = _FINE if test.count() * min(len(models), _AT_ONCE) <= _FEW_CELLS else _COARSE
-    found: list[Scores] = []
+    scores: list[Scores] = []
     for start in range(0, len(models), _AT_ONCE):
         some = models[start : start + _AT_ONCE]
         thresholds = _thresholds(train, some, label, threshold)
-        found += _scores(test, some, label, thresholds, bins)
-    return found
+        scores += _scores(test, some, label, thresholds, bins)
+    return scores
 
 
 def _thresholds(
@@ -173,7 +173,7 @@ def _binned(
     thresholds: Sequence[float] | None,
     bins: int,
 ) -> tuple[dict[str, Floats], list[str]]:
-    """Return the sums over each bin of each candidate, from one job; and the names of those that add up."""
+    """Return the sums over each bin of each candidate, from one job, and the names of those that can be added up."""
     from pyspark.ml.functions import vector_to_array
     from pyspark.sql import functions as sql
 
@@ -193,7 +193,7 @@ def _binned(
     counted = (
         exploded.select("y", "cell.*")
         .groupBy("candidate", _bin(sql.col("p"), bins).alias("bin"))
-        .agg(sql.min("p").alias("lowest"), *[one.alias(name) for name, one in measures.items()])
+        .agg(sql.min("p").alias("lowest"), *[measure.alias(name) for name, measure in measures.items()])
     )
     table = counted.toArrow()
     return {name: table[name].to_numpy().astype("float64") for name in table.column_names}, list(measures)
@@ -210,12 +210,12 @@ def _measures(*, exact: bool) -> dict[str, Column]:
     from pyspark.sql import functions as sql
 
     y, p = sql.col("y"), sql.col("p")
-    found = {"rows": sql.count(sql.lit(1)), "positives": sql.sum(y), "scores": sql.sum(p)}
+    measures = {"rows": sql.count(sql.lit(1)), "positives": sql.sum(y), "scores": sql.sum(p)}
     if exact:
         chance = sql.when(y == 1.0, p).otherwise(1 - p)
         called = p >= sql.col("threshold")
-        found["losses"] = sql.sum(-sql.log(sql.greatest(chance, sql.lit(_SMALLEST))))
-        found["squares"] = sql.sum((p - y) * (p - y))
-        found["called"] = sql.count_if(called)
-        found["hits"] = sql.count_if(called & (y == 1.0))
-    return found
+        measures["losses"] = sql.sum(-sql.log(sql.greatest(chance, sql.lit(_SMALLEST))))
+        measures["squares"] = sql.sum((p - y) * (p - y))
+        measures["called"] = sql.count_if(called)
+        measures["hits"] = sql.count_if(called & (y == 1.0))
+    return measures

@@ -2,8 +2,8 @@
 
 Does not know how rows become vectors (`tasks.models.preparation`), how candidates are measured
 (`tasks.models.scoring`), how a model leaves Spark (`tasks.models.portable`) or how MLflow keeps it
-(`tasks.models.training_run`). Nothing is recorded before MLflow answered and the data was checked; the model is logged
-last, after it was proved equal to Spark's.
+(`tasks.models.training_run`). Nothing is recorded before MLflow has answered and the data has been checked; the model
+is logged last, after it has been proved equal to Spark's.
 """
 
 from __future__ import annotations
@@ -58,21 +58,21 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 _SAMPLE_ROWS = 100_000
-"""Rows of the holdout that are kept with the run: enough to compare two models, few enough for one process."""
+"""Holdout rows kept with the run: enough to compare two models, few enough for one process."""
 _FORMAT = 1
-"""Part of the fingerprint: raised when a training would leave something else from the same data and arguments."""
+"""Part of the fingerprint: raise it when the same data and arguments would give another result."""
 
 
 class Training(Output):
-    """The best candidate, how good it is, and where to look at it."""
+    """The best candidate, how good it is, and where to see it."""
 
     run_id: str
     run_page: Link
     model_uri: str
-    """The address under which MLflow loads the model; `models.evaluate` finds it by `run_id`."""
+    """The address to load the model from in MLflow; `models.evaluate` finds it by `run_id`."""
     experiment: str
     best: str
-    """The point of the grid that is best by ROC AUC on the holdout."""
+    """The point of the grid with the best ROC AUC on the holdout."""
     candidates: int
     train_rows: int
     holdout_rows: int
@@ -82,7 +82,7 @@ class Training(Output):
     brier: float
     accuracy: float
     threshold: float
-    """The probability from which on the prediction is 1, which `accuracy` goes by."""
+    """The decision threshold; `accuracy` uses it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +103,13 @@ class Measured:
 
     @property
     def roc_auc(self) -> float:
-        """What the best is chosen by."""
+        """The metric that decides which candidate is best."""
         return self.scores.metrics["roc_auc"]
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is to be trained, and for whom."""
+    """What to train, and for which run."""
 
     layout: Layout
     candidates: list[Candidate]
@@ -139,19 +139,19 @@ def train_classifier(
     """Fit a classifier over a grid on the rows of `data`, and record the best and all others in MLflow.
 
     `classifier` names one of `logistic_regression`, `decision_tree`, `random_forest` and `gradient_boosted_trees`, with
-    lists of values to be tried. Nulls of numeric features become the mean, numbers are standardised, and each level of
-    a categorical feature becomes an indicator, one more standing for null and for levels yet unseen: all learned from
-    the training rows. A hash of `key` and `seed` holds `holdout` of the rows out, on which candidates are measured.
-    The run in MLflow has the candidates as nested runs, plots, SHAP values, a sample of the holdout, Spark's own model
-    and the one that scores without Java, logged once both were seen to agree to 1e-9. A retry or rerun on the same
-    data with the same arguments returns the run that is there. Raises DataRejected for data that cannot be learned
-    from, MissingResource for a column that is not there, TransientError where Spark or MLflow does not answer.
+    lists of values to try. Nulls of numeric features become the mean, numbers are standardised, and each level of a
+    categorical feature becomes an indicator, with one more for null and unknown levels: all learned from the training
+    rows. A hash of `key` and `seed` holds out the share `holdout` of the rows, to measure the candidates on. The run in
+    MLflow has the candidates as nested runs, plots, SHAP values, a sample of the holdout, Spark's own model and the one
+    that scores without Java, logged once they are known to agree to 1e-9. A retry or rerun on the same data with the
+    same arguments returns the existing run. Raises DataRejected for data that nothing can be learned from,
+    MissingResource for a missing column, TransientError if Spark or MLflow does not answer.
     """
     layout = Layout(data, key, label, features, holdout, seed)
     job = Job(layout, classifier.candidates(), threshold, parallelism, run)
     client, reach = tracking(mlflow), reach_of(files, run)
     with tracking_errors(mlflow):
-        client.search_experiments(max_results=1)  # MLflow refuses before Spark has worked for minutes, not after
+        client.search_experiments(max_results=1)  # let MLflow refuse before Spark has worked for minutes
 
     def _training(result: dict[str, Any]) -> Training:
         page = run_page(mlflow, result["run_id"], records.experiment)
@@ -163,7 +163,7 @@ def train_classifier(
             made_from = {"spark": [layout, classifier, threshold], "data": rows.profile.digest}
             records = recorder(client, experiment, run, _fingerprint(made_from))
             if before := records.finished():
-                run.log.info("trained before on the same data with the same arguments: run %s", before.info.run_id)
+                run.log.info("already trained on the same data with the same arguments: run %s", before.info.run_id)
                 return _training(json.loads(before.data.tags[RESULT]))
             records.clear()
             schema = {field.name: field.dataType.simpleString() for field in frame.schema.fields}
@@ -184,7 +184,7 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Rows that were checked, and what to read them again by."""
+    """Rows that were checked, and the frame to read them from again."""
 
     frame: DataFrame
     rows: DataFrame
@@ -193,7 +193,7 @@ class Prepared:
 
 @contextmanager
 def prepared(frame: DataFrame, job: Job) -> Iterator[Prepared]:
-    """Check the rows and keep them in Spark's memory for the block."""
+    """Check the rows and keep them in Spark's memory during the block."""
     checked_columns(frame, job.layout)
     rows = split_rows(frame, job.layout).persist()
     try:
@@ -212,19 +212,19 @@ class Fit:
 
     @property
     def best(self) -> Measured:
-        """The greatest ROC AUC; the first of the grid among equals."""
-        return max(self.measured, key=lambda one: one.roc_auc)
+        """The highest ROC AUC; the first in the grid among equals."""
+        return max(self.measured, key=lambda candidate: candidate.roc_auc)
 
 
 def fit_grid(given: Prepared, job: Job) -> Fit:
     """Fit every candidate on the training rows, and measure it on the others."""
     inputs = fitted_inputs(given.frame, given.rows, job.layout, given.profile)
     stages = vector_stages(inputs)
-    # A checkpoint, not only a cache: each of some hundred jobs would carry all that the vectors were made by.
+    # A checkpoint, not only a cache: else each of some hundred jobs would carry the whole plan of the vectors.
     vectors = assembled(given.rows, stages).localCheckpoint()
     given.rows.unpersist()
     fitted = fit_candidates(vectors, job)
-    scores = score_candidates(vectors, HELD_OUT, [one.model for one in fitted], LABEL, job.threshold)
+    scores = score_candidates(vectors, HELD_OUT, [candidate.model for candidate in fitted], LABEL, job.threshold)
     return Fit([Measured(*both) for both in zip(fitted, scores, strict=True)], inputs, stages)
 
 
@@ -237,29 +237,29 @@ def fit_candidates(vectors: DataFrame, job: Job) -> list[Fitted]:
         model: Any = estimator(candidate, label=LABEL, features=VECTOR, seed=job.layout.seed).fit(train)
         return Fitted(candidate, model, monotonic() - started)
 
-    found: dict[int, Fitted] = {}
+    done: dict[int, Fitted] = {}
     threads = ThreadPoolExecutor(job.parallelism)
     try:
-        for done in as_completed([threads.submit(fit, one) for one in job.candidates]):
-            fitted = done.result()
-            found[fitted.candidate.number] = fitted
-            many = f"{len(found)} of {len(job.candidates)}"
+        for future in as_completed([threads.submit(fit, candidate) for candidate in job.candidates]):
+            fitted = future.result()
+            done[fitted.candidate.number] = fitted
+            many = f"{len(done)} of {len(job.candidates)}"
             job.run.log.info("fitted %s in %.1f s (%s)", fitted.candidate, fitted.seconds, many)
     finally:
         threads.shutdown(cancel_futures=True)  # after an error, do not fit the rest
-    return [found[number] for number in sorted(found)]
+    return [done[number] for number in sorted(done)]
 
 
 def _recorded(given: Prepared, job: Job, records: Recorder, dataset: Dataset) -> dict[str, Any]:
-    """Train within a run of MLflow, which ends well or as failed."""
+    """Train within an MLflow run, which ends as finished or failed."""
     run_id = records.begin(_params(job), dataset)
     try:
         records.check_store(run_id)
         fit = fit_grid(given, job)
         job.run.log.info("%s", _table(fit))
-        for one in fit.measured:
-            candidate = one.fitted.candidate
-            metrics = {**one.scores.metrics, "fit_seconds": one.fitted.seconds}
+        for measured in fit.measured:
+            candidate = measured.fitted.candidate
+            metrics = {**measured.scores.metrics, "fit_seconds": measured.fitted.seconds}
             records.nested(run_id, f"{candidate.number + 1:02} {candidate}", candidate.params, metrics)
         with tempfile.TemporaryDirectory(prefix="taskflow-") as folder:
             uri = _logged(given, job, fit, records, run_id, Path(folder))
@@ -299,27 +299,27 @@ def _result(run_id: str, uri: str, profile: Profile, fit: Fit) -> dict[str, Any]
 
 
 def _table(fit: Fit) -> str:
-    """Return a line for each candidate, the best first."""
+    """Return a line for each candidate, best first."""
     shown = ("roc_auc", "pr_auc", "log_loss", "brier", "accuracy")
-    width = max(len(str(one.fitted.candidate)) for one in fit.measured)
+    width = max(len(str(measured.fitted.candidate)) for measured in fit.measured)
     lines = [f"{'candidate':{width}}  {'  '.join(f'{name:>8}' for name in shown)}   seconds"]
-    for one in sorted(fit.measured, key=lambda one: -one.roc_auc):
-        numbers = "  ".join(f"{one.scores.metrics[name]:8.5f}" for name in shown)
-        lines.append(f"{one.fitted.candidate!s:{width}}  {numbers}  {one.fitted.seconds:8.1f}")
+    for measured in sorted(fit.measured, key=lambda measured: -measured.roc_auc):
+        numbers = "  ".join(f"{measured.scores.metrics[name]:8.5f}" for name in shown)
+        lines.append(f"{measured.fitted.candidate!s:{width}}  {numbers}  {measured.fitted.seconds:8.1f}")
     return "measured on the holdout:\n" + "\n".join(lines)
 
 
 def _logged(given: Prepared, job: Job, fit: Fit, records: Recorder, run_id: str, folder: Path) -> str:
-    """Make, check and upload all that belongs to the best candidate; return the address of its model."""
+    """Make, check and upload everything about the best candidate; return the address of its model."""
     best, artifacts = fit.best, folder / "artifacts"
     metrics = dict(best.scores.metrics)
     pipeline = _pipeline(best.fitted.model, fit.stages)
     sample = _sample(given, job.layout, fit.inputs, pipeline)
     saved = _save_native(pipeline, artifacts / "spark_model", folder / "scratch")
-    found = portable(best.fitted.model, saved, fit.inputs, metrics["threshold"])
-    model = save_model(found, fit.inputs, sample, folder)
+    numbers = portable(best.fitted.model, saved, fit.inputs, metrics["threshold"])
+    model = save_model(numbers, fit.inputs, sample, folder)
     difference = check_same(model, sample, fit.inputs, job.layout.key)
-    job.run.log.info("scores without Java as Spark does, to %.1e on %s rows", difference, f"{len(sample):,}")
+    job.run.log.info("scores without Java match Spark's to %.1e on %s rows", difference, f"{len(sample):,}")
     _draw(best, model, sample, fit.inputs, artifacts)
     sample.to_parquet(artifacts / HOLDOUT, index=False)
     params = best.fitted.candidate.params
@@ -328,15 +328,15 @@ def _logged(given: Prepared, job: Job, fit: Fit, records: Recorder, run_id: str,
 
 
 def _draw(best: Measured, model: Path, sample: pd.DataFrame, inputs: list[Input], artifacts: Path) -> None:
-    """Write the plots and the SHAP values that people and the app look at."""
-    told = explained(model, sample, [one.name for one in inputs])
-    draw(best.scores.curve, best.scores.confusion, dict(best.scores.metrics), told, artifacts / "plots")
+    """Write the plots and the SHAP values for people and the app."""
+    shap = explained(model, sample, [column.name for column in inputs])
+    draw(best.scores.curve, best.scores.confusion, dict(best.scores.metrics), shap, artifacts / "plots")
     (artifacts / "shap").mkdir()
-    (artifacts / "shap" / "mean_absolute.json").write_text(json.dumps(told.mean_absolute(), indent=1))
+    (artifacts / "shap" / "mean_absolute.json").write_text(json.dumps(shap.mean_absolute(), indent=1))
 
 
 def _pipeline(model: ProbabilisticClassificationModel, stages: list[Transformer]) -> PipelineModel:
-    """Return the model with all that comes before it, with the column names that Spark's users expect."""
+    """Return the model with all stages before it, with the column names that Spark's users expect."""
     from pyspark.ml import PipelineModel
 
     for name in ("rawPrediction", "probability", "prediction"):
@@ -352,8 +352,8 @@ def _sample(given: Prepared, layout: Layout, inputs: list[Input], pipeline: Pipe
     share = min(1.0, _SAMPLE_ROWS / given.profile.held_out.rows)
     held_out = sampled(layout.key, layout.seed, layout.holdout)
     kept = held_out & sampled(layout.key, layout.seed, share, "sample")
-    typed = [sql.col(one.name).cast(one.type).alias(one.name) for one in inputs]
-    names = [layout.key, layout.label, *(one.name for one in inputs)]
+    typed = [sql.col(column.name).cast(column.type).alias(column.name) for column in inputs]
+    names = [layout.key, layout.label, *(column.name for column in inputs)]
     rows = given.frame.where(kept).select(layout.key, sql.col(layout.label).cast("int").alias(layout.label), *typed)
     probability = vector_to_array(sql.col("probability"))[1].alias("probability")
     frame: pd.DataFrame = pipeline.transform(rows).select(*names, probability).toPandas()
@@ -361,7 +361,7 @@ def _sample(given: Prepared, layout: Layout, inputs: list[Input], pipeline: Pipe
 
 
 def _save_native(pipeline: PipelineModel, folder: Path, scratch: Path) -> Path:
-    """Save the pipeline as MLflow's Spark models are, in `folder`; return where its last stage is."""
+    """Save the pipeline as MLflow saves Spark models, in `folder`; return the folder of its last stage."""
     from importlib.metadata import version
 
     import mlflow.spark
@@ -370,5 +370,5 @@ def _save_native(pipeline: PipelineModel, folder: Path, scratch: Path) -> Path:
     mlflow.spark.save_model(
         pipeline, str(folder), dfs_tmpdir=str(scratch), pip_requirements=[f"pyspark=={version('pyspark')}"]
     )
-    stages = sorted((folder / "sparkml" / "stages").iterdir(), key=lambda one: int(one.name.partition("_")[0]))
+    stages = sorted((folder / "sparkml" / "stages").iterdir(), key=lambda stage: int(stage.name.partition("_")[0]))
     return stages[-1]

@@ -48,7 +48,7 @@ def _axes(title: str, across: str, up: str, size: tuple[float, float] = (5, 4)) 
 
 
 def _thinned(*lines: Floats) -> list[Floats]:
-    """Return points enough for a line, evenly taken."""
+    """Return enough points for a line, evenly spaced."""
     import numpy as np
 
     picked = np.unique(np.linspace(0, len(lines[0]) - 1, _POINTS).astype(int))
@@ -78,11 +78,11 @@ def _precision_recall(curve: Curve, area: float) -> Figure:
 
 
 def _calibration(curve: Curve, brier: float) -> Figure:
-    """Draw the share of positives over the mean probability, in groups of about equally many rows."""
+    """Draw the share of positives over the mean probability, in groups of about equal size."""
     import numpy as np
 
     group = np.minimum((curve.rows.cumsum() - curve.rows / 2) / curve.rows.sum() * _GROUPS, _GROUPS - 1).astype(int)
-    rows, positives, scores = (np.bincount(group, one) for one in (curve.rows, curve.positives, curve.scores))
+    rows, positives, scores = (np.bincount(group, values) for values in (curve.rows, curve.positives, curve.scores))
     some = rows > 0
     figure, axes = _axes("Calibration", "Mean probability", "Share that happened")
     axes.plot([0, 1], [0, 1], color=_GREY, linestyle="--", label="as promised")
@@ -121,7 +121,7 @@ def _shap_bar(explained: Explained) -> Figure:
 
 
 def _shap_summary(explained: Explained) -> Figure:
-    """Draw shap's own beeswarm; the colour of a text is the place of its level in the alphabet."""
+    """Draw shap's own beeswarm; texts are coloured by the alphabetical order of their levels."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -129,7 +129,7 @@ def _shap_summary(explained: Explained) -> Figure:
     from matplotlib import pyplot as plt
 
     values = explained.rows.apply(_colourable)
-    told = shap.Explanation(
+    explanation = shap.Explanation(
         explained.contributions.to_numpy(),
         base_values=[explained.base_value] * len(values),
         data=values.to_numpy(dtype="float64"),
@@ -137,7 +137,7 @@ def _shap_summary(explained: Explained) -> Figure:
     )
     figure = plt.figure()
     try:
-        axes = shap.plots.beeswarm(told, max_display=_SHOWN, show=False)
+        axes = shap.plots.beeswarm(explanation, max_display=_SHOWN, show=False)
         axes.set_title("SHAP values of the holdout")
         axes.set_xlabel(f"Effect on a score ({explained.unit})")
         return figure

@@ -1,7 +1,7 @@
-"""What a training leaves in MLflow: one run with its candidates nested in it, found again by what it was made from.
+"""What a training leaves in MLflow: one run with its candidates nested in it, identified by what it was made from.
 
-Knows MLflow's runs, datasets and logged models; knows nothing of Spark. A run is found by the Airflow run that made it
-and by its fingerprint, so that a retry takes the place of an attempt that was killed, and a rerun finds what is there.
+Knows MLflow's runs, datasets and logged models; knows nothing about Spark. A run is found by the Airflow run that made
+it and by its fingerprint, so a retry replaces an attempt that was killed, and a rerun finds the existing run.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 FINGERPRINT = "taskflow.fingerprint"
 RESULT = "taskflow.result"
-"""The tag that keeps what the step returned, so that a rerun returns the same."""
+"""The tag with the step's output, so a rerun returns the same."""
 SUPERSEDED = "taskflow.superseded_by"
 LOGGED_AS = "model"
 HOLDOUT = "holdout.parquet"
-"""The names under which the model and a sample of the holdout are logged; `models.evaluate` looks for them."""
+"""The names of the logged model and of the sample of the holdout; `models.evaluate` looks for them."""
 _NAME = "mlflow.runName"
 
 
@@ -39,14 +39,14 @@ class Dataset:
     name: str
     digest: str
     source: str
-    """Where it lies: a path, or s3://…"""
+    """Where it is: a path, or s3://…"""
     schema: Mapping[str, str]
     rows: int
 
 
 @dataclass(frozen=True, slots=True)
 class Recorder:
-    """The experiment that a step records its trainings in, for one run of Airflow."""
+    """The experiment that a step records its trainings in, for one Airflow run."""
 
     client: MlflowClient
     experiment: str
@@ -55,19 +55,19 @@ class Recorder:
     fingerprint: str
 
     def finished(self) -> TrackedRun | None:
-        """Return the run that was made from the same before and came to its end."""
-        found = runs_of(self.client, self.experiment, self.run, {FINGERPRINT: self.fingerprint})
-        return next((one for one in found if one.info.status == "FINISHED" and RESULT in one.data.tags), None)
+        """Return an earlier run with the same fingerprint that finished."""
+        earlier = runs_of(self.client, self.experiment, self.run, {FINGERPRINT: self.fingerprint})
+        return next((run for run in earlier if run.info.status == "FINISHED" and RESULT in run.data.tags), None)
 
     def clear(self) -> None:
-        """Delete what attempts left behind that did not come to their end, nested runs and models included."""
-        for one in runs_of(self.client, self.experiment, self.run):
-            if one.info.status != "FINISHED":
-                self._delete_models(one.info.run_id)
-                delete_run(self.client, self.experiment, one.info.run_id)
+        """Delete what unfinished attempts left behind, nested runs and models included."""
+        for attempt in runs_of(self.client, self.experiment, self.run):
+            if attempt.info.status != "FINISHED":
+                self._delete_models(attempt.info.run_id)
+                delete_run(self.client, self.experiment, attempt.info.run_id)
 
     def begin(self, params: Mapping[str, object], dataset: Dataset) -> str:
-        """Make the run, with its params and the data that it is trained on; return its id."""
+        """Create the run, with its params and its training data; return its id."""
         from mlflow.entities import Dataset as TrackedDataset
         from mlflow.entities import DatasetInput, InputTag
 
@@ -86,25 +86,25 @@ class Recorder:
         return run_id
 
     def check_store(self, run_id: str) -> None:
-        """Raise unless the server's artifact store answers: it is needed only when all is fitted."""
+        """Raise unless the server's artifact store answers: otherwise it would fail only after fitting."""
         check_store(self.client, run_id)
 
     def nested(self, parent: str, name: str, params: Mapping[str, object], metrics: Mapping[str, float]) -> None:
-        """Record one candidate, whole, below its parent."""
+        """Record one complete candidate under its parent."""
         tags = {PARENT: parent, _NAME: name}
         run_id = str(self.client.create_run(self.experiment, tags=tags).info.run_id)
         self._log(run_id, params, metrics)
         self.client.set_terminated(run_id)
 
     def log(self, run_id: str, params: Mapping[str, object], metrics: Mapping[str, float], artifacts: Path) -> None:
-        """Record the best candidate with the run, and upload the files of a folder."""
+        """Record the best candidate in the run, and upload the files of a folder."""
         self._log(run_id, params, metrics)
         self.client.log_artifacts(run_id, str(artifacts))
 
     def log_model(self, run_id: str, folder: Path, params: Mapping[str, object], metrics: Mapping[str, float]) -> str:
         """Log the saved model in `folder` as a model of the run; return its address.
 
-        These bytes were checked, so these are uploaded: MLflow's own log_model would save the model once more.
+        Uploads the very bytes that were checked: MLflow's own log_model would save the model again.
         """
         from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
         from mlflow.models import Model
@@ -125,12 +125,12 @@ class Recorder:
         return f"models:/{made.model_id}"
 
     def finish(self, run_id: str, result: str) -> None:
-        """End the run well: from now on it is found again; those made from something else are marked."""
+        """End the run as finished, so reruns find it; mark runs made from something else as superseded."""
         self.client.set_tag(run_id, RESULT, result)
         self.client.set_terminated(run_id)
-        for one in runs_of(self.client, self.experiment, self.run):
-            if one.info.run_id != run_id and SUPERSEDED not in one.data.tags:
-                self.client.set_tag(one.info.run_id, SUPERSEDED, run_id)
+        for other in runs_of(self.client, self.experiment, self.run):
+            if other.info.run_id != run_id and SUPERSEDED not in other.data.tags:
+                self.client.set_tag(other.info.run_id, SUPERSEDED, run_id)
 
     def fail(self, run_id: str) -> None:
         """End the run as failed, if MLflow still answers; the next attempt deletes it either way."""
@@ -157,7 +157,7 @@ class Recorder:
 
 
 def recorder(client: MlflowClient, experiment: str, run: Run, fingerprint: str) -> Recorder:
-    """Return the recorder of an experiment, by name, which is made where there is none."""
+    """Return the recorder of the experiment with this name, creating it if needed."""
     return Recorder(client, experiment_id(client, experiment), run, fingerprint)
 
 

@@ -140,7 +140,7 @@ def test_better_candidate_wins(client: mlflow.MlflowClient, model: str, weak: st
     assert (found.promote, found.production_version, found.compared_on) == (True, 1, "holdout")
     assert (found.gain, found.production_roc_auc) == (pytest.approx(gain), pytest.approx(auc(WEAK)))
     assert found.verdict == (
-        f"ROC AUC {auc(TRUTH):.4f} beats Production {auc(WEAK):.4f} (version 1) by {gain:.4f}, the margin being 0.005"
+        f"ROC AUC {auc(TRUTH):.4f} beats Production {auc(WEAK):.4f} (version 1) by {gain:.4f}; the margin is 0.005"
     )
     assert (alias(client, model), stages(client, model)) == (2, {1: "Archived", 2: "Production"})
 
@@ -223,7 +223,7 @@ def test_lost_production_is_named(client: mlflow.MlflowClient, model: str, stron
         evaluate(CONNECTION, model, strong, run=run)
     assert str(error.value) == (
         f"model 'models:/{model}/1' does not exist in the artifact store of MLflow; "
-        "bring its files back, or make another version Production"
+        "restore its files, or make another version Production"
     )
     assert (alias(client, model), stages(client, model)) == (1, {1: "None"})
 
@@ -268,7 +268,7 @@ def test_promotion_repeats(client: mlflow.MlflowClient, model: str, weak: str, s
     for _ in range(2):
         again = promote(CONNECTION, model, found.candidate_version, run=run)
         assert (again.promoted, again.archived) == (True, [1])
-        assert again.reason == "version 2 is Production already"
+        assert again.reason == "version 2 is already Production"
         assert (alias(client, model), stages(client, model)) == (2, {1: "Archived", 2: "Production"})
 
 

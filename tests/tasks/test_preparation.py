@@ -107,14 +107,14 @@ def barely_rows(table: pa.Table) -> pa.Table:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (no_rows, f"{FILE} holds no rows"),
+        (no_rows, f"{FILE} has no rows"),
         (three_classes, "values of the label 'churned' are not 0 or 1, such as 2"),
         (unknown_label, "2,000 values of the label 'churned' are not 0 or 1, all of them null"),
         (one_class, "the label 'churned' is 1 in all 2,000 rows; two classes are needed"),
         (same_keys, "3 values of the key 'user_id' occur more than once, such as 1;"),
         (no_key, "1 rows have no 'user_id', the key"),
         (all_null, "column 'amount_3' is null in all"),
-        (infinite, "column 'amount_3' holds an infinite number"),
+        (infinite, "column 'amount_3' has an infinite number"),
         (few_rows, "training rows for 23 features; there must be more rows than features"),
     ],
 )
@@ -129,7 +129,10 @@ def test_bad_rows_are_rejected(
 
 def test_levels_count_as_features(table: pa.Table, read: Read, run: Run) -> None:
     """Rows enough for the columns, but not for the levels of their texts, are refused too."""
-    with prepared(read(barely_rows(table)), job(run)) as found, pytest.raises(DataRejected, match="levels of texts"):
+    with (
+        prepared(read(barely_rows(table)), job(run)) as found,
+        pytest.raises(DataRejected, match="counting each level of a text"),
+    ):
         fitted_inputs(found.frame, found.rows, layout(), found.profile)
 
 
@@ -137,8 +140,8 @@ def test_levels_count_as_features(table: pa.Table, read: Read, run: Run) -> None
     ("features", "error", "message"),
     [
         ({"numeric": ["amount_33"]}, MissingResource, f"column 'amount_33' does not exist in {FILE}; did you mean"),
-        ({"numeric": ["city"]}, PermanentError, "column 'city' is of type string, where a numeric feature is a number"),
-        ({"categorical": ["amount_1"]}, PermanentError, "column 'amount_1' is of type double, where a categorical"),
+        ({"numeric": ["city"]}, PermanentError, "column 'city' is of type string, but a numeric feature is a number"),
+        ({"categorical": ["amount_1"]}, PermanentError, "column 'amount_1' is of type double, but a categorical"),
         ({"numeric": ["churned"]}, PermanentError, "column 'churned' is both the label and a feature"),
     ],
 )
@@ -156,7 +159,7 @@ def test_bad_columns_are_named(
     [
         ({}, "name at least one column"),
         ({"numeric": ["a"], "categorical": ["a"]}, "a is named twice"),
-        ({"numeric": ["prediction"]}, "prediction is what an output is named"),
+        ({"numeric": ["prediction"]}, "prediction is the name of an output"),
     ],
 )
 def test_feature_lists_are_checked(features: dict[str, list[str]], message: str) -> None:

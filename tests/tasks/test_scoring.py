@@ -105,7 +105,7 @@ def test_strange_rows_are_scored(trained: Trained, tmp_path: Path) -> None:
     scorer = loaded.unwrap_python_model()
     assert scorer.contributions(rows)["age"].iloc[0] == pytest.approx(0, abs=1e-12)
     assert scorer.levels["card"] == ["credit", "debit", "none"]
-    with pytest.raises(ValueError, match="column 'amount_0' holds what is not a number"):
+    with pytest.raises(ValueError, match="column 'amount_0' has a value that is not a number"):
         scorer.features(rows.astype({"amount_0": object}).assign(amount_0=["a", "b"]))
 
 

@@ -156,7 +156,7 @@ def test_rerun_returns_same(
     with caplog.at_level(logging.INFO):
         again = Trainer(trainer.folder, replace(trainer.run, try_number=2))()
     assert again == output
-    assert "trained before on the same data" in caplog.text
+    assert "already trained on the same data" in caplog.text
     assert len(runs_of(client, experiment(client), trainer.run)) == 1
 
 

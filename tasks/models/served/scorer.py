@@ -1,8 +1,8 @@
-"""What a trained model is once it has left Spark: plain numbers, evaluated by numpy.
+"""A trained model outside Spark: plain numbers, evaluated by numpy.
 
-MLflow stores this file with the model and runs it where the model is loaded; it imports nothing of this project. The
-numbers are in two artifacts: `parameters.json`, and for models of trees also `trees.npz`. The arithmetic follows that
-of Spark operation by operation, so that probabilities agree to the last digits.
+MLflow stores this file with the model and runs it where the model is loaded; it imports nothing from this project. The
+numbers are in two artifacts: `parameters.json`, and for models of trees also `trees.npz`. The arithmetic repeats
+Spark's, operation by operation, so probabilities agree to the last digits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 
 class Scorer(PythonModel):
-    """Scores rows of the input columns, and says what each column did to a score."""
+    """Scores rows of the input columns, and says how each column affects a score."""
 
     parameters: dict[str, Any]
     evaluator: Linear | Trees
@@ -31,7 +31,7 @@ class Scorer(PythonModel):
         self.load(**{name: Path(path) for name, path in context.artifacts.items()})
 
     def load(self, parameters: Path, trees: Path | None = None) -> None:
-        """Read the numbers of the model from the files that hold them."""
+        """Read the numbers of the model from their files."""
         self.parameters = json.loads(parameters.read_text(encoding="utf-8"))
         if trees is None:
             self.evaluator = Linear(self.parameters["linear"], np.array(self.parameters["background"]))
@@ -41,17 +41,18 @@ class Scorer(PythonModel):
 
     @property
     def levels(self) -> dict[str, list[str]]:
-        """The values that the model knows of each column of text; all others count as one."""
-        return {one["name"]: one["levels"] for one in self.parameters["inputs"] if one["kind"] == "categorical"}
+        """The known values of each text column; all others count as one."""
+        inputs = self.parameters["inputs"]
+        return {column["name"]: column["levels"] for column in inputs if column["kind"] == "categorical"}
 
     @property
     def threshold(self) -> float:
-        """The probability from which on the prediction is 1."""
+        """The decision threshold: from this probability up, the prediction is 1."""
         return float(self.parameters["threshold"])
 
     @property
     def base_value(self) -> float:
-        """What the contributions of a row add up from, in `contribution_unit`."""
+        """The score that a row's contributions are added to, in `contribution_unit`."""
         return self.evaluator.base_value
 
     @property
@@ -69,33 +70,34 @@ class Scorer(PythonModel):
         """Return the SHAP value of each input column for each row.
 
         With `base_value` they add up to the log-odds of the probability, or to the probability itself
-        (`contribution_unit`). A linear model's are exact against the training's mean row; those of trees are exact
+        (`contribution_unit`). A linear model's are exact relative to the training's mean row; those of trees are exact
         too, along the paths of the trees, and need the package shap.
         """
         values = self.evaluator.shap_values(self.features(frame))
-        starts = np.cumsum([0, *(len(_columns_of(one)) for one in self.parameters["inputs"])])
+        inputs = self.parameters["inputs"]
+        starts = np.cumsum([0, *(len(_columns_of(column)) for column in inputs)])
         parts = np.add.reduceat(values, starts[:-1], axis=1)
-        return pd.DataFrame(parts, columns=[one["name"] for one in self.parameters["inputs"]], index=frame.index)
+        return pd.DataFrame(parts, columns=[column["name"] for column in inputs], index=frame.index)
 
     def features(self, frame: pd.DataFrame) -> Floats:
-        """Return the vectors that the model was fitted on: a row each."""
-        blocks = [column for one in self.parameters["inputs"] for column in _block(one, frame)]
+        """Return the vectors that the model scores: one row each."""
+        blocks = [part for column in self.parameters["inputs"] for part in _block(column, frame)]
         return np.column_stack(blocks) if blocks else np.empty((len(frame), 0))
 
 
-def _columns_of(one: dict[str, Any]) -> list[str]:
-    return [one["name"]] if one["kind"] == "numeric" else [*one["levels"], "other"]
+def _columns_of(column: dict[str, Any]) -> list[str]:
+    return [column["name"]] if column["kind"] == "numeric" else [*column["levels"], "other"]
 
 
-def _block(one: dict[str, Any], frame: pd.DataFrame) -> list[Floats]:
-    name = one["name"]
-    if name not in frame and not one["nullable"]:
+def _block(column: dict[str, Any], frame: pd.DataFrame) -> list[Floats]:
+    name = column["name"]
+    if name not in frame and not column["nullable"]:
         raise ValueError(f"there is no column {name!r}, which the model needs")
     values = frame[name] if name in frame else pd.Series(np.nan, index=frame.index, dtype="float64")
-    if one["kind"] == "numeric":
-        return [_standardised(_numbers(name, values), one["mean"], one["scale"])]
+    if column["kind"] == "numeric":
+        return [_standardised(_numbers(name, values), column["mean"], column["scale"])]
     texts = values.map(_text).to_numpy(dtype=object)
-    known = [(texts == level).astype("float64") for level in one["levels"]]
+    known = [(texts == level).astype("float64") for level in column["levels"]]
     return [*known, 1.0 - np.sum(known, axis=0)] if known else [np.ones(len(frame))]
 
 
@@ -103,13 +105,13 @@ def _numbers(name: str, values: pd.Series) -> Floats:
     try:
         numbers: Floats = pd.to_numeric(values, errors="raise").to_numpy(dtype="float64", na_value=np.nan)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"column {name!r} holds what is not a number: {error}") from error
+        raise ValueError(f"column {name!r} has a value that is not a number: {error}") from error
     return numbers
 
 
 def _standardised(values: Floats, mean: float, scale: float) -> Floats:
     scaled = (values - mean) / scale
-    scaled[np.isnan(values)] = 0.0  # the mean, which stands for what is not known
+    scaled[np.isnan(values)] = 0.0  # the mean, in place of an unknown value
     return scaled
 
 
@@ -120,7 +122,7 @@ def _text(value: Any) -> str | None:
     if isinstance(value, bool | np.bool_):
         return "true" if value else "false"
     if isinstance(value, float | np.floating) and float(value).is_integer():
-        return str(int(value))  # a column of integers with gaps is one of floats in pandas
+        return str(int(value))  # in pandas, integers with gaps are floats
     return str(value)
 
 
@@ -156,12 +158,12 @@ class Linear:
 
 
 class Trees:
-    """Binary trees, their nodes one after the other in flat arrays, with `roots` where each begins.
+    """Binary trees, their nodes in flat arrays, with `roots` where each tree begins.
 
     `stored` has for each node `feature` (-1 in a leaf), `threshold`, `left`, `right`, `cover` (rows of the training)
-    and `value` (of an inner node: the mean of those below). A row goes left where its feature is at most the
-    threshold. The score is the sum of the leaves' values: the probability
-    itself (link `identity`), or its log-odds (link `logit`).
+    and `value` (of an inner node: the mean of those below). A row goes left if its feature is at most the threshold.
+    The score is the sum of the leaves' values: the probability itself (link `identity`), or its log-odds (link
+    `logit`).
     """
 
     def __init__(self, stored: dict[str, NDArray[Any]], described: dict[str, Any]) -> None:
@@ -207,7 +209,7 @@ class Trees:
 
 
 def _described(nodes: dict[str, NDArray[Any]], number: int) -> dict[str, NDArray[Any]]:
-    """Return one tree in the form that shap reads, whose children are counted from the tree's root."""
+    """Return one tree in shap's form, with children counted from the tree's root."""
     start = int(nodes["roots"][number])
     end = int(nodes["roots"][number + 1]) if number + 1 < len(nodes["roots"]) else len(nodes["value"])
     tree = {name: nodes[name][start:end] for name in ("feature", "threshold", "left", "right", "value", "cover")}
