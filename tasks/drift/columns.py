@@ -1,6 +1,6 @@
-"""Which columns are compared, by which method, and from which threshold on a column has drifted.
+"""Which columns are compared, by which method, and the threshold at which a column has drifted.
 
-Knows the methods by Evidently's names, and which of them a kind of column takes; computes nothing.
+Knows the methods by Evidently's names, and which kinds of column they suit; computes nothing.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from pydantic import Field, model_validator
 
 from tasks.contract import Column, Model
 
-# Left out are those that take two categories only (z, fisher_exact) or draw random numbers that nobody can seed
-# (TVD, empirical_mmd): a rerun would give another verdict.
+# Left out: methods for two categories only (z, fisher_exact), and those with random numbers that cannot be seeded
+# (TVD, empirical_mmd), as a rerun would give another verdict.
 NumericMethod = Literal[
     "wasserstein", "jensenshannon", "psi", "kl_div", "hellinger", "ed",
     "ks", "anderson", "cramer_von_mises", "es", "mannw", "t_test",
 ]  # fmt: skip
-"""The first six are distances: drift from the threshold on. The others give a p-value: drift below it."""
+"""The first six are distances: drift at or above the threshold. The others give a p-value: drift below it."""
 CategoricalMethod = Literal["jensenshannon", "psi", "kl_div", "hellinger", "chisquare", "g_test"]
-"""The first four are distances: drift from the threshold on. The others give a p-value: drift below it."""
+"""The first four are distances: drift at or above the threshold. The others give a p-value: drift below it."""
 Threshold = Annotated[float, Field(gt=0)]
 
 
 class NumericTest(Model):
-    """What one numeric column has of its own: a threshold, or a method with its threshold."""
+    """One numeric column's own threshold, or its own method with a threshold."""
 
     method: NumericMethod | None = None
     threshold: Threshold
 
 
 class CategoricalTest(Model):
-    """What one categorical column has of its own: a threshold, or a method with its threshold."""
+    """One categorical column's own threshold, or its own method with a threshold."""
 
     method: CategoricalMethod | None = None
     threshold: Threshold
@@ -46,7 +46,7 @@ class Numeric(Model):
     method: NumericMethod = "wasserstein"
     threshold: Threshold = 0.1
     own: dict[Column, NumericTest] | None = None
-    """By column: what it has instead of `method` and `threshold`."""
+    """By column: what replaces `method` and `threshold`."""
 
     @model_validator(mode="after")
     def _known(self) -> Numeric:
@@ -55,13 +55,13 @@ class Numeric(Model):
 
 
 class Categorical(Model):
-    """Columns of which each value is a category."""
+    """Columns whose values are categories."""
 
     columns: Annotated[list[Column], Field(min_length=1)]
     method: CategoricalMethod = "jensenshannon"
     threshold: Threshold = 0.1
     own: dict[Column, CategoricalTest] | None = None
-    """By column: what it has instead of `method` and `threshold`."""
+    """By column: what replaces `method` and `threshold`."""
 
     @model_validator(mode="after")
     def _known(self) -> Categorical:
@@ -70,7 +70,7 @@ class Categorical(Model):
 
 
 class Columns(Model):
-    """The columns that are compared; others of the tables are not looked at."""
+    """The columns to compare; others are ignored."""
 
     numeric: Numeric | None = None
     categorical: Categorical | None = None
@@ -98,7 +98,7 @@ class Test:
 
 
 def names(group: Numeric | Categorical | None) -> list[str]:
-    """Return the columns of a group, none where there is no such group."""
+    """Return the columns of a group, none if there is no group."""
     return list(group.columns) if group else []
 
 
@@ -116,6 +116,6 @@ def _test(group: Numeric | Categorical, own: NumericTest | CategoricalTest | Non
 
 def _check_columns(columns: list[str], own: Mapping[str, object]) -> None:
     if twice := sorted({name for name in columns if columns.count(name) > 1}):
-        raise ValueError(f"should name each column once; {twice[0]} stands there twice")
+        raise ValueError(f"should name each column once; {twice[0]} is there twice")
     if unknown := sorted(set(own) - set(columns)):
         raise ValueError(f"should have in `own` only names of `columns`; {unknown[0]} is not among them")

@@ -1,6 +1,6 @@
 """Where the rows to be compared come from: a file, the history of a file, or a query in Postgres.
 
-Gives them as parts, one at a time, each with the families of its columns and its rows in batches; knows nothing of
+Yields them as parts, one at a time, each with the families of its columns and its rows in batches; knows nothing about
 what is compared.
 """
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BATCH = 65_536
-"""Rows that are held in memory at a time."""
+"""Rows held in memory at a time."""
 _BUFFER = 1 << 20
-"""Bytes of a column that are read at a time: a row group may be as long as its file."""
+"""Bytes of a column read at a time: a row group may be as large as its file."""
 
 Family = Literal["number", "boolean", "text", "date", "null", "other"]
-"""What a column's values are, whatever their width: 32 bits today and 64 tomorrow are the same numbers."""
+"""The kind of a column's values, whatever their width: 32 bits today and 64 tomorrow are the same numbers."""
 
 PipelineId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-]+$")]
 
@@ -49,13 +49,13 @@ class FromHistory(Model):
     history: DataFile
     last: Annotated[int, Field(ge=1, le=1000)] = 8
     dated: Literal["before_run", "up_to_run", "any"] = "before_run"
-    """Which snapshots count: those of days before the run's date, those with its own, or all there are."""
+    """Which snapshots count: those dated before the run's date, those up to and including it, or all."""
     written_by: PipelineId | None = None
     """The pipeline that writes it: a missing history says to run that first."""
 
 
 class FromQuery(Model):
-    """What a file of `configs/sql/` selects in Postgres; each of `values` is bound to `%(name)s` in it."""
+    """The result of a file of `configs/sql/` in Postgres; each of `values` is bound to `%(name)s` in it."""
 
     connection: ConnectionId
     sql: SqlFile
@@ -68,7 +68,7 @@ def _source_name(written: object) -> str | None:
 
 
 _SOURCES = {"file": "a file", "history": "a history", "sql": "a query"}
-"""By the key that tells them apart: tags, which are no keys themselves."""
+"""Tags, by the key that identifies each source; a tag is not a key."""
 
 Source = Annotated[
     Annotated[FromFile, Tag("a file")]
@@ -93,9 +93,9 @@ class Part:
 
 
 def parts(source: Source, names: list[str], files: Files, run: Run) -> Iterator[Part]:
-    """Yield the parts of a source, of which each can be read until the next one is asked for.
+    """Yield the parts of a source; each can be read until the next one is requested.
 
-    The batches have those of the columns `names` that are there. Raises MissingResource and PermanentError.
+    The batches have those columns of `names` that exist. Raises MissingResource and PermanentError.
     """
     if isinstance(source, FromQuery):
         yield from _queried(source, names, run)
@@ -115,8 +115,8 @@ def _queried(source: FromQuery, names: list[str], run: Run) -> Iterator[Part]:
 
 def _snapshots(source: FromHistory, place: Place, run: Run) -> list[str]:
     until = {"before_run": run.date - dt.timedelta(days=1), "up_to_run": run.date, "any": dt.date.max}[source.dated]
-    if found := snapshots(place, source.history, until, source.last):
-        return found
+    if paths := snapshots(place, source.history, until, source.last):
+        return paths
     there = [Path(path).stem for path in snapshots(place, source.history, dt.date.max, source.last)]
     first = source.written_by or "the pipeline that writes it"
     if not there:
@@ -124,12 +124,12 @@ def _snapshots(source: FromHistory, place: Place, run: Run) -> list[str]:
         raise MissingResource("reference history", source.history, where, f"run {first} first")
     wanted = {"before_run": "before", "up_to_run": "up to"}[source.dated]
     problem = f"{place.address(source.history)} has no snapshot dated {wanted} {run.date}, only {', '.join(there)}"
-    remedy = f"run {first} for an earlier date first, or let `dated` of the step's source be up_to_run or any"
+    remedy = f"run {first} for an earlier date first, or set `dated` of the step's source to up_to_run or any"
     raise PermanentError(f"{problem}; {remedy}")
 
 
 def require_file(place: Place, path: str, written_by: str | None) -> None:
-    """Raise MissingResource for a file that is not there; it names the pipeline to run first."""
+    """Raise MissingResource for a missing file, naming the pipeline to run first."""
     if not place.exists(path):
         first = written_by or "the step or the pipeline that writes it"
         raise MissingResource("file", path, place.address("").rstrip("/"), f"run {first} first")
@@ -138,14 +138,14 @@ def require_file(place: Place, path: str, written_by: str | None) -> None:
 def _stored(path: str, place: Place, names: list[str], written_by: str | None) -> Iterator[Part]:
     require_file(place, path, written_by)
     with place.read(path) as file, opened_parquet(file, place.address(path)) as table:
-        found = families(table.schema_arrow)
-        wanted = [name for name in names if name in found]
-        yield Part(place.address(path), found, table.iter_batches(BATCH, columns=wanted))
+        kinds = families(table.schema_arrow)
+        wanted = [name for name in names if name in kinds]
+        yield Part(place.address(path), kinds, table.iter_batches(BATCH, columns=wanted))
 
 
 @contextmanager
 def opened_parquet(file: Path, address: str) -> Iterator[Any]:
-    """Give an open parquet file, read a buffer at a time; raise PermanentError for what is no whole parquet file."""
+    """Provide an open parquet file, read a buffer at a time; raise PermanentError if it is not a whole one."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -158,12 +158,12 @@ def opened_parquet(file: Path, address: str) -> Iterator[Any]:
 
 
 def families(schema: pa.Schema) -> dict[str, Family]:
-    """Return what the values of each column are."""
+    """Return the family of each column."""
     return {field.name: family_of(field.type) for field in schema}
 
 
 def family_of(kind: pa.DataType) -> Family:
-    """Return what values of a type are."""
+    """Return the family of a type."""
     from pyarrow import types
 
     if types.is_dictionary(kind):

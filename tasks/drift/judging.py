@@ -1,4 +1,4 @@
-"""What Evidently makes of two samples: a score for each column, which of them drifted, and a page to look at.
+"""Evidently's comparison of two samples: a score for each column, which of them drifted, and a page to read.
 
 The only module that knows Evidently.
 """
@@ -26,47 +26,47 @@ class Judgement:
     """How far the current rows are from the reference."""
 
     share: float
-    """Of the columns, those that drifted."""
+    """The share of columns that drifted."""
     scores: Mapping[str, float]
     """By column: a distance or a p-value, as its method gives it."""
     drifted: list[str]
     page: str
-    """The report, as HTML that needs nothing from elsewhere."""
+    """The report, as self-contained HTML."""
 
 
 def judge(current: Side, reference: Side, columns: Columns, max_share: float) -> Judgement:
-    """Compare two samples; raise PermanentError where a method cannot compare a column.
+    """Compare two samples; raise PermanentError if a method cannot compare a column.
 
-    The page says that the whole has drifted where the share is above `max_share`.
+    The page reports drift as a whole if the share is above `max_share`.
     """
     asked = tests(columns)
-    found = _run(current, reference, columns, asked, max_share)
-    results: dict[str, Any] = found.dict()
-    values = {one["config"].get("column"): one["value"] for one in results["metrics"]}
+    comparison = _run(current, reference, columns, asked, max_share)
+    results: dict[str, Any] = comparison.dict()
+    values = {metric["config"].get("column"): metric["value"] for metric in results["metrics"]}
     scores = {name: float(values[name]) for name in asked}
     for name, score in scores.items():
         if not math.isfinite(score):
             raise PermanentError(
-                f"the method {asked[name].method} gives {score} for {name}; let its step compare it by another method"
+                f"the method {asked[name].method} gives {score} for {name}; use another method for it in the step"
             )
-    verdicts = {one["metric_config"]["params"].get("column"): one["status"].value for one in results["tests"]}
+    verdicts = {test["metric_config"]["params"].get("column"): test["status"].value for test in results["tests"]}
     drifted = [name for name in asked if verdicts[name] == "FAIL"]
-    return Judgement(float(values[None]["share"]), scores, drifted, _page(found, max_share))
+    return Judgement(float(values[None]["share"]), scores, drifted, _page(comparison, max_share))
 
 
-def _page(found: Snapshot, max_share: float) -> str:
-    """Return the report as HTML, with the share that was asked for where Evidently shows the one that it was handed."""
-    page: str = found.get_html_str(as_iframe=False)
+def _page(comparison: Snapshot, max_share: float) -> str:
+    """Return the report as HTML, showing the real maximum share instead of the one that Evidently was given."""
+    page: str = comparison.get_html_str(as_iframe=False)
     return page.replace(f"threshold is {_just_above(max_share)}", f"threshold is {max_share}")
 
 
 def _just_above(max_share: float) -> float:
-    """Return the share for Evidently, whose drift begins at it: ours is above it."""
+    """Return the share for Evidently: it reports drift at the share, we only above it."""
     return math.nextafter(max_share, 2)
 
 
 def _run(current: Side, reference: Side, columns: Columns, asked: Mapping[str, Test], max_share: float) -> Snapshot:
-    os.environ["DO_NOT_TRACK"] = "1"  # before the import: it reports to its makers otherwise
+    os.environ["DO_NOT_TRACK"] = "1"  # before the import, else it reports to its makers
     logging.getLogger("evidently").setLevel(logging.WARNING)
     from evidently import DataDefinition, Dataset, Report
     from evidently.presets import DataDriftPreset

@@ -1,8 +1,8 @@
-"""A report of drift: the order of things.
+"""A report on drift: the order of things.
 
 Does not know how rows are read and drawn (`tasks.drift.reading`), how they are judged (`tasks.drift.judging`) or how
-MLflow keeps it (`tasks.drift.report_run`). Bucket and MLflow are asked before anything is computed; the page takes its
-place, in the bucket and then among the files, when all else is done, so that a run that fails leaves the old one.
+MLflow keeps it (`tasks.drift.report_run`). Bucket and MLflow are checked before anything is computed; the page is
+replaced last, in the bucket and then among the files, so a run that fails leaves the old one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Publication(Model):
-    """Where people look at the report: `<prefix>/<date>.html` in a bucket of an object store."""
+    """Where people read the report: `<prefix>/<date>.html` in a bucket of an object store."""
 
     connection: ConnectionId
     bucket: Bucket
@@ -38,17 +38,17 @@ class Publication(Model):
 
 
 class Recording(Model):
-    """Where scores become lines over time: an experiment of MLflow."""
+    """Where scores become lines over time: an MLflow experiment."""
 
     connection: ConnectionId
     experiment: ExperimentName
 
 
 class Drift(Output):
-    """What a report found, and where to look at it."""
+    """What a report found, and where to see it."""
 
     drift_detected: bool
-    """Whether the share of drifted columns is above the greatest that is borne."""
+    """Whether the share of drifted columns is above the allowed maximum."""
     drift_share: float
     drifted_columns: list[str]
     columns: int
@@ -65,7 +65,7 @@ class Drift(Output):
     report: Link | None = None
     run_page: Link | None = None
     summary: str
-    """All this as one sentence."""
+    """The result in one sentence."""
 
 
 @reusable("drift.report", role="report")
@@ -82,17 +82,17 @@ def report(
     *,
     run: Run,
 ) -> Drift:
-    """Compare the rows there are now with those of a reference, column by column, and report which have drifted.
+    """Compare the current rows with those of a reference, column by column, and report which columns have drifted.
 
-    Each of `current` and `reference` is a parquet file, the last snapshots of a history, or a query in Postgres. At
-    most `sample_rows` of each are drawn, by a seed that hangs on the run's date; page and output say how many. The page
-    is Evidently's; it is written as `<date>.html` to the folder `output`, and to the bucket of `publish`. In the
-    experiment of `record` each report is a run, and one more run has share and scores as lines over time. The whole
-    has drifted when the share of drifted columns is above `max_drift_share`. A step that may run for several dates at
-    a time needs `max_active_tis_per_dag: 1`.
+    `current` and `reference` are each a parquet file, the last snapshots of a history, or a query in Postgres. At most
+    `sample_rows` rows of each are drawn, with a seed computed from the run's date; page and output say how many. The
+    page is Evidently's; it is written as `<date>.html` to the folder `output`, and to the bucket of `publish`. In the
+    experiment of `record` each report is a run, and another run has share and scores as lines over time. Drift is
+    detected if the share of drifted columns is above `max_drift_share`. A step that can run for several dates at the
+    same time needs `max_active_tis_per_dag: 1`.
 
     Raises DataRejected for tables that cannot be compared (columns, types, no rows, no values) and MissingResource for
-    a file, history, table or bucket that is not there. A step that fails leaves the last report as it was.
+    a missing file, history, table or bucket. A step that fails leaves the last report as it was.
     """
     if publish:
         _check_bucket(publish)
@@ -105,11 +105,11 @@ def report(
             _sampler("reference", sample_rows, run),
             now,
         )
-        found = judge(now, then, columns, max_drift_share)
-        drift = _drift(found, now, then, max_drift_share)
+        judgement = judge(now, then, columns, max_drift_share)
+        drift = _drift(judgement, now, then, max_drift_share)
         if kept:
             kept.log(_params(now, then, columns, max_drift_share), _metrics(drift))
-        page = headed(found.page, f"Drift on {run.date}", _facts(now, then, drift, run))
+        page = headed(judgement.page, f"Drift on {run.date}", _facts(now, then, drift, run))
         drift = drift.model_copy(update=_written(page, output, files, publish, run))
         if kept:
             kept.finish(drift.report or drift.report_path, drift.drifted_columns)
@@ -125,7 +125,7 @@ def _sampler(side: str, rows: int, run: Run) -> Sampler:
 
 @contextmanager
 def _recorded(record: Recording | None, run: Run) -> Iterator[Record | None]:
-    """Give the run of MLflow to record in; it is deleted where the block fails."""
+    """Provide the MLflow run to record in; it is deleted if the block fails."""
     if record is None:
         yield None
         return
@@ -139,35 +139,35 @@ def _recorded(record: Recording | None, run: Run) -> Iterator[Record | None]:
             raise
 
 
-def _drift(found: Judgement, now: Side, then: Side, max_share: float) -> Drift:
-    detected, named = found.share > max_share, ", ".join(found.drifted) or "none"
+def _drift(judgement: Judgement, now: Side, then: Side, max_share: float) -> Drift:
+    detected, named = judgement.share > max_share, ", ".join(judgement.drifted) or "none"
     sign, verdict = (">", "drift") if detected else ("<=", "no drift")
-    counted = f"{len(found.drifted)} of {len(found.scores)} columns drifted ({named})"
+    counted = f"{len(judgement.drifted)} of {len(judgement.scores)} columns drifted ({named})"
     return Drift(
         drift_detected=detected,
-        drift_share=found.share,
-        drifted_columns=found.drifted,
-        columns=len(found.scores),
-        scores=dict(found.scores),
+        drift_share=judgement.share,
+        drifted_columns=judgement.drifted,
+        columns=len(judgement.scores),
+        scores=dict(judgement.scores),
         current_rows=now.total,
         current_rows_used=now.used,
         reference_rows=then.total,
         reference_rows_used=then.used,
-        summary=f"{verdict}: {counted}, a share of {found.share:.3g} {sign} {max_share:.3g}",
+        summary=f"{verdict}: {counted}, a share of {judgement.share:.3g} {sign} {max_share:.3g}",
     )
 
 
 def _facts(now: Side, then: Side, drift: Drift, run: Run) -> dict[str, str]:
-    """Return what stands at the head of the page."""
+    """Return the facts at the head of the page."""
     return {
         "Verdict": drift.summary,
-        "Current": _told(now),
-        "Reference": _told(then),
+        "Current": _described(now),
+        "Reference": _described(then),
         "Pipeline": f"{run.dag_id}, run {run.run_id}",
     }
 
 
-def _told(side: Side) -> str:
+def _described(side: Side) -> str:
     rows = f"{side.used:,} of {side.total:,} rows used"
     places = side.addresses[0] if len(side.addresses) == 1 else f"{len(side.addresses)} snapshots, {_ends(side)}"
     return f"{rows}, from {places}"
@@ -178,13 +178,13 @@ def _ends(side: Side) -> str:
 
 
 def _params(now: Side, then: Side, columns: Columns, max_share: float) -> dict[str, object]:
-    """Return what the run of MLflow has as params."""
+    """Return the params of the MLflow run."""
     judged = {f"test/{name}": f"{test.method} {test.threshold:g}" for name, test in tests(columns).items()}
-    return {"max_drift_share": max_share, "current": _told(now), "reference": _told(then)} | judged
+    return {"max_drift_share": max_share, "current": _described(now), "reference": _described(then)} | judged
 
 
 def _metrics(drift: Drift) -> dict[str, float]:
-    """Return what becomes lines over time."""
+    """Return the metrics that become lines over time."""
     scores = {f"score/{name.replace('$', '-')}": score for name, score in drift.scores.items()}
     return {SHARE: drift.drift_share, "drifted_columns": len(drift.drifted_columns)} | scores
 
@@ -193,20 +193,20 @@ def _metrics(drift: Drift) -> dict[str, float]:
 
 
 def _written(page: str, output: str, files: Files, publish: Publication | None, run: Run) -> dict[str, str]:
-    """Put the page in its places, the bucket first: what a bucket refuses leaves the file as it was."""
+    """Write the page to its places, the bucket first: if the bucket refuses it, the file stays as it was."""
     place, path = place_of(files, run), f"{output}/{run.date}.html"
-    told = {"report_path": place.address(path)}
+    places = {"report_path": place.address(path)}
     with place.write(path) as file:
         file.write_text(page, encoding="utf-8")
         if publish:
             key = f"{publish.prefix}/{run.date}.html"
             _upload(page.encode(), publish, key)
-            told |= {"s3_key": key, "report": f"s3://{publish.bucket}/{key}"}
-    return told
+            places |= {"s3_key": key, "report": f"s3://{publish.bucket}/{key}"}
+    return places
 
 
 def _check_bucket(publish: Publication) -> None:
-    """Raise where the bucket is missing or refuses: before anything is computed."""
+    """Raise if the bucket is missing or refuses access, before anything is computed."""
     with bucket_errors(publish.connection, publish.bucket):
         object_store(publish.connection).head_bucket(Bucket=publish.bucket)
 

@@ -1,6 +1,6 @@
 """The page of a drift report: Evidently's, with a head that says what was compared.
 
-Knows HTML; knows nothing of how it was compared.
+Knows HTML; knows nothing about the comparison.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def headed(page: str, title: str, facts: Mapping[str, str]) -> str:
     """Return the page with a title and a list of facts at its head."""
     before, body, after = page.partition(_BODY)
     if not body:
-        raise ValueError("the page has no <body>: this release of the report's library makes other pages")
+        raise ValueError("the page has no <body>: this release of Evidently writes pages in another form")
     rows = "".join(
         f'<tr><th style="text-align: left; padding-right: 1.5rem; vertical-align: top; font-weight: 600">{escape(name)}'
         f"</th><td>{escape(fact)}</td></tr>"

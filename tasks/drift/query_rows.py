@@ -1,6 +1,6 @@
-"""What a query selects in Postgres, a batch at a time: the server keeps the rest.
+"""The result of a query in Postgres, a batch at a time: the server keeps the rest.
 
-Knows the types of Postgres that are numbers, texts and dates; knows nothing of what the rows mean.
+Knows which Postgres types are numbers, texts and dates, not what the rows mean.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tasks.contract import Run
 
 _BATCH = 20_000
-"""Rows that are held in memory at a time, as Python's objects."""
+"""Rows held in memory at a time, as Python objects."""
 _TYPES = {
     16: "bool",
     **dict.fromkeys((20, 21, 23, 700, 701, 1700), "double"),
@@ -28,14 +28,14 @@ _TYPES = {
     1082: "date32",
     **dict.fromkeys((1114, 1184), "timestamp[us]"),
 }
-"""Types of Arrow by the numbers under which Postgres knows its own."""
+"""Arrow types by the OIDs of Postgres types."""
 
 
 @contextmanager
 def selected(
     connection: str, sql: str, values: Mapping[str, Bound], run: Run
 ) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
-    """Give the columns and the rows of a file of `configs/sql/`, one SELECT, in a transaction that can only read."""
+    """Provide the columns and rows of a file of `configs/sql/`, one SELECT, in a read-only transaction."""
     text = sql_text(sql, run)
     if values:
         check_placeholders(sql, text, values)
@@ -53,7 +53,7 @@ def _schema(cursor: Cursor) -> pa.Schema:
 
     types = {name: pa.type_for_alias(name) for name in _TYPES.values()}
     described = cursor.description or ()
-    return pa.schema([(one.name, types.get(_TYPES.get(one.type_code, ""), pa.binary())) for one in described])
+    return pa.schema([(column.name, types.get(_TYPES.get(column.type_code, ""), pa.binary())) for column in described])
 
 
 def _batches(rows: list[tuple[Any, ...]], cursor: Cursor, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -66,14 +66,15 @@ def _batch(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:
     import pyarrow as pa
 
     columns = zip(*rows, strict=True)
-    return pa.record_batch([_array(one, field.type) for one, field in zip(columns, schema, strict=True)], schema=schema)
+    arrays = [_array(values, field.type) for values, field in zip(columns, schema, strict=True)]
+    return pa.record_batch(arrays, schema=schema)
 
 
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     import pyarrow as pa
 
-    if pa.types.is_binary(kind):  # of a type that nobody compares
+    if pa.types.is_binary(kind):  # a type that is not compared
         return pa.nulls(len(values), kind)
     if pa.types.is_floating(kind):  # Postgres' exact numbers come as Decimal
-        return pa.array([None if one is None else float(one) for one in values], kind)
+        return pa.array([None if value is None else float(value) for value in values], kind)
     return pa.array(values, kind)

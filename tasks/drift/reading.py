@@ -1,6 +1,6 @@
-"""A sample of each side of a comparison, and what makes two sides no match.
+"""A sample of each side of a comparison, and the reasons why two sides do not match.
 
-Knows which columns are compared and what their values may be; knows nothing of methods or scores.
+Knows which columns are compared and what their values may be; knows nothing about methods or scores.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ALLOWED: Mapping[str, tuple[Family, ...]] = {
 _NOUNS: Mapping[Family, str] = {
     "number": "a number",
     "boolean": "true or false",
-    "text": "a text",
+    "text": "text",
     "date": "a date",
     "null": "null in every row",
     "other": "neither number, text nor date",
@@ -35,7 +35,7 @@ _NOUNS: Mapping[Family, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What is known of the current rows, or of the reference."""
+    """What is known about the current rows, or about the reference."""
 
     name: str
     addresses: list[str]
@@ -51,28 +51,28 @@ class Side:
         return len(self.rows)
 
 
-def read(name: str, found: Iterator[Part], columns: Columns, sampler: Sampler, other: Side | None = None) -> Side:
+def read(name: str, parts: Iterator[Part], columns: Columns, sampler: Sampler, other: Side | None = None) -> Side:
     """Return a side with a sample of its rows, which match those of the `other`.
 
-    Raises DataRejected for columns that are missing, of another kind than declared or than on the other side, or
-    without any value, and where there is no row: all that is wrong with a table at once.
+    Raises DataRejected for columns that are missing, differ in kind from the declaration or the other side, or have no
+    values, and if there are no rows: all problems of a table at once.
     """
     schema = _schema(columns)
     known = (other.families, other.addresses[0]) if other else None
     addresses, families = [], dict[str, Family]()
-    for part in found:
+    for part in parts:
         _refuse(_mismatches(part, columns, known), name, part.address)
-        families = {one: part.families[one] for one in schema.names}
+        families = {column: part.families[column] for column in schema.names}
         known = known or (families, part.address)
         addresses.append(part.address)
         for batch in part.batches:
             sampler.take(batch, partial(_prepared, schema=schema))
     rows = sampler.rows()
-    told = addresses[0] if len(addresses) == 1 else f"{addresses[0]} and the {len(addresses) - 1} after it"
+    address = addresses[0] if len(addresses) == 1 else f"{addresses[0]} and the {len(addresses) - 1} after it"
     if rows is None or not len(rows):
-        _refuse(["it has no rows"], name, told)
+        _refuse(["it has no rows"], name, address)
     assert rows is not None
-    _refuse(_senseless(rows), name, told)
+    _refuse(_senseless(rows), name, address)
     return Side(name, addresses, families, sampler.seen, rows.to_pandas())
 
 
@@ -87,7 +87,7 @@ def _prepared(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     """Return rows in the types of `schema`; a number as a category reads the same, whatever its width."""
     import pyarrow as pa
 
-    kinds = [one.type for one in rows.select(schema.names).schema]
+    kinds = [field.type for field in rows.select(schema.names).schema]
     numbers = [pa.float64() if family_of(kind) == "number" else kind for kind in kinds]
     wide = pa.schema(list(zip(schema.names, numbers, strict=True)))
     return rows.select(schema.names).cast(wide).cast(schema)
@@ -117,6 +117,6 @@ def _senseless(rows: pa.Table) -> Iterator[str]:
 
 
 def _refuse(problems: Iterator[str] | list[str], name: str, address: str) -> None:
-    if found := list(problems):
-        remedy = "mend the pipeline that writes it, or correct `columns` in the step"
-        raise DataRejected(f"{name} ({address}) cannot be compared: {'; '.join(found)}; {remedy}")
+    if reasons := list(problems):
+        remedy = "fix the pipeline that writes it, or correct `columns` in the step"
+        raise DataRejected(f"{name} ({address}) cannot be compared: {'; '.join(reasons)}; {remedy}")

@@ -1,6 +1,6 @@
-"""What reports of drift leave in MLflow: one run for each report, and one whose metrics are lines over the dates.
+"""What drift reports leave in MLflow: one run per report, and one whose metrics are lines over the dates.
 
-Knows MLflow's runs; knows nothing of how drift is judged. A rerun takes the place of what it left before.
+Knows MLflow's runs; knows nothing about how drift is judged. A rerun replaces what it left before.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from tasks.contract import Run
 
 KIND, DATE, REPORT, DRIFTED = "drift.kind", "drift.date", "drift.report", "drift.columns"
-"""Tags of a run: "report" or "line"; of a report also its date, where its page is, and the columns that drifted."""
+"""Tags of a run: "report" or "line"; for a report also its date, where its page is, and the columns that drifted."""
 SHARE = "drift_share"
 _SHOWN_AS = ("mlflow.experimentKind", "custom_model_development")
-"""Has MLflow's page show runs and their metrics; left to itself it guesses, and shows prompts and traces."""
+"""Makes MLflow's page show runs and their metrics; without it, the page shows prompts and traces."""
 _NAME = "mlflow.runName"
 _OWN = ("airflow.dag_id", "airflow.task_id", "airflow.map_index")
-"""Tags that all reports of one step have in common, and its line."""
+"""Tags that all reports of one step share with its line."""
 _AT_ONCE = 1000
-"""Metrics that MLflow takes in one request, and runs that it gives."""
+"""Metrics that MLflow accepts in one request, and runs that it returns."""
 _LONGEST = 400
-"""Dates of a line: weeks of seven years, or a year of days."""
+"""Dates in a line: seven years of weeks, or a year of days."""
 _COMMA = ", "
 
 
@@ -44,20 +44,20 @@ class Record:
     run_id: str
 
     def log(self, params: Mapping[str, object], metrics: Mapping[str, float]) -> None:
-        """Log what was compared, and what was found."""
+        """Log what was compared, and the result."""
         from mlflow.entities import Param
 
         self.client.log_batch(self.run_id, params=[Param(name, str(value)) for name, value in params.items()])
         _log_points(self.client, self.run_id, metrics, self.run.date)
 
     def finish(self, report: str, drifted: list[str]) -> None:
-        """End the run well and carry the line on; what this run of Airflow left before is deleted."""
+        """End the run as finished and extend the line; delete what this Airflow run left before."""
         self.client.set_tag(self.run_id, REPORT, report)
         self.client.set_tag(self.run_id, DRIFTED, _COMMA.join(drifted))
         self.client.set_terminated(self.run_id)
-        for one in runs_of(self.client, self.experiment, self.run, {KIND: "report"}):
-            if one.info.run_id != self.run_id:
-                delete_run(self.client, self.experiment, one.info.run_id)
+        for earlier in runs_of(self.client, self.experiment, self.run, {KIND: "report"}):
+            if earlier.info.run_id != self.run_id:
+                delete_run(self.client, self.experiment, earlier.info.run_id)
         self._draw_line()
 
     def discard(self) -> None:
@@ -70,46 +70,47 @@ class Record:
             self.client.delete_run(self.run_id)
 
     def _draw_line(self) -> None:
-        """Add this date to the line; where it is there already, or others are missing, the line is drawn anew.
+        """Add this date to the line; if it is already there, or others are missing, draw the line again.
 
-        MLflow cannot take a point off a metric.
+        MLflow cannot remove a point from a metric.
         """
-        dated = {one.data.tags[DATE]: one.data.metrics for one in reversed(self._kept("report"))}
+        dated = {report.data.tags[DATE]: report.data.metrics for report in reversed(self._kept("report"))}
         dates, lines = sorted(dated)[-_LONGEST:], self._kept("line")
         own = f"{self.run.date}"
-        line = next((one.info.run_id for one in lines if _dates(one) == [one for one in dates if one != own]), None)
+        others = [date for date in dates if date != own]
+        line = next((known.info.run_id for known in lines if _dates(known) == others), None)
         new = [own] if line else dates
         line = line or _begin(self.client, self.experiment, self.run, "line", f"{self.run.dag_id} over time")
         for date in new:
             _log_points(self.client, line, dated[date], dt.date.fromisoformat(date))
         self.client.set_tag(line, DATE, _COMMA.join(dates))
         self.client.set_terminated(line)
-        for one in lines:
-            if one.info.run_id != line:
-                self.client.delete_run(one.info.run_id)
+        for known in lines:
+            if known.info.run_id != line:
+                self.client.delete_run(known.info.run_id)
 
     def _kept(self, kind: str) -> list[TrackedRun]:
-        """Return the finished runs that this step made for whichever run of Airflow, the newest first."""
+        """Return the finished runs that this step made for any Airflow run, newest first."""
         tags = airflow_tags(self.run)
         wanted = {name: tags[name] for name in _OWN} | {KIND: kind}
-        told = "".join(f" and tags.`{name}` = '{value}'" for name, value in wanted.items())
+        tagged = "".join(f" and tags.`{name}` = '{value}'" for name, value in wanted.items())
         order = ["attributes.start_time DESC"]
-        condition = f"attributes.status = 'FINISHED'{told}"
+        condition = f"attributes.status = 'FINISHED'{tagged}"
         return list(self.client.search_runs([self.experiment], condition, max_results=_AT_ONCE, order_by=order))
 
 
 def _dates(line: TrackedRun) -> list[str]:
-    return [one for one in line.data.tags[DATE].split(_COMMA) if one]
+    return [date for date in line.data.tags[DATE].split(_COMMA) if date]
 
 
 def begin(client: MlflowClient, experiment: str, run: Run) -> Record:
-    """Begin the run of a report in an experiment, by name; what an attempt left unfinished is deleted."""
-    found = experiment_id(client, experiment)
-    client.set_experiment_tag(found, *_SHOWN_AS)
-    for one in runs_of(client, found, run, {KIND: "report"}):
-        if one.info.status != "FINISHED":
-            client.delete_run(one.info.run_id)
-    return Record(client, found, run, _begin(client, found, run, "report", f"{run.dag_id} {run.date}"))
+    """Begin a report's run in the experiment with this name; delete what an unfinished attempt left."""
+    known = experiment_id(client, experiment)
+    client.set_experiment_tag(known, *_SHOWN_AS)
+    for attempt in runs_of(client, known, run, {KIND: "report"}):
+        if attempt.info.status != "FINISHED":
+            client.delete_run(attempt.info.run_id)
+    return Record(client, known, run, _begin(client, known, run, "report", f"{run.dag_id} {run.date}"))
 
 
 def _begin(client: MlflowClient, experiment: str, run: Run, kind: str, name: str) -> str:
@@ -118,7 +119,7 @@ def _begin(client: MlflowClient, experiment: str, run: Run, kind: str, name: str
 
 
 def _log_points(client: MlflowClient, run_id: str, metrics: Mapping[str, float], date: dt.date) -> None:
-    """Log metrics as of a date: the axis of time is that of the data, whenever it was looked at."""
+    """Log metrics as of a date: the time axis shows the data's dates, not when they were compared."""
     from mlflow.entities import Metric
 
     midnight = dt.datetime.combine(date, dt.time(), dt.UTC)

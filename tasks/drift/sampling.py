@@ -1,7 +1,7 @@
-"""A sample of a stream of rows, in memory that hangs on its size and not on the stream's length.
+"""A sample of a stream of rows; memory depends on the sample's size, not on the stream's length.
 
-Each row draws a number by its position; the rows with the smallest numbers are the sample. So every row is as likely as
-any other, and the same rows in the same order give the same sample, however they are cut into batches.
+Each row draws a number by its position; the rows with the smallest numbers are the sample. So all rows are equally
+likely, and the same rows in the same order give the same sample, however they are split into batches.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Sampler:
-    """Keeps `size` rows of all that it is given, drawn by `key`."""
+    """Keeps `size` of the rows that it is given, drawn by `key`."""
 
     size: int
     key: int
@@ -30,10 +30,10 @@ class Sampler:
     _numbers: list[Numbers] = field(default_factory=list)
     _held: int = 0
     _limit: int = 2**64 - 1
-    """No row with a greater number can be in the sample any more."""
+    """Rows with a larger number can no longer be in the sample."""
 
     def take(self, batch: pa.RecordBatch, prepare: Callable[[pa.Table], pa.Table]) -> None:
-        """Take the rows of a batch; those that may be of the sample are kept as `prepare` makes them."""
+        """Take the rows of a batch; pass those that may be in the sample through `prepare` and keep them."""
         import numpy as np
         import pyarrow as pa
 
@@ -48,7 +48,7 @@ class Sampler:
             self._thin()
 
     def rows(self) -> pa.Table | None:
-        """Return the sample in the order of the stream; None where no batch came."""
+        """Return the sample in the order of the stream; None if there were no batches."""
         if self._held > self.size:
             self._thin()
         return _joined(self._rows) if self._rows else None

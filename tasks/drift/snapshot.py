@@ -1,6 +1,6 @@
-"""A snapshot of a table as it is now, with as much noise and shift as is asked for: none, for real data.
+"""A snapshot of a table as it is now, with optional noise and shifts: none for real data.
 
-Knows how numbers are moved; knows nothing of drift.
+Knows how numbers are moved; knows nothing about drift.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Snapshot(Output):
     file: str
     rows: int
     moved: list[str]
-    """The columns whose values were moved; none where the snapshot is a plain copy."""
+    """The columns whose values were moved; none if the snapshot is a plain copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,9 @@ class Move:
     """How the values of one column are moved, in the order of the rows."""
 
     noise: float
-    """Standard deviation of what a value is multiplied with, around 1."""
+    """Standard deviation of the factor that a value is multiplied by, around 1."""
     offset: float
-    """What is added to each."""
+    """The number added to each value."""
     chance: Generator
 
 
@@ -61,10 +61,10 @@ def snapshot(
     """Write a parquet file as the current snapshot: as it is, or with noise and shifts for a rehearsal.
 
     With `noise` every number is off by about that share of itself: 0.02 is two per cent, and a zero stays a zero.
-    `shifts` adds to each value of a column so many of its standard deviations. Whole numbers stay whole, and the
-    columns of `unchanged`, such as a key, have no noise. The run's date seeds it all, so that a rerun writes the same
-    file; where both are zero the file is a copy. Raises MissingResource for a missing `source`, naming the pipeline
-    `written_by` to run first, and DataRejected for one without rows.
+    `shifts` moves a column's values by that many of its standard deviations. Whole numbers stay whole, and the columns
+    in `unchanged`, such as a key, get no noise. The run's date is the seed, so a rerun writes the same file; if both
+    are zero the file is a copy. Raises MissingResource for a missing `source`, naming the pipeline `written_by` to run
+    first, and DataRejected if it has no rows.
     """
     place = place_of(files, run)
     require_file(place, source, written_by)
@@ -94,7 +94,7 @@ def _moves(
         raise MissingResource("column", name, address, f"correct the name in the step; it has {', '.join(there)}")
     for name in shifts:
         if not _is_moved(there[name]):
-            raise PermanentError(f"{name} of {address} is {there[name]}, which cannot be shifted; name numbers only")
+            raise PermanentError(f"{name} of {address} is {there[name]}, which cannot be shifted; name only numbers")
     noisy = {name for name, kind in there.items() if noise and _is_moved(kind)} - unchanged
     deviations = _deviations(table, list(shifts)) if shifts else {}
     return {
@@ -124,13 +124,13 @@ def _deviations(table: Any, columns: list[str]) -> dict[str, float]:
     """Return the standard deviation of each column, from one pass over the file."""
     import numpy as np
 
-    sums = {name: np.zeros(3) for name in columns}
+    totals = {name: np.zeros(3) for name in columns}
     for batch in table.iter_batches(BATCH, columns=columns):
         for name in columns:
             values = batch.column(name).drop_null().to_numpy(zero_copy_only=False).astype(float)
             values = values[np.isfinite(values)]
-            sums[name] += len(values), values.sum(), np.square(values).sum()
-    return {name: _deviation(*found) for name, found in sums.items()}
+            totals[name] += len(values), values.sum(), np.square(values).sum()
+    return {name: _deviation(*sums) for name, sums in totals.items()}
 
 
 def _deviation(count: float, total: float, squares: float) -> float:
@@ -152,7 +152,7 @@ def _write(table: Any, new: Path, moves: Mapping[str, Move]) -> None:
 
 
 def _moved(values: pa.Array, move: Move) -> pa.Array:
-    """Return the values moved, in their own type; nulls stay, and so do the bounds of a whole number's type."""
+    """Return the moved values in their own type; nulls stay null, and whole numbers within their type's bounds."""
     import numpy as np
     import pyarrow as pa
 
@@ -161,7 +161,7 @@ def _moved(values: pa.Array, move: Move) -> pa.Array:
     moved = numbers * (1 + move.noise * move.chance.standard_normal(len(numbers))) + move.offset
     if np.issubdtype(numbers.dtype, np.integer):
         bounds = np.iinfo(numbers.dtype)
-        greatest = float(bounds.max)  # of 64 bits it is rounded up, beyond the bound
-        greatest = greatest if int(greatest) == bounds.max else np.nextafter(greatest, 0)
-        moved = np.rint(moved).clip(float(bounds.min), greatest)
+        highest = float(bounds.max)  # with 64 bits it is rounded up, beyond the bound
+        highest = highest if int(highest) == bounds.max else np.nextafter(highest, 0)
+        moved = np.rint(moved).clip(float(bounds.min), highest)
     return pa.array(moved.astype(numbers.dtype), values.type, mask=missing)

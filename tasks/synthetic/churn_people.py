@@ -1,9 +1,9 @@
 """The invented customers of the churn sources: how often each pays, and what every export says of them.
 
-A customer joins, pays at a rate of their own, wanes, stops, and after a pause joins again; customers are at different
-points of that cycle, so that the population looks alike in any week. What a customer does on a day depends on the
-seed, the customer and the day alone: the history of next week is that of this week and one week more. Knows nothing of
-files, nor of what goes wrong in an export.
+A customer joins, pays at their own rate, wanes, stops, and after a pause joins again; customers are at different
+points of that cycle, so the population looks the same in any week. What a customer does on a day depends only on the
+seed, the customer and the day: next week's history is this week's plus one week. Knows nothing about files, or about
+what goes wrong in an export.
 """
 
 from __future__ import annotations
@@ -42,24 +42,24 @@ CITIES = {
     "Bogotá": 0.05,
 }
 INVESTING = {"Not Eligible": 0.3, "Eligible": 0.4, "Pending": 0.08, "Investing": 0.22}
-"""The values of each enumerated column, and how common each is; the order is that of growing zeal."""
+"""The values of each enumerated column and their shares, in the order of growing zeal."""
 
 _MONTH = 30
 _LOOK_BACK = 365
-"""Days after which an export has forgotten the last time."""
+"""How many days an export looks back for the last time."""
 _ORDINALS, _PER_DAY = 1 << 22, 4
-"""Numbers kept for the days of one customer (the calendar ends at 3,652,059), and for the payments of one day."""
+"""Numbers reserved for the days of one customer (the calendar ends at 3,652,059) and the payments of one day."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """Things with a number each, and with random numbers that belong to it."""
+    """Numbered things, each with its own random numbers."""
 
     seed: int
     numbers: Numbers
 
     def even(self, name: str, *when: int) -> Fractions:
-        """Draw a number from 0 to below 1 for each: always the same for one name and time."""
+        """Draw a number from 0 to below 1 for each: always the same for the same name and time."""
         return fractions(draws(draw_key(self.seed, name, *when), self.numbers))
 
     def normal(self, name: str, *when: int) -> Fractions:
@@ -75,7 +75,7 @@ class People(Drawn):
     """Some customers."""
 
     zeal: Fractions
-    """How eager they are, as a standard normal number: behind payments, log-ins, funds and purchases alike."""
+    """How eager they are, a standard normal number: drives payments, log-ins, funds and purchases."""
     rate: Fractions
     """Payments a day at their best."""
     cycle: Fractions
@@ -85,7 +85,7 @@ class People(Drawn):
     stops: Fractions
     """Days from joining to the last payment."""
     wanes: Fractions
-    """Days over which they lose their vigour before they stop."""
+    """Days over which they lose vigour before they stop."""
 
     def where(self, included: NDArray[np.bool_]) -> People:
         """Return some of them."""
@@ -93,7 +93,7 @@ class People(Drawn):
         return People(self.seed, *(part[included] for part in parts))
 
     def vigour(self, day: int) -> Fractions:
-        """Return how lively they are on a day: 1, then falling to 0 where they have stopped."""
+        """Return how active they are on a day: 1, falling to 0 when they stop."""
         tenure = (day + self.offset) % self.cycle
         left: Fractions = (self.stops - tenure) / self.wanes
         return left.clip(0, 1)
@@ -170,7 +170,7 @@ def demographics(who: People) -> Columns:
 
 
 def funds(who: People, cutoff: dt.date) -> Columns:
-    """Return what those with an account have in it now, what they had a month before, and whether they invest."""
+    """Return account holders' balances now and a month ago, and whether they invest."""
     import pyarrow as pa
 
     day = cutoff.toordinal()
@@ -184,7 +184,7 @@ def funds(who: People, cutoff: dt.date) -> Columns:
 
 
 def marketplace(who: People, cutoff: dt.date) -> Columns:
-    """Return what those who bought on the marketplace in a year spent there, when last, and how often."""
+    """Return what the year's marketplace buyers spent there, when last, and how often."""
     import numpy as np
     import pyarrow as pa
 
@@ -204,9 +204,9 @@ def _occasions(who: People, first: int, last: int) -> tuple[Integers, Numbers, N
     """Return each payment's customer (a place in `who`), day (an ordinal) and number on that day."""
     import numpy as np
 
-    found = [_paying(who, day) for day in range(first, last + 1)]
-    person, nth = (np.concatenate(part) for part in zip(*found, strict=True))
-    day = np.repeat(np.arange(first, last + 1, dtype=np.uint64), [len(one) for one, _ in found])
+    days = [_paying(who, day) for day in range(first, last + 1)]
+    person, nth = (np.concatenate(part) for part in zip(*days, strict=True))
+    day = np.repeat(np.arange(first, last + 1, dtype=np.uint64), [len(paying) for paying, _ in days])
     order = np.argsort(person, kind="stable")
     return person[order], day[order], nth[order]
 
@@ -229,7 +229,7 @@ def _paying(who: People, day: int) -> tuple[Integers, Numbers]:
 
 
 def _days_since(who: People, name: str, last: int, rate: Callable[[People, int], Fractions]) -> Integers:
-    """Return how many days before the day `last` a thing happened that happens at `rate`; at most _LOOK_BACK."""
+    """Return how many days before `last` an event with this `rate` last happened; at most _LOOK_BACK."""
     import numpy as np
 
     since, waiting = np.full(len(who.numbers), _LOOK_BACK), np.arange(len(who.numbers))
@@ -251,7 +251,7 @@ def _purchases(who: People, day: int) -> Fractions:
 
 
 def _sellers(who: People, person: Integers, each: Drawn, *, loyal: NDArray[np.bool_]) -> Integers:
-    """Return whom each payment goes to: one of the customer's own three sellers, or anybody."""
+    """Return the seller of each payment: one of the customer's three regulars, or anyone."""
     import numpy as np
 
     own = who.numbers[person] * np.uint64(3) + (each.even("own seller") ** 2 * 3).astype(np.uint64)
@@ -260,7 +260,7 @@ def _sellers(who: People, person: Integers, each: Drawn, *, loyal: NDArray[np.bo
 
 
 def _visits(who: People, day: int) -> pa.Array:
-    """Return 1 for those who visited the marketplace in the month that ends with `day`, roughly; else 0."""
+    """Return 1 for those who visited the marketplace in about the month that ends with `day`, else 0."""
     import numpy as np
     import pyarrow as pa
 
@@ -269,7 +269,7 @@ def _visits(who: People, day: int) -> pa.Array:
 
 
 def _balance(who: People, day: int) -> Fractions:
-    """Return what is in the account: those who wane take it out."""
+    """Return the account's balance: waning customers withdraw it."""
     import numpy as np
 
     usual = 4 + 0.6 * who.zeal + 1.2 * who.normal("balance")
@@ -284,7 +284,7 @@ def _ranked(score: Fractions) -> Fractions:
 
 
 def _chosen(values: Mapping[str, float], even: Fractions) -> pa.Array:
-    """Return for each number from 0 to below 1 the value on whose share it falls."""
+    """Return, for each number from 0 to below 1, the value whose share it falls into."""
     import numpy as np
     import pyarrow as pa
 

@@ -1,7 +1,7 @@
-"""The five exports of the churn pipeline, invented: they stand in where nobody has put real ones.
+"""The five exports of the churn pipeline, invented: a substitute until someone provides real ones.
 
 Knows what goes wrong in an export and how often, how the files are written block by block, and how to tell its own
-files from somebody's; what the customers do is `tasks.synthetic.churn_people`.
+files from someone else's; what the customers do is in `tasks.synthetic.churn_people`.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 EDITION = 1
-"""Raised when the same arguments would give other bytes, so that files of an earlier release are made again."""
+"""Raise it when the same arguments would give other bytes, so files of an earlier release are made again."""
 BLOCK = 20_000
-"""Customers that are held in memory at a time."""
+"""Customers held in memory at a time."""
 MARKER = "_generated.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Flaw:
-    """What goes wrong in a column: each `every`th row has the next of `values` in the place of the good one.
+    """What goes wrong in a column: each `every`th row has the next of `values` instead of the good one.
 
-    `every` is a multiple of 100, and each flaw begins with a row of its own below 100: no row has two flaws.
+    `every` is a multiple of 100, and each flaw begins in a different row below 100: no row has two flaws.
     """
 
     column: str
@@ -50,12 +50,12 @@ class Flaw:
 
 
 REPEATED_EVERY = 200
-"""Each 200th row stands twice."""
+"""Every 200th row is repeated."""
 _FIRST_FLAWED = {"PAYMENTS": 10, "ACTIVE_USER": 25, "DEMOGRAFICOS": 40, "DINERO_CUENTA": 55, "MARKETPLACE_DATA": 70}
-"""The row with a file's first flaw; apart, so that it is not always the same user whom every export has wrong."""
+"""The row of a file's first flaw; different ones, so the same user is not wrong in every export."""
 BAD_DATES = ("2026-02-31", "", "2099-12-31", "31/12/2025")
 UNKNOWN_USERS = ("90000001", "90000002", "90000003")
-"""Customers with payments whom no other export knows."""
+"""Customers with payments who are in no other export."""
 _NOBODY = Flaw("CUS_CUST_ID_BUY", 1000, ("", "0"))
 
 FLAWS: Mapping[str, tuple[Flaw, ...]] = {
@@ -99,7 +99,7 @@ FLAWS: Mapping[str, tuple[Flaw, ...]] = {
 
 
 class Sources(Output):
-    """The exports that are there now, and the rows of each, bad and repeated ones among them."""
+    """The rows of each export that is there now, including bad and repeated ones."""
 
     payments: int
     active_user: int
@@ -107,7 +107,7 @@ class Sources(Output):
     dinero_cuenta: int
     marketplace_data: int
     generated: bool
-    """Whether they are invented; false where somebody's own were found and kept."""
+    """Whether they are invented; false if someone's own files were kept."""
 
 
 @reusable("synthetic.churn_sources", role="source")
@@ -122,23 +122,23 @@ def churn_sources(
     *,
     run: Run,
 ) -> Sources:
-    """Invent the five exports of the churn pipeline as CSV files in `folder`, unless somebody's own are there.
+    """Invent the five exports of the churn pipeline as CSV files in `folder`, unless someone's own files are there.
 
-    PAYMENTS.csv has the payments of the `horizon_days` up to and with `until`, and of the `days` before them; the other
-    four have what is known of the users at the end of the day before the horizon. Of those who paid lately about three
-    in ten stop; a fair model tells them apart with a ROC AUC of about 0.8. The same arguments give the same bytes; a
-    later `until` goes on with the same people, another `seed` makes others. Values are missing or bad, rows repeated
-    and users unknown at fixed rates. `_generated.json` beside the files tells what they were made of and what their
-    content is: other content is somebody's own and is never written over. Raises PermanentError where somebody's own
-    files are there, but not all five.
+    PAYMENTS.csv has the payments of the `horizon_days` up to and including `until`, and of the `days` before them; the
+    other four describe the users at the end of the day before the horizon. About three in ten of the recent payers
+    stop; a fair model tells them apart with a ROC AUC of about 0.8. The same arguments give the same bytes; a later
+    `until` continues with the same people, another `seed` makes others. Values are missing or bad, rows repeated and
+    users unknown at fixed rates. `_generated.json` next to the files records the arguments and the content: any other
+    content is someone's own and is never overwritten. Raises PermanentError if some, but not all, of someone's own five
+    files are there.
     """
     exports = Exports(place_of(files, run), folder)
     wanted = Arguments(users=users, until=until, horizon_days=horizon_days, days=days, seed=seed)
-    marker, found = exports.marker(), exports.digests()
-    if own := [name for name, digest in found.items() if digest not in marker.digests.get(name, [])]:
-        return _kept(exports, own, sorted(set(FLAWS) - set(found)), run)
-    if marker.arguments == wanted and marker.rows and len(found) == len(FLAWS):
-        run.log.info("%s: made before with the same arguments, nothing to do", exports.address)
+    marker, digests = exports.marker(), exports.digests()
+    if own := [name for name, digest in digests.items() if digest not in marker.digests.get(name, [])]:
+        return _kept(exports, own, sorted(set(FLAWS) - set(digests)), run)
+    if marker.arguments == wanted and marker.rows and len(digests) == len(FLAWS):
+        run.log.info("%s: already made with the same arguments, nothing to do", exports.address)
         return _sources(marker.rows, generated=True)
     started = monotonic()
     rows = generate(exports, wanted)
@@ -148,7 +148,7 @@ def churn_sources(
 
 
 class Arguments(Model):
-    """What decides every byte of the files."""
+    """The arguments that determine every byte of the files."""
 
     users: int
     until: dt.date
@@ -169,13 +169,13 @@ class Arguments(Model):
 
 
 class Marker(Model):
-    """What `_generated.json` tells: the last arguments, and how to know the files that were made."""
+    """The content of `_generated.json`: the last arguments, and how to recognise the files that were made."""
 
     arguments: Arguments | None = None
     digests: dict[str, list[str]] = Field(default_factory=dict)
-    """SHA-256 of what each file may hold: while one is replaced, of the old and of the new content."""
+    """SHA-256 of each file's content; of the old and the new content while it is being replaced."""
     rows: dict[str, int] | None = None
-    """Rows of each file, once all are there."""
+    """Rows of each file, once all are complete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +195,7 @@ class Exports:
         return f"{self.folder}/{name}.csv"
 
     def marker(self) -> Marker:
-        """Return what is known of the files; nothing where none was made here."""
+        """Return what is known about the files; nothing if none were made here."""
         path = f"{self.folder}/{MARKER}"
         if not self.place.exists(path):
             return Marker()
@@ -204,21 +204,21 @@ class Exports:
         try:
             return Marker.model_validate_json(text)
         except ValidationError as error:
-            problem = f"{self.place.address(path)} is not as this step writes it; remove it to keep the CSV files"
-            raise PermanentError(f"{problem} beside it as your own, or remove all to have them made again") from error
+            problem = f"{self.place.address(path)} was not written by this step; remove it to keep the CSV files"
+            raise PermanentError(f"{problem} next to it as your own, or remove all to have them made again") from error
 
     def mark(self, marker: Marker) -> None:
-        """Write down what is known of the files."""
+        """Record what is known about the files."""
         with self.place.write(f"{self.folder}/{MARKER}") as file:
             file.write_text(marker.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
     def digests(self) -> dict[str, str]:
-        """Return the SHA-256 of each export that is there."""
+        """Return the SHA-256 of each export that exists."""
         there = [name for name in FLAWS if self.place.exists(self.path(name))]
         return {name: self._read(name, _digest) for name in there}
 
     def lines(self, name: str) -> int:
-        """Return how many lines an export has below its header."""
+        """Return how many lines an export has after its header."""
         return self._read(name, _lines)
 
     def _read(self, name: str, look: Callable[[Path], T]) -> T:
@@ -237,12 +237,12 @@ def _lines(file: Path) -> int:
 
 
 def _kept(exports: Exports, own: Sequence[str], lacking: Sequence[str], run: Run) -> Sources:
-    """Leave somebody's own exports as they are; refuse a set that is not whole."""
+    """Leave someone's own exports as they are; refuse an incomplete set."""
     named = ", ".join(f"{name}.csv" for name in own)
     if lacking:
         problem = f"{exports.address} has {named}, which this step did not make, but no {lacking[0]}.csv"
         raise PermanentError(f"{problem}; add {', '.join(lacking)}, or name another `folder` to have all made")
-    run.log.info("%s: kept as it is, this step did not make %s", exports.address, named)
+    run.log.info("%s: left as it is, this step did not make %s", exports.address, named)
     return _sources({name: exports.lines(name) for name in FLAWS}, generated=False)
 
 
@@ -253,7 +253,7 @@ def _sources(rows: Mapping[str, int], *, generated: bool) -> Sources:
 def generate(exports: Exports, wanted: Arguments, block: int = BLOCK) -> dict[str, int]:
     """Write all exports, `block` users at a time, and return the rows of each.
 
-    The marker knows a file's content before the file takes its place, so that a retry takes none for somebody's own.
+    The marker has a file's new digest before the file is replaced, so a retry never takes it for someone's own.
     """
     rows, digests = {}, dict(exports.marker().digests)
     for name, columns in _columns(wanted).items():
@@ -267,7 +267,7 @@ def generate(exports: Exports, wanted: Arguments, block: int = BLOCK) -> dict[st
 
 
 def _columns(wanted: Arguments) -> dict[str, Callable[[People], Columns]]:
-    """Return what makes the columns of each export."""
+    """Return the function that makes the columns of each export."""
     return {
         "PAYMENTS": lambda who: payments(who, wanted.first, wanted.until),
         "ACTIVE_USER": lambda who: active_user(who, wanted.cutoff),
@@ -283,11 +283,11 @@ def _blocks(wanted: Arguments, block: int) -> Iterator[People]:
 
 
 def _write(file: Path, blocks: Iterator[Columns], dirt: _Dirt) -> int:
-    """Write the rows of `blocks`, some of them spoiled, and return how many there are then."""
+    """Write the rows of `blocks`, some of them spoiled, and return how many were written."""
     import pyarrow as pa
     from pyarrow.csv import CSVWriter, WriteOptions
 
-    options = WriteOptions(quoting_style="none", quoting_header="none")  # no value holds a comma, a quote or a newline
+    options = WriteOptions(quoting_style="none", quoting_header="none")  # no value has a comma, a quote or a newline
     made = written = 0
     with ExitStack() as opened:
         writer = None
@@ -302,14 +302,14 @@ def _write(file: Path, blocks: Iterator[Columns], dirt: _Dirt) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Dirt:
-    """What goes wrong in one export. `row` is the number that the first row of a block has in the whole of it."""
+    """What goes wrong in one export. `row` is the number of a block's first row in the whole export."""
 
     flaws: Sequence[Flaw]
     first: int
-    """The first row that is repeated; the flaws begin with those after it."""
+    """The first row that is repeated; the flaws begin after it."""
 
     def spoiled(self, table: pa.Table, row: int) -> pa.Table:
-        """Return the rows with their flaws; a column that may have some becomes text."""
+        """Return the rows with their flaws; a column that can have flaws becomes text."""
         import numpy as np
         import pyarrow as pa
         from pyarrow import compute
@@ -334,7 +334,7 @@ class _Dirt:
 
 
 def _every(step: int, first: int, row: int, count: int) -> NDArray[np.int64]:
-    """Return the places, in a block of `count` rows that begins with `row`, of row `first` and each `step` rows on."""
+    """Return the places of rows `first`, `first + step`, … in a block of `count` rows that begins with `row`."""
     import numpy as np
 
     return np.arange((first - row) % step, count, step)

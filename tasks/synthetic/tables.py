@@ -1,7 +1,7 @@
 """Invented rows for tables whose real source is elsewhere.
 
-Knows rules for columns and how to stream rows to Postgres. Row i of a day depends on the seed, the table, the day and
-i alone, so that a run that was killed, repeated or delayed leaves the same rows as an undisturbed one.
+Knows rules for columns and how to stream rows to Postgres. Row i of a day depends only on the seed, the table, the day
+and i, so a run that was killed, repeated or delayed leaves the same rows as an undisturbed one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tasks.draws import Numbers
 
 Scalar = str | int | float | bool | None
-"""One value of a column; null is one too."""
+"""One value of a column; null too."""
 
 Provider = Literal[
     "address", "bban", "bs", "building_number", "catch_phrase", "city", "color_name", "company", "company_email",
@@ -45,13 +45,13 @@ Provider = Literal[
     "postcode", "pybool", "pydecimal", "pyfloat", "pyint", "pystr", "random_element", "sentence", "slug", "ssn",
     "state", "street_address", "swift", "timezone", "url", "user_agent", "user_name", "uuid4", "word",
 ]  # fmt: skip
-"""Providers of Faker that return one plain value, and the same one on any day."""
+"""Faker providers that return one plain value, the same on any day."""
 
 POOL = 5_000
-"""Different values that a Faker column draws from: Faker makes some 5,000 values a second, COPY takes 500,000 rows."""
+"""Different values in a Faker column: Faker makes some 5,000 values a second, COPY takes 500,000 rows."""
 
 BLOCK = 20_000
-"""Rows that are held in memory at a time."""
+"""Rows held in memory at a time."""
 
 _WIDEST = 10**18
 """Draws are made in 64 bits."""
@@ -68,7 +68,7 @@ class Choice(Model):
         if self.weights is not None and len(self.weights) != len(self.choice):
             raise ValueError(f"has {len(self.weights)} `weights` for {len(self.choice)} choices; give each choice one")
         if self.weights is not None and not sum(self.weights):
-            raise ValueError("has `weights` that are all 0, so that nothing could be chosen")
+            raise ValueError("has `weights` that are all 0, so nothing could be chosen")
         return self
 
 
@@ -86,7 +86,7 @@ class IntegerRange(Model):
 
 
 class Integer(Model):
-    """A whole number, each of its range equally likely."""
+    """A whole number, each in the range equally likely."""
 
     integer: IntegerRange
 
@@ -115,7 +115,7 @@ class DecimalRange(Model):
 
 
 class DecimalNumber(Model):
-    """An exact decimal number, each of its range equally likely."""
+    """An exact decimal number, each in the range equally likely."""
 
     decimal: DecimalRange
 
@@ -127,7 +127,7 @@ class Numbering(Model):
 
 
 class Sequential(Model):
-    """A number that no other row of the same day has, counting from `start`."""
+    """A number that is unique within the day, counting from `start`."""
 
     sequence: Numbering
 
@@ -195,7 +195,7 @@ class Filled(Output):
     bad: int
     """Rows with a bad value, among those inserted."""
     rows: int
-    """Rows of the table in the window now."""
+    """Rows in the window of the table now."""
 
 
 @reusable("synthetic.fill_table", role="source")
@@ -214,12 +214,12 @@ def fill_table(
 ) -> Filled:
     """Top up each day of a window of `table` to `rows_per_day` invented rows.
 
-    The window is the `window_days` days that end with the run's date, which is one of them. A row's day is that of
-    `day_column`, whose rule must be `timestamp_in_day` or `day: YYYY-MM-DD`. Rows are only ever inserted, in one
-    transaction; runs on the same table wait for each other. `columns` has a rule for each column to fill: `choice`
-    (with `weights`), `integer`, `decimal`, `sequence` (unique within the day), `day` (as text), `timestamp_in_day`
-    or `faker`. Of the new rows of a day, the share `bad_share`, rounded up, gets one value of `bad_values` in place of
-    the good one. Another `seed` gives other rows. Rows are numbered from the day's count: delete whole days or none.
+    The window is the `window_days` days up to and including the run's date. A row's day is that of `day_column`, whose
+    rule must be `timestamp_in_day` or `day: YYYY-MM-DD`. Rows are only ever inserted, in one transaction; runs on the
+    same table wait for each other. `columns` has a rule for each column to fill: `choice` (with `weights`), `integer`,
+    `decimal`, `sequence` (unique within the day), `day` (as text), `timestamp_in_day` or `faker`. The share `bad_share`,
+    rounded up, of a day's new rows gets a value of `bad_values` instead of the good one. Another `seed` gives other
+    rows. Rows are numbered from the day's count: delete whole days or none.
     """
     days = [run.date - dt.timedelta(days=back) for back in reversed(range(window_days))]
     _require_day_rule(day_column, columns.get(day_column))
@@ -243,11 +243,11 @@ def fill_table(
 
 
 def _require_day_rule(day_column: str, rule: object) -> None:
-    """Refuse a day column whose rule could put a row on another day than the one it counts for."""
+    """Refuse a day column whose rule could move a row to another day."""
     if not isinstance(rule, TimestampInDay) and not (isinstance(rule, DayText) and rule.day == "YYYY-MM-DD"):
-        found = "has no rule" if rule is None else f"has the rule {type(rule).__name__}"
-        expected = "`timestamp_in_day` or `day: YYYY-MM-DD`, by which the rows of a day can be counted"
-        raise PermanentError(f"day_column {day_column!r} {found} in `columns`, where it needs {expected}")
+        given = "has no rule" if rule is None else f"has the rule {type(rule).__name__}"
+        expected = "`timestamp_in_day` or `day: YYYY-MM-DD`, to count the rows of a day"
+        raise PermanentError(f"day_column {day_column!r} {given} in `columns`, but needs {expected}")
 
 
 def _require_fillable(table: str, there: Mapping[str, ColumnFacts], filled: Sequence[str]) -> None:
@@ -273,7 +273,7 @@ def _copy(cursor: Cursor, table: str, columns: Sequence[str], lines: Iterator[by
 
 
 class _Blocks(io.RawIOBase):
-    """A file that COPY reads from, made of blocks that exist one at a time."""
+    """A file for COPY to read, with only one block in memory at a time."""
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks = blocks
@@ -292,11 +292,11 @@ class _Blocks(io.RawIOBase):
 
 @dataclass(frozen=True, slots=True)
 class Flaws:
-    """How many of a day's rows are bad, and which value goes wrong in what way."""
+    """How many of a day's rows are bad, and how their values go wrong."""
 
     share: Fraction
     values: Sequence[tuple[int, Sequence[str]]]
-    """The place of a column, and the texts that COPY reads as its bad values."""
+    """The place of a column, and its bad values as text for COPY."""
 
     def before(self, row: int) -> int:
         """Return how many of the rows below number `row` are bad: the share, rounded up."""
@@ -316,17 +316,17 @@ class Flaws:
 
 def _flaws(share: float, values: Mapping[str, Sequence[Scalar]], columns: Sequence[str], day_column: str) -> Flaws:
     if share and not values:
-        raise PermanentError(f"bad_share is {share}, but `bad_values` is empty; name what may go wrong in which column")
+        raise PermanentError(f"bad_share is {share}, but `bad_values` is empty; list bad values for some columns")
     if day_column in values:
-        raise PermanentError(f"bad_values names the day_column {day_column!r}, by which good and bad rows are counted")
+        raise PermanentError(f"bad_values names the day_column {day_column!r}, but all rows are counted by it")
     if unfilled := [column for column in values if column not in columns]:
-        raise PermanentError(f"bad_values names {', '.join(unfilled)}, for which there is no rule in `columns`")
-    texts = [(columns.index(column), [_copy_text(one) for one in bad]) for column, bad in values.items()]
+        raise PermanentError(f"bad_values names {', '.join(unfilled)}, which has no rule in `columns`")
+    texts = [(columns.index(column), [_copy_text(value) for value in bad]) for column, bad in values.items()]
     return Flaws(Fraction(str(share)), texts)
 
 
 Maker = Callable[[dt.date, "Numbers", "Numbers"], list[str]]
-"""Makes a column's values, as COPY reads them, from the day, the numbers of the rows and a random number for each."""
+"""Makes a column's values as text for COPY, from the day, the rows' numbers and a random number for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,7 +366,7 @@ def _maker(table: str, seed: int, column: str, rule: Rule) -> Maker:
             low, high = rule.decimal.scaled
             return _decimal(low, high, rule.decimal.digits)
         case Sequential():
-            return lambda _day, numbers, _random: [str(one) for one in (numbers + rule.sequence.start).tolist()]
+            return lambda _day, numbers, _random: [str(number) for number in (numbers + rule.sequence.start).tolist()]
         case DayText():
             return lambda day, numbers, _random: [_day_text(rule.day, day)] * len(numbers)
         case TimestampInDay():
@@ -386,7 +386,7 @@ def _drawn(texts: Sequence[str]) -> Maker:
 def _choice(rule: Choice) -> Maker:
     import numpy as np
 
-    texts = [_copy_text(one) for one in rule.choice]
+    texts = [_copy_text(value) for value in rule.choice]
     if rule.weights is None:
         return _drawn(texts)
     pool = np.array(texts, dtype=object)
@@ -395,7 +395,7 @@ def _choice(rule: Choice) -> Maker:
 
 
 def _decimal(low: int, high: int, digits: int) -> Maker:
-    """Draw whole numbers from `low` to `high` and set the point `digits` from their end."""
+    """Draw whole numbers from `low` to `high` and put the point `digits` from the end."""
     import numpy as np
 
     span, power = np.uint64(high - low + 1), 10**digits
@@ -404,7 +404,7 @@ def _decimal(low: int, high: int, digits: int) -> Maker:
     def make(_day: dt.date, _numbers: Numbers, random: Numbers) -> list[str]:
         drawn = (random % span).astype(np.int64) + low
         if not digits:
-            return [str(one) for one in drawn.tolist()]
+            return [str(number) for number in drawn.tolist()]
         signs = np.where(drawn < 0, "-", "").tolist()
         whole, rest = (part.tolist() for part in np.divmod(np.abs(drawn), power))
         return list(map(form.__mod__, zip(signs, whole, rest, strict=True)))
@@ -431,11 +431,11 @@ def _day_text(form: str, day: dt.date) -> str:
         "MM": f"{day.month:02}",
         "YYYY": f"{day.year:04}",
     }
-    return re.sub("DD?|MM?|YYYY", lambda found: parts[found[0]], form)
+    return re.sub("DD?|MM?|YYYY", lambda part: parts[part[0]], form)
 
 
 def _fake(key: int, column: str, rule: Fake) -> Maker:
-    """Draw from a pool of what Faker returns; each place has a seed of its own, and is filled when it is drawn."""
+    """Draw from a pool of Faker values; each place has its own seed, and is filled when it is drawn."""
     import numpy as np
     from faker import Faker
     from faker.exceptions import BaseFakerException
@@ -458,7 +458,7 @@ def _fake(key: int, column: str, rule: Fake) -> Maker:
                 fill(place)
         return list(pool[places])
 
-    fill(0)  # now, for an error in the middle of a COPY would reach the person as the server's
+    fill(0)  # now, as an error in the middle of a COPY would look like the server's
     return make
 
 
@@ -466,5 +466,5 @@ _COPY_ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r
 
 
 def _copy_text(of: Scalar | Decimal) -> str:
-    """Return a value as the text format of COPY has it."""
+    """Return a value in COPY's text format."""
     return r"\N" if of is None else str(of).translate(_COPY_ESCAPES)

@@ -208,7 +208,7 @@ def test_own_exports_are_kept(run: Run, tmp_path: Path, caplog: pytest.LogCaptur
     assert content(tmp_path) == before
     named = ", ".join(f"{name}.csv" for name in HEADERS)
     logged = [record.getMessage() for record in caplog.records if record.name == run.log.name]
-    assert logged == [f"{tmp_path}/raw: kept as it is, this step did not make {named}"]
+    assert logged == [f"{tmp_path}/raw: left as it is, this step did not make {named}"]
 
 
 @pytest.mark.parametrize("users", [300, 400])
@@ -249,7 +249,7 @@ def test_broken_marker_is_told(run: Run, tmp_path: Path) -> None:
     """A marker that the step did not write says what to do."""
     made(run, tmp_path)
     (tmp_path / "raw" / "_generated.json").write_text("{}}")
-    with pytest.raises(PermanentError, match=r"raw/_generated.json is not as this step writes it; remove it to keep"):
+    with pytest.raises(PermanentError, match=r"raw/_generated.json was not written by this step; remove it to keep"):
         made(run, tmp_path)
 
 

@@ -205,7 +205,7 @@ def test_methods_are_evidentlys() -> None:
     ("written", "message"),
     [
         ({}, "should name numeric or categorical columns"),
-        ({"numeric": {"columns": ["a", "a"]}}, "should name each column once; a stands there twice"),
+        ({"numeric": {"columns": ["a", "a"]}}, "should name each column once; a is there twice"),
         ({"numeric": {"columns": ["a"]}, "categorical": {"columns": ["a"]}}, "a is numeric and categorical"),
         ({"numeric": {"columns": ["a"], "own": {"b": {"threshold": 1}}}}, "b is not among them"),
         ({"numeric": {"columns": ["a"], "own": {"a": {"method": "ks"}}}}, "Field required"),
@@ -344,7 +344,7 @@ def spoilt(change: str) -> pa.Table:
     ("change", "problem"),
     [
         ("renamed", "it has no column spent; it has no column city"),
-        ("text", "spent is a text, which cannot be compared as numeric"),
+        ("text", "spent is text, which cannot be compared as numeric"),
         ("null", "spent has no value in any of the 1,500 rows that were drawn"),
         ("untyped", "spent is null in every row, which cannot be compared as numeric"),
         ("infinite", "spent has infinite values"),
@@ -371,7 +371,7 @@ def test_unfit_table_changes_nothing(folder: Path, run: Run, side: str, change: 
     if side == "reference":
         problem = problem.replace("1,500", "3,000")
     assert told.startswith(f"{side} ({folder}/")
-    assert f"cannot be compared: {problem}; mend the pipeline that writes it" in told
+    assert f"cannot be compared: {problem}; fix the pipeline that writes it" in told
     assert old.read_text() == "old"
     assert [one.name for one in old.parent.iterdir()] == ["2026-01-05.html"]
 
@@ -382,9 +382,7 @@ def test_type_that_changed_is_named(folder: Path, run: Run) -> None:
     first = folder / HISTORY / f"snapshot_date={weeks(run, 2)[0]}.parquet"
     with pytest.raises(DataRejected) as caught:
         compared(folder, run)
-    assert f"reference ({first}) cannot be compared: city is a text, and a number in {folder}/{NOW}" in str(
-        caught.value
-    )
+    assert f"reference ({first}) cannot be compared: city is text, and a number in {folder}/{NOW}" in str(caught.value)
 
 
 def test_missing_history_names_pipeline(folder: Path, run: Run) -> None:

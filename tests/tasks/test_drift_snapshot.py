@@ -86,7 +86,7 @@ def test_missing_values_stay_missing(tmp_path: Path, run: Run) -> None:
     [
         ({"shifts": {"spend": 1}}, "column 'spend' does not exist in .*; correct the name in the step; it has user_id"),
         ({"unchanged": ["id"]}, "column 'id' does not exist in "),
-        ({"shifts": {"city": 1}}, "city of .* is string, which cannot be shifted; name numbers only"),
+        ({"shifts": {"city": 1}}, "city of .* is string, which cannot be shifted; name only numbers"),
     ],
 )
 def test_wrong_column_is_named(folder: Path, run: Run, named: dict[str, object], message: str) -> None:
