@@ -1,8 +1,8 @@
-"""CSV files brought to a declared schema: what fits is written as parquet, what does not is counted and told of.
+"""CSV files brought to a declared schema: good rows are written as parquet, the rest is counted and reported.
 
 Knows the order of things: headers first, then each file read once, the verdict, the outputs, the report. Does not know
-what fits (`tasks.spark.csv_columns`), what a whole file looks like (`tasks.spark.csv_files`) or how it is told
-(`tasks.spark.cleaning_report`).
+which values fit (`tasks.spark.csv_columns`), what a complete file looks like (`tasks.spark.csv_files`) or what the
+report looks like (`tasks.spark.cleaning_report`).
 """
 
 from __future__ import annotations
@@ -37,52 +37,52 @@ _EXAMPLE_CHARACTERS = 60
 
 
 class CsvSource(Model):
-    """A CSV file with a header, and the columns that it must have. A line is a row, also within quotes."""
+    """A CSV file with a header, and the columns that it must have. Each line is a row, even within quotes."""
 
     file: DataFile
     columns: Annotated[dict[Annotated[str, Field(min_length=1)], CsvColumn], Field(min_length=1)]
     unique: Annotated[list[Column], Field(min_length=1)] | None = None
-    """Of the rows that have the same values here, the first of the file is kept."""
+    """Of rows with the same values in these columns, only the first in the file is kept."""
     separator: Annotated[str, Field(min_length=1, max_length=1)] = ","
     nulls: list[str] = Field(default_factory=list)
-    """Texts that mean null, such as `NULL`, besides the empty one."""
+    """Texts that mean null, such as `NULL`; the empty text always does."""
     ignore_other_columns: bool = False
 
     @model_validator(mode="after")
     def _named(self) -> Self:
         names = list(self.names.values())
         if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"has more than one column with the name {repeated[0]!r}")
+            raise ValueError(f"has more than one column named {repeated[0]!r}")
         if unknown := [name for name in self.unique or () if name not in names]:
-            raise ValueError(f"has {unknown[0]!r} in `unique`, which is none of its columns: {', '.join(names)}")
+            raise ValueError(f"has {unknown[0]!r} in `unique`, which is not one of its columns: {', '.join(names)}")
         return self
 
     @property
     def names(self) -> dict[str, str]:
-        """The new name of each column of the CSV."""
+        """The new name of each CSV column."""
         return {csv_name: name_of(csv_name, column) for csv_name, column in self.columns.items()}
 
 
 class FromSource(Model):
-    """The rows of a source that were kept."""
+    """The kept rows of a source."""
 
     source: Column
 
 
 class FromSql(Model):
-    """What a query of `configs/sql/` makes of the kept rows: each source is a view of its name."""
+    """The result of a query of `configs/sql/` over the kept rows: each source is a view with its name."""
 
     sql: SqlFile
 
 
 class Cleaned(Output):
-    """What was read and kept of each source, what was written, and where all that was dropped is told of."""
+    """What was read, kept and written, and the report on everything that was dropped."""
 
     rows_read: dict[str, int]
     rows_kept: dict[str, int]
     rows_dropped: dict[str, int]
     rows_written: dict[str, int]
-    """Rows of each output; none where the step failed."""
+    """Rows of each output; empty if the step failed."""
     report: Link
 
 
@@ -97,14 +97,14 @@ def clean_csv(
     *,
     run: Run,
 ) -> Cleaned:
-    """Bring CSV files to a declared schema and write what fits as parquet; count and report what does not.
+    """Bring CSV files to a declared schema and write the good rows as parquet; count and report the rest.
 
-    Each of `sources` is read once, by Spark, in parallel. A row is dropped for the first thing that is wrong with it;
-    `report`, a JSON file, has the rows dropped and the values made null by column and reason, with the smallest and the
-    largest text as examples. An output is the rows of one source, or of one query over all. Raises DataRejected where a
-    file is empty or cut off, lacks a column or has another, where a column has no value or none of its type, where no
-    row is left, or where a source loses more than the share `max_dropped`; the report is then written nevertheless,
-    and every output is left as it was. All outputs are made before the first takes its place.
+    Each of `sources` is read once, by Spark, in parallel. A row is dropped for the first problem found in it; `report`,
+    a JSON file, counts the dropped rows and the values made null by column and reason, with the smallest and the
+    largest text as examples. An output has the rows of one source, or of one query over all. Raises DataRejected if a
+    file is empty or cut off, if a column is missing or not declared, if a column has no value or none of its type, if
+    no row is left, or if a source loses more than the share `max_dropped`; the report is still written then, and every
+    output stays as it was. All outputs are made before the first one is replaced.
     """
     reach, started = reach_of(files, run), monotonic()
     queries = _queries(outputs, sources, run)
@@ -127,21 +127,21 @@ def clean_csv(
 
 def _cleaned(sifted: list[Sifted], rows: dict[str, int], report: str) -> Cleaned:
     return Cleaned(
-        rows_read={one.name: one.read for one in sifted},
-        rows_kept={one.name: one.kept for one in sifted},
-        rows_dropped={one.name: one.read - one.kept for one in sifted},
+        rows_read={source.name: source.read for source in sifted},
+        rows_kept={source.name: source.kept for source in sifted},
+        rows_dropped={source.name: source.read - source.kept for source in sifted},
         rows_written=rows,
         report=report,
     )
 
 
 def _queries(outputs: Mapping[str, FromSource | FromSql], sources: Mapping[str, CsvSource], run: Run) -> dict[str, str]:
-    """Return the text of each SQL file; raise DataRejected for an output of a source that is not declared."""
+    """Return the text of each SQL file; raise DataRejected for an output of an undeclared source."""
     for path, output in outputs.items():
         if isinstance(output, FromSource) and output.source not in sources:
             known = ", ".join(sources)
-            raise DataRejected(f"output {path} is made of {output.source!r}, which is not among the sources: {known}")
-    return {one.sql: sql_text(one.sql, run) for one in outputs.values() if isinstance(one, FromSql)}
+            raise DataRejected(f"output {path} is made of {output.source!r}, which is not one of the sources: {known}")
+    return {output.sql: sql_text(output.sql, run) for output in outputs.values() if isinstance(output, FromSql)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +156,13 @@ class _Plan:
 
 
 def _plans(sources: Mapping[str, CsvSource], reach: Reach, opened: ExitStack) -> list[_Plan]:
-    """Look at every file before any is read; raise DataRejected with all that is wrong."""
+    """Check every file before any is read; raise DataRejected with all problems."""
     plans, problems = [], list[str]()
     for name, source in sources.items():
-        found = opened.enter_context(reach.read(source.file))
-        with found.open() as file:
+        reached = opened.enter_context(reach.read(source.file))
+        with reached.open() as file:
             header, faults = _faults(file, source)
-        plans.append(_Plan(name, source, found.address, header))
+        plans.append(_Plan(name, source, reached.address, header))
         problems += [f"{name}: {reach.place.address(source.file)} {fault}" for fault in faults]
     if problems:
         raise DataRejected("\n".join(problems))
@@ -193,17 +193,17 @@ class _Check:
     text: str
     """The frame's column with the text of the value."""
     problem: str
-    """The frame's column with the number of the rule that is broken; null where none is."""
+    """The frame's column with the number of the broken rule; null if none is broken."""
     number: int
 
     def count(self) -> Expression:
-        """Return in how many rows this rule was the first to be broken."""
+        """Return in how many rows this was the first broken rule."""
         from pyspark.sql import functions as sql
 
         return sql.count_if(self._hit()).alias(f"rows_{self.number}")
 
     def examples(self) -> list[Expression]:
-        """Return the smallest and the largest text that broke it: the same ones however the rows are spread."""
+        """Return the smallest and the largest text that broke it: the same ones in any partitioning."""
         from pyspark.sql import functions as sql
 
         text = sql.when(self._hit(), sql.left(self.text, sql.lit(_EXAMPLE_CHARACTERS)))
@@ -218,7 +218,7 @@ class _Check:
 
 
 def _sifted(session: SparkSession, plan: _Plan, parts: Parts) -> Sifted:
-    """Read a source once: write the rows that are kept as `parts`, and count the others."""
+    """Read a source once: write the kept rows as `parts`, and count the others."""
     from pyspark.sql import Observation
 
     with spark_errors(f"{plan.name} ({plan.source.file})"):
@@ -243,7 +243,7 @@ def _raw(session: SparkSession, plan: _Plan) -> DataFrame:
         escape='"',  # a quote within quotes is doubled; Spark's own default is a backslash
         columnNameOfCorruptRecord=_BROKEN,
     )
-    # Numbers rise with the lines of the file, whatever the splits in which it is read.
+    # The numbers follow the order of the file's lines, however it is split for reading.
     return frame.withColumn(_LINE, sql.monotonically_increasing_id())
 
 
@@ -263,7 +263,7 @@ def _judged(frame: DataFrame, plan: _Plan) -> tuple[DataFrame, list[_Check]]:
         ]
         checks += own
         if own:
-            problems[problem] = sql.coalesce(*(sql.when(one.rule.broken, one.number) for one in own))
+            problems[problem] = sql.coalesce(*(sql.when(check.rule.broken, check.number) for check in own))
         if own and column.drops:
             fatal.append(sql.col(problem))
     judged = frame.withColumns(texts).withColumns(values).withColumns(problems)
@@ -292,14 +292,14 @@ def _kept(frame: DataFrame, checks: list[_Check], plan: _Plan) -> DataFrame:
     sound = frame.where(sql.col(_DROP).isNull())
     if plan.source.unique is None:
         return sound.select(*columns)
-    # Not dropDuplicates, which keeps any. Sorted by the key, so that the same lines make the same file.
+    # Not dropDuplicates, which keeps any row. Sorted by the key, so the same lines make the same file.
     same = Window.partitionBy(*plan.source.unique).orderBy(_LINE)
     marked = sound.select(*columns, _LINE).withColumn("_earlier", sql.lag(_LINE).over(same))
     return marked.where(sql.col("_earlier").isNull()).drop("_earlier", _LINE)
 
 
 def _value(place: int, forgiving: Collection[str]) -> Expression:
-    """Return a column's value: null where it broke a rule that drops no row."""
+    """Return a column's value: null if it broke a rule that does not drop the row."""
     from pyspark.sql import functions as sql
 
     value = sql.col(f"v{place}")
@@ -307,45 +307,51 @@ def _value(place: int, forgiving: Collection[str]) -> Expression:
 
 
 def _tally(plan: _Plan, checks: list[_Check], counted: Observation, rows: int, parts: Parts) -> Sifted:
-    found: dict[str, Any] = counted.get
+    counts: dict[str, Any] = counted.get
     broken = f"not {len(plan.header)} fields"
-    tallies = [Dropped("", broken, found["rows_0"], _examples(found, 0), drops=True)]
+    tallies = [Dropped("", broken, counts["rows_0"], _examples(counts, 0), drops=True)]
     tallies += [
-        Dropped(one.column, one.rule.problem, found[f"rows_{one.number}"], _examples(found, one.number), one.drops)
-        for one in checks
+        Dropped(
+            check.column,
+            check.rule.problem,
+            counts[f"rows_{check.number}"],
+            _examples(counts, check.number),
+            check.drops,
+        )
+        for check in checks
     ]
     if plan.source.unique:
         repeated = f"repeats {', '.join(plan.source.unique)} of an earlier row"
-        tallies.append(Dropped("", repeated, found["sound"] - rows, (), drops=True))
+        tallies.append(Dropped("", repeated, counts["sound"] - rows, (), drops=True))
     return Sifted(
         name=plan.name,
         file=plan.source.file,
-        read=found["read"],
+        read=counts["read"],
         kept=rows,
-        tallies=tuple(one for one in tallies if one.rows),
-        hollow=tuple(_hollow(plan, tallies, found)),
+        tallies=tuple(tally for tally in tallies if tally.rows),
+        hollow=tuple(_hollow(plan, tallies, counts)),
         parts=parts,
     )
 
 
-def _hollow(plan: _Plan, tallies: list[Dropped], found: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is wrong with columns as a whole: nothing in them, or nothing of their type."""
+def _hollow(plan: _Plan, tallies: list[Dropped], counts: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the problems of whole columns: no values, or none of their type."""
     for place, (name, column) in enumerate(plan.source.columns.items()):
-        texts = found[f"given_{place}"]
+        texts = counts[f"given_{place}"]
         if not texts:
             yield f'column "{name}" has no value in any row'
-        elif not found[f"fit_{place}"]:
-            shown = ", ".join(f'"{one}"' for tally in tallies if tally.column == name for one in tally.examples)
-            yield f'column "{name}" is no {column.type}: {wrong_type(column)} in any of its {texts:,} values ({shown})'
+        elif not counts[f"fit_{place}"]:
+            shown = ", ".join(f'"{text}"' for tally in tallies if tally.column == name for text in tally.examples)
+            yield f'column "{name}" is {wrong_type(column)} in any of its {texts:,} values ({shown})'
 
 
-def _examples(found: Mapping[str, Any], number: int) -> tuple[str, ...]:
-    ends = (found.get(f"min_{number}"), found.get(f"max_{number}"))
+def _examples(counts: Mapping[str, Any], number: int) -> tuple[str, ...]:
+    ends = (counts.get(f"min_{number}"), counts.get(f"max_{number}"))
     return tuple(dict.fromkeys(end for end in ends if end is not None))
 
 
 class _Outputs:
-    """The outputs while they are made: all take their places when the block ends, or none does."""
+    """The outputs while they are made: when the block ends, all are replaced, or none."""
 
     def __init__(self, reach: Reach, outputs: Mapping[str, FromSource | FromSql]) -> None:
         self._reach = reach
@@ -363,12 +369,12 @@ class _Outputs:
         return self._opened.__exit__(kind, error, traceback)
 
     def source(self, name: str) -> Parts:
-        """Return a private place for the rows of a source, which Spark reaches as it does those of the outputs."""
+        """Return a private place for the rows of a source, which Spark reaches as it reaches the outputs."""
         return next(iter(self._made.values())).parts(f"source-{name}")
 
     def write(self, session: SparkSession, sifted: list[Sifted], queries: Mapping[str, str]) -> dict[str, int]:
         """Make every output; return the rows of each."""
-        sources, rows = {one.name: one for one in sifted}, {}
+        sources, rows = {source.name: source for source in sifted}, {}
         for path, output in self._outputs.items():
             draft = self._made[path]
             if isinstance(output, FromSource):

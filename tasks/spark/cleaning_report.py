@@ -1,6 +1,6 @@
-"""What a cleaning did, told: a table for the log, a JSON report, and the reasons for which it is refused.
+"""What a cleaning did, in words: a table for the log, a JSON report, and the reasons why it is refused.
 
-Knows counts and words only; reads no data.
+Knows only counts and words; reads no data.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Rows of a source that one thing was wrong with: dropped, or kept with the value made null."""
+    """Rows of a source with the same problem: dropped, or kept with the value made null."""
 
     column: str
-    """The CSV's name of the column; empty where it is the row as a whole."""
+    """The column's name in the CSV; empty for the row as a whole."""
     problem: str
     rows: int
     examples: tuple[str, ...]
@@ -32,7 +32,7 @@ class Dropped:
     @property
     def shown(self) -> str:
         """The examples, in parentheses."""
-        quoted = ", ".join(f'"{one}"' for one in self.examples)
+        quoted = ", ".join(f'"{text}"' for text in self.examples)
         return f" ({quoted})" if quoted else ""
 
 
@@ -48,11 +48,11 @@ class Sifted:
     hollow: tuple[str, ...]
     """Columns that cannot be used at all, and why."""
     parts: Parts
-    """Where the rows are that were kept."""
+    """The kept rows."""
 
     @property
     def dropped(self) -> float:
-        """The share of the rows that was dropped."""
+        """The share of rows that was dropped."""
         return (self.read - self.kept) / self.read if self.read else 0.0
 
     def __str__(self) -> str:
@@ -61,28 +61,28 @@ class Sifted:
 
 
 def rejection(sifted: Sequence[Sifted], max_dropped: float | None) -> list[str]:
-    """Return why the sources are refused, one line for each reason; nothing where they are not."""
-    return [f"{one.name} ({one.file}): {reason}" for one in sifted for reason in _reasons(one, max_dropped)]
+    """Return why the sources are refused, one line per reason; nothing if they are not."""
+    return [f"{source.name} ({source.file}): {reason}" for source in sifted for reason in _reasons(source, max_dropped)]
 
 
-def _reasons(one: Sifted, max_dropped: float | None) -> Iterator[str]:
-    yield from one.hollow
-    worst = sorted((tally for tally in one.tallies if tally.drops), key=lambda tally: -tally.rows)[:_SHOWN]
+def _reasons(source: Sifted, max_dropped: float | None) -> Iterator[str]:
+    yield from source.hollow
+    worst = sorted((tally for tally in source.tallies if tally.drops), key=lambda tally: -tally.rows)[:_SHOWN]
     why = "; ".join(map(str, worst))
-    if one.hollow:
+    if source.hollow:
         return
-    if not one.kept:
-        yield f"none of {one.read:,} rows is left: {why}"
-    elif max_dropped is not None and one.dropped > max_dropped:
+    if not source.kept:
+        yield f"none of {source.read:,} rows is left: {why}"
+    elif max_dropped is not None and source.dropped > max_dropped:
         yield (
-            f"{one.read - one.kept:,} of {one.read:,} rows were dropped ({one.dropped:.1%}), "
-            f"where `max_dropped` allows {max_dropped:.1%}: {why}"
+            f"{source.read - source.kept:,} of {source.read:,} rows were dropped ({source.dropped:.1%}), "
+            f"but `max_dropped` allows only {max_dropped:.1%}: {why}"
         )
 
 
 def table(sifted: Sequence[Sifted]) -> str:
-    """Return what the log shows: a line for each source, and below it one for each thing that was wrong."""
-    return "\n".join(line for one in sifted for line in (str(one), *_lines(one.tallies)))
+    """Return the text for the log: a line for each source, and below it one for each problem."""
+    return "\n".join(line for source in sifted for line in (str(source), *_lines(source.tallies)))
 
 
 def _lines(tallies: Sequence[Dropped]) -> Iterator[str]:
@@ -100,21 +100,21 @@ def as_json(sifted: Sequence[Sifted], written: Mapping[str, int], run: Run, max_
         "task_id": run.task_id,
         "run_date": run.date.isoformat(),
         "max_dropped": max_dropped,
-        "sources": {one.name: _account(one) for one in sifted},
+        "sources": {source.name: _account(source) for source in sifted},
         "outputs": dict(written),
     }
     return (json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _account(one: Sifted) -> dict[str, object]:
+def _account(source: Sifted) -> dict[str, object]:
     return {
-        "file": one.file,
-        "rows_read": one.read,
-        "rows_kept": one.kept,
-        "rows_dropped": one.read - one.kept,
-        "dropped": [_entry(tally) for tally in one.tallies if tally.drops],
-        "made_null": [_entry(tally) for tally in one.tallies if not tally.drops],
-        "unusable": list(one.hollow),
+        "file": source.file,
+        "rows_read": source.read,
+        "rows_kept": source.kept,
+        "rows_dropped": source.read - source.kept,
+        "dropped": [_entry(tally) for tally in source.tallies if tally.drops],
+        "made_null": [_entry(tally) for tally in source.tallies if not tally.drops],
+        "unusable": list(source.hollow),
     }
 
 

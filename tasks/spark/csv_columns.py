@@ -1,7 +1,6 @@
-"""The declared columns of a CSV: how its text becomes a value, and what is wrong where it does not.
+"""The declared columns of a CSV: how text becomes a value, and what is wrong if it does not.
 
-Knows the rules of one column, and says them as expressions of Spark; knows nothing of files or of what happens to the
-rows.
+Knows the rules of one column, as Spark expressions; knows nothing about files or what happens to the rows.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _APPLIES = {
     "not_after": ("date",),
     "not_before": ("date",),
 }
-"""The types for which a rule means something."""
+"""The types that a rule applies to."""
 _PATTERNS = {"YYYY": "yyyy", "MM": "MM", "M": "M", "DD": "dd", "D": "d"}
 _ARTICLES = {
     "integer": "not an integer",
@@ -37,7 +36,7 @@ _ARTICLES = {
     "boolean": "not true or false",
 }
 _REPLACEMENT = "\ufffd"
-"""What a decoder puts in the place of bytes that are no text."""
+"""What a decoder writes in place of bytes that are not text."""
 
 
 class DayLimit(Model):
@@ -53,12 +52,12 @@ class DayLimit(Model):
 
 
 class CsvColumn(Model):
-    """What a column of a CSV must hold, and what becomes of a value that does not fit.
+    """What a CSV column must contain, and what happens to a value that does not fit.
 
-    Texts are stripped of white space; an empty one is null. `format` is that of a date: `D/M/YYYY` is 7/1/2026,
-    `DD/MM/YYYY` is 07/01/2026. `bad` is what a value of the wrong type, or beyond a limit, does: it drops its row, or
-    becomes null. By default it drops the row where the column is `required`, and becomes null where it is not; a null
-    in a `required` column always drops the row.
+    White space around a text is removed; an empty text is null. `format` is for dates: `D/M/YYYY` is 7/1/2026,
+    `DD/MM/YYYY` is 07/01/2026. `bad` says whether a value of the wrong type, or outside a limit, drops its row or
+    becomes null. By default it drops the row if the column is `required`, and becomes null if not; a null in a
+    `required` column always drops the row.
     """
 
     type: Literal["integer", "number", "text", "date", "boolean"]
@@ -76,9 +75,9 @@ class CsvColumn(Model):
     def _consistent(self) -> Self:
         for rule, types in _APPLIES.items():
             if getattr(self, rule) is not None and self.type not in types:
-                raise ValueError(f"has `{rule}`, which a column of type {self.type} does not take")
+                raise ValueError(f"has `{rule}`, which a column of type {self.type} does not have")
         if self.required and self.bad == "null":
-            raise ValueError("has `bad: null`, and is `required`: a null there drops the row; leave one out")
+            raise ValueError("has `bad: null`, but is `required`, so a null drops the row; leave one of them out")
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
             raise ValueError(f"has a `minimum` ({self.minimum}) above its `maximum` ({self.maximum})")
         if self.format and sorted(re.findall("[DMY]+", self.format.replace("DD", "D").replace("MM", "M"))) != [
@@ -97,17 +96,17 @@ class CsvColumn(Model):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One thing that may be wrong with a value."""
+    """One possible problem of a value."""
 
     problem: str
-    """What is said of the value: `not a date YYYY-MM-DD`, `below 0`."""
+    """The problem in words: `not a date YYYY-MM-DD`, `below 0`."""
     broken: Expression
     is_type: bool = False
-    """Whether the value cannot be read at all; then the whole column may be something else."""
+    """Whether the value cannot be read at all; the whole column may then be something else."""
 
 
 def name_of(csv_name: str, column: CsvColumn) -> str:
-    """Return what the column is called from here on; raise ValueError where the CSV's name is no such name."""
+    """Return the column's new name; raise ValueError if it is needed and missing."""
     if column.name is not None:
         return column.name
     try:
@@ -117,7 +116,7 @@ def name_of(csv_name: str, column: CsvColumn) -> str:
 
 
 def given(text: Expression, nulls: list[str]) -> Expression:
-    """Return the text of a value without white space around it; null where it is empty or one of `nulls`."""
+    """Return the text of a value without white space around it; null if it is empty or one of `nulls`."""
     from pyspark.sql import functions as sql
 
     stripped = sql.nullif(sql.trim(text), sql.lit(""))
@@ -125,12 +124,12 @@ def given(text: Expression, nulls: list[str]) -> Expression:
 
 
 def converted(text: Expression, column: CsvColumn) -> Expression:
-    """Return the value of a text; null where the text is none of the column's type."""
+    """Return the value of a text; null if the text does not have the column's type."""
     return _READERS[column.type](text, column)
 
 
 def rules(text: Expression, value: Expression, column: CsvColumn) -> Iterator[Rule]:
-    """Yield what may be wrong with a value, in the order in which it is looked for."""
+    """Yield the possible problems of a value, in the order in which they are checked."""
     from pyspark.sql import functions as sql
 
     if column.required:
@@ -152,7 +151,7 @@ def rules(text: Expression, value: Expression, column: CsvColumn) -> Iterator[Ru
 
 
 def wrong_type(column: CsvColumn) -> str:
-    """Return what is said of a text that is no value of the column's type."""
+    """Return the words for a text that does not have the column's type."""
     return _ARTICLES.get(column.type) or f"not a date {column.format or ISO}"
 
 
@@ -161,7 +160,7 @@ def _text(text: Expression, _column: CsvColumn) -> Expression:
 
 
 def _integer(text: Expression, _column: CsvColumn) -> Expression:
-    """Read an integer; `3.0` is one too, which is how tools write a column of integers that has nulls."""
+    """Read an integer; `3.0` counts, as tools write integer columns with nulls like that."""
     from pyspark.sql import functions as sql
 
     whole = sql.regexp_extract(text, r"^([+-]?[0-9]+)\.0*$", 1)
@@ -169,7 +168,7 @@ def _integer(text: Expression, _column: CsvColumn) -> Expression:
 
 
 def _number(text: Expression, _column: CsvColumn) -> Expression:
-    """Read a finite number; Java's own `NaN`, `Infinity` and `1.0d` are none."""
+    """Read a finite number; Java's `NaN`, `Infinity` and `1.0d` do not count."""
     from pyspark.sql import functions as sql
 
     value = text.try_cast("double")
@@ -182,7 +181,7 @@ def _date(text: Expression, column: CsvColumn) -> Expression:
     if (column.format or ISO) != ISO:
         pattern = re.sub("YYYY|MM?|DD?", lambda part: _PATTERNS[part[0]], str(column.format))
         return sql.try_to_timestamp(text, sql.lit(pattern)).cast("date")
-    # A cast takes `2026`, `2026-1-5` and `2026-01-05 and more` too; it is several times as fast as a pattern.
+    # A cast also accepts `2026`, `2026-1-5` and `2026-01-05 and more`; it is several times as fast as a pattern.
     shaped = (sql.length(text) == 10) & (sql.substring(text, 5, 1) == "-") & (sql.substring(text, 8, 1) == "-")
     return sql.when(shaped, text.try_cast("date"))
 

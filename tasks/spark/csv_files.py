@@ -1,7 +1,7 @@
-"""A CSV file before anybody reads its rows: its header, and whether its end is there.
+"""A CSV file before its rows are read: its header, and whether it is complete.
 
-Knows the text of the file; knows nothing of types, and starts no Spark: what is wrong here is told of at once. Of a
-sound file only the first and the last bytes are read: they may have to be fetched.
+Knows the text of the file; knows nothing about types, and does not start Spark: problems here are reported at once.
+Only the first and the last bytes of a sound file are read: they may have to be fetched.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SEPARATORS = ",;|\t"
 
 
 def read_header(file: BinaryIO, separator: str) -> list[str]:
-    """Return the names in the first line; raise ValueError for a file that has none."""
+    """Return the names in the first line; raise ValueError if there are none."""
     file.seek(0)
     first = file.readline(_LONGEST_LINE)
     if not first.strip(b"\xef\xbb\xbf\r\n\t "):
@@ -33,11 +33,11 @@ def read_header(file: BinaryIO, separator: str) -> list[str]:
 
 
 def header_problems(names: Sequence[str], declared: Collection[str], separator: str, *, closed: bool) -> Iterator[str]:
-    """Yield what is wrong with a header: columns that are missing, that stand there twice or, if `closed`, others."""
+    """Yield what is wrong with a header: columns that are missing, repeated or, if `closed`, not declared."""
     others = [name for name in names if name not in declared]
     for name in declared:
         if name not in names:
-            near = get_close_matches(name, others, n=1) or [one for one in others if one.lower() == name.lower()]
+            near = get_close_matches(name, others, n=1) or [other for other in others if other.lower() == name.lower()]
             hint = f'did you mean "{near[0]}"? ' if near else _other_separator(names, separator)
             yield f'has no column "{name}"; {hint}its columns are {", ".join(names)}'
     for name, count in Counter(names).items():
@@ -48,12 +48,12 @@ def header_problems(names: Sequence[str], declared: Collection[str], separator: 
 
 
 def _other_separator(names: Sequence[str], separator: str) -> str:
-    likely = [one for one in _SEPARATORS if one != separator and len(names) == 1 and one in names[0]]
+    likely = [other for other in _SEPARATORS if other != separator and len(names) == 1 and other in names[0]]
     return f"is it separated by {likely[0]!r}? Then set `separator`; " if likely else ""
 
 
 def check_end(file: BinaryIO, separator: str, fields: int) -> None:
-    """Raise ValueError where the file holds no row, or ends in the middle of one."""
+    """Raise ValueError if the file has no rows, or ends in the middle of one."""
     last = _last_line(file)
     if last is None:
         raise ValueError("has a header and no rows")
@@ -64,21 +64,21 @@ def check_end(file: BinaryIO, separator: str, fields: int) -> None:
 
 
 def _cut(last: bytes, separator: str, fields: int) -> str | None:
-    """Return where a last line breaks off. Bytes that are no text elsewhere in it are the business of its column."""
+    """Return where the last line breaks off. Other bytes in it that are not text are checked by column."""
     try:
         last.decode()
     except UnicodeDecodeError as error:
         if error.end == len(last):
             return "within a character"
     try:
-        (found,) = csv.reader([last.decode("utf-8", "replace")], delimiter=separator, strict=True)
+        (values,) = csv.reader([last.decode("utf-8", "replace")], delimiter=separator, strict=True)
     except csv.Error:
         return "within quotes"
-    return f"after {len(found)} of {fields} fields" if len(found) < fields else None
+    return f"after {len(values)} of {fields} fields" if len(values) < fields else None
 
 
 def _last_line(file: BinaryIO) -> bytes | None:
-    """Return the last line that is not empty; None where that is the header."""
+    """Return the last line that is not empty; None if that is the header."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(size - _LONGEST_LINE, 0))
     lines = file.read().splitlines()

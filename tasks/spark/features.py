@@ -1,7 +1,7 @@
-"""A table built on Spark by a file of SQL, from files that other steps wrote.
+"""A table built on Spark by a SQL file, from files that other steps wrote.
 
-Knows how files become views, how values enter the SQL, and what a table must keep to be handed on; knows nothing of
-what the columns mean.
+Knows how files become views, how values are bound in the SQL, and the rules that a table must keep to be passed on;
+knows nothing about what the columns mean.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 Value = str | int | float | bool | dt.date
-"""A value that is bound to a `:name` of a SQL file."""
+"""A value bound to a `:name` in a SQL file."""
 
 _PARAMETER = re.compile(
     r"""
@@ -78,10 +78,10 @@ def build_table(
     """Build a table with one query of Spark SQL, and write it as one parquet file, sorted by `keys`.
 
     `inputs` names parquet files; each becomes a view of that name. `sql` is a file below `configs/sql/` with one query;
-    each of `values` is bound to `:name` in it, never pasted, and a text like 2026-01-31 is bound as a date. Raises
-    PermanentError where the names in the file and in `values` differ, and for a mistake in the SQL, with its line; and
-    DataRejected where `keys` are null or not unique, where a column is null in all rows, or where there is no row. The
-    output is then left as it was.
+    each of `values` is bound to `:name` in it, never pasted; text like 2026-01-31 is bound as a date. Raises
+    PermanentError if the names in the file and in `values` differ, and for a mistake in the SQL, with its line; and
+    DataRejected if `keys` are null or not unique, if a column is null in all rows, or if there are no rows. The output
+    then stays as it was.
     """
     text = sql_text(sql, run)
     bound = {name: _typed(value) for name, value in (values or {}).items()}
@@ -101,7 +101,7 @@ def build_table(
 
 
 def _typed(value: Value) -> Value:
-    """Return a text that is a whole ISO date as a date: JSON, in which values travel, has no dates."""
+    """Return text that is an ISO date as a date: values travel as JSON, which has no dates."""
     if isinstance(value, str) and _ISO_DATE.fullmatch(value):
         with suppress(ValueError):
             return dt.date.fromisoformat(value)
@@ -110,44 +110,44 @@ def _typed(value: Value) -> Value:
 
 def _check_parameters(file: str, text: str, values: Mapping[str, Value]) -> None:
     """Raise PermanentError unless the file's `:name`s and the step's values are the same."""
-    used = [found for found in _PARAMETER.finditer(text) if found["name"]]
-    for found in used:
-        if found["name"] not in values:
-            place = f"configs/sql/{file}, line {text.count(chr(10), 0, found.start()) + 1}"
+    used = [parameter for parameter in _PARAMETER.finditer(text) if parameter["name"]]
+    for parameter in used:
+        if parameter["name"] not in values:
+            place = f"configs/sql/{file}, line {text.count(chr(10), 0, parameter.start()) + 1}"
             given = ", ".join(sorted(values)) or "none"
-            raise PermanentError(f"{place}: :{found['name']} has no value; `values` of the step has {given}")
-    if unused := sorted(set(values) - {found["name"] for found in used}):
+            raise PermanentError(f"{place}: :{parameter['name']} has no value; `values` of the step has {given}")
+    if unused := sorted(set(values) - {parameter["name"] for parameter in used}):
         raise PermanentError(f"configs/sql/{file} has no :{unused[0]}; remove {unused[0]} from `values`, or use it")
 
 
 def _query(session: SparkSession, file: str, text: str, values: Mapping[str, Value], keys: Sequence[str]) -> DataFrame:
     frame = session.sql(text, args=dict(values))
     if lacking := [key for key in keys if key not in frame.columns]:
-        problem = f"configs/sql/{file} makes no column {lacking[0]}, which is one of `keys`"
+        problem = f"configs/sql/{file} returns no column {lacking[0]}, which is one of `keys`"
         raise PermanentError(f"{problem}; its columns are {', '.join(frame.columns)}")
     return frame
 
 
 def _check(file: Path, sql: str, keys: Sequence[str]) -> None:
-    """Raise DataRejected for a table that should not be handed on; reads the keys, and of all else the statistics."""
+    """Raise DataRejected for a table that should not be passed on; reads the keys, and statistics for the rest."""
     from pyarrow.parquet import ParquetFile
 
     with ParquetFile(file) as table:
         rows, nulls = table.metadata.num_rows, _nulls(table.metadata)
-        what = f"configs/sql/{sql} made {rows:,} rows"
+        what = f"configs/sql/{sql} returned {rows:,} rows"
         if not rows:
             raise DataRejected(f"{what}; check that the inputs have rows within the limits of `values`")
         if empty := [column for column, count in nulls.items() if count == rows]:
-            problem = f"where {', '.join(empty)} {'is' if len(empty) == 1 else 'are'} null in all"
+            problem = f"and {', '.join(empty)} {'is' if len(empty) == 1 else 'are'} null in all of them"
             raise DataRejected(f"{what}, {problem}; check the inputs, or leave out the column")
         for key in keys:
             if nulls[key]:
-                raise DataRejected(f"{what}, of which {nulls[key]:,} have no {key}; every one of `keys` must be there")
+                raise DataRejected(f"{what}, and {nulls[key]:,} of them have no {key}; none of `keys` may be null")
         repeated, examples = _repeated(table.iter_batches(columns=list(keys)), keys)
     if repeated:
-        shown = "; ".join(", ".join(f"{key} {one[key]}" for key in keys) for one in examples)
-        problem = f"of which {repeated:,} repeat the keys of another, such as {shown}"
-        raise DataRejected(f"{what}, {problem}; group or join so that one row is left for each")
+        shown = "; ".join(", ".join(f"{key} {row[key]}" for key in keys) for row in examples)
+        problem = f"and {repeated:,} of them repeat the keys of another, such as {shown}"
+        raise DataRejected(f"{what}, {problem}; group or join so that one row per key is left")
 
 
 def _nulls(metadata: FileMetaData) -> dict[str, int]:
@@ -161,7 +161,7 @@ def _nulls(metadata: FileMetaData) -> dict[str, int]:
 
 
 def _repeated(batches: Iterator[pa.RecordBatch], keys: Sequence[str]) -> tuple[int, list[dict[str, Any]]]:
-    """Return how many rows have the keys of the row before, and the first of them; the rows come sorted by `keys`."""
+    """Return how many rows have the same keys as the row before, and the first few; rows are sorted by `keys`."""
     import pyarrow as pa
     from pyarrow import compute
 
@@ -172,8 +172,8 @@ def _repeated(batches: Iterator[pa.RecordBatch], keys: Sequence[str]) -> tuple[i
         same = pa.repeat(pa.scalar(value=True), max(len(rows) - 1, 0))
         for key in keys:
             same = compute.and_(same, compute.equal(rows[key].slice(1), rows[key].slice(0, len(rows) - 1)))
-        found = rows.slice(1).filter(same)
-        count += len(found)
-        examples += found.slice(0, _EXAMPLES - len(examples)).to_pylist()
+        repeated = rows.slice(1).filter(same)
+        count += len(repeated)
+        examples += repeated.slice(0, _EXAMPLES - len(examples)).to_pylist()
         last = batch.slice(len(batch) - 1)
     return count, examples

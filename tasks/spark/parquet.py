@@ -1,6 +1,6 @@
-"""Spark's tables as single Parquet files, in the place where steps hand files to each other.
+"""Spark's tables as single Parquet files, in the place where steps pass files to each other.
 
-Knows how Spark writes a table, as a folder of parts, and makes one file of them; knows nothing of what the rows mean.
+Knows that Spark writes a table as a folder of parts, and joins them into one file; knows nothing about the rows.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
     from tasks.spark.reach import Parts, Reach
 
 _GROUP_ROWS = 131_072
-"""Rows of a row group: what is in memory at once. Always the same, so that the same rows make the same bytes."""
+"""Rows of a row group, which are in memory at once. Fixed, so the same rows make the same bytes."""
 
 
 def read_frame(session: SparkSession, reach: Reach, path: str, stack: ExitStack) -> DataFrame:
     """Return the table of a Parquet file; it can be read until `stack` is closed.
 
-    Raises MissingResource where there is no such file.
+    Raises MissingResource if the file does not exist.
     """
     return session.read.parquet(stack.enter_context(reach.read(path)).address)
 
 
 def write_parts(frame: DataFrame, parts: Parts) -> int:
-    """Write a table as the Parquet files of a new folder, in parallel; return its rows.
+    """Write a table as Parquet files into a new folder, in parallel; return how many rows it has.
 
-    Raises PermanentError where the executors wrote what is not to be seen from here.
+    Raises PermanentError if the driver cannot see what the executors wrote.
     """
     from pyspark.sql import Observation
     from pyspark.sql import functions as sql
@@ -46,36 +46,36 @@ def write_parts(frame: DataFrame, parts: Parts) -> int:
     written = Observation("written")
     frame.observe(written, sql.count(sql.lit(1)).alias("rows")).write.parquet(parts.address, compression="snappy")
     rows = int(written.get["rows"])
-    if parts.shared:  # from a bucket they are brought once, when they are joined
+    if parts.shared:  # from a bucket they are fetched once, when they are joined
         with parts.seen() as folder:
             check_parts(parts, folder, rows)
     return rows
 
 
 def check_parts(parts: Parts, folder: Path, written: int) -> None:
-    """Raise PermanentError unless what the driver sees in `folder` are as many rows as were written.
+    """Raise PermanentError unless the driver sees as many rows in `folder` as were written.
 
-    Of parts in a bucket it is a TransientError: an attempt that was thought dead may have written there.
+    For parts in a bucket it is a TransientError: an attempt that seemed dead may have written there.
     """
-    found = _parts(folder)
-    seen = sum(_rows(part) for part in found)
-    if seen != written or not found:
-        problem = f"Spark's executors wrote {written:,} rows to {parts.address}, where the driver sees {seen:,}"
+    files = _parts(folder)
+    seen = sum(_rows(file) for file in files)
+    if seen != written or not files:
+        problem = f"Spark's executors wrote {written:,} rows to {parts.address}, but the driver sees {seen:,}"
         raise PermanentError(f"{problem}; {SHARE_DISK}") if parts.shared else TransientError("object store", problem)
 
 
 def join_written(parts: Parts, file: Path, rows: int, keys: Sequence[str] = ()) -> None:
-    """Make one file of parts that were written with so many rows, as `join_parts` does."""
+    """Join parts with so many rows into one file, as `join_parts` does."""
     with parts.seen() as folder:
         check_parts(parts, folder, rows)
         join_parts(folder, file, keys)
 
 
 def join_parts(folder: Path, file: Path, keys: Sequence[str] = ()) -> None:
-    """Make one Parquet file of the parts in `folder`, holding one row group in memory at a time.
+    """Join the parts in `folder` into one Parquet file, with one row group in memory at a time.
 
-    The rows follow in the order of the parts; where there are `keys`, by which each part must be sorted, in theirs.
-    Spark itself would sort them by making the table twice, once to look for the limits of the parts.
+    The rows are in the order of the parts or, if there are `keys`, sorted by them; each part must be sorted already.
+    Spark itself would compute the table twice to sort it, once to find the limits of the parts.
     """
     import pyarrow.parquet as pq
 
@@ -102,7 +102,7 @@ def _batches(files: list[ParquetFile]) -> Iterator[pa.RecordBatch]:
 
 
 def _merged(files: list[ParquetFile], keys: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Yield the rows in the order of `keys`; of all rows together only the keys are in memory."""
+    """Yield the rows in the order of `keys`; only the keys of all rows are in memory at once."""
     import numpy as np
     import pyarrow as pa
 
@@ -111,10 +111,10 @@ def _merged(files: list[ParquetFile], keys: Sequence[str]) -> Iterator[pa.Record
     for start in range(0, len(owners), _GROUP_ROWS):
         wanted = owners[start : start + _GROUP_ROWS]
         counts = np.bincount(wanted, minlength=len(files))
-        found = [batch for one, count in zip(rest, counts, strict=True) for batch in one.take(int(count))]
+        batches = [batch for file, count in zip(rest, counts, strict=True) for batch in file.take(int(count))]
         places = np.empty(len(wanted), dtype=np.int64)
         places[wanted.argsort(kind="stable")] = np.arange(len(wanted))
-        yield from pa.Table.from_batches(found).combine_chunks().take(places).to_batches()
+        yield from pa.Table.from_batches(batches).combine_chunks().take(places).to_batches()
 
 
 def _owners(files: list[ParquetFile], keys: Sequence[str]) -> NDArray[np.int64]:
@@ -127,10 +127,10 @@ def _owners(files: list[ParquetFile], keys: Sequence[str]) -> NDArray[np.int64]:
     owner = np.repeat(np.arange(len(files)), [table.num_rows for table in tables])
     as_spark = [(key, "ascending", "at_start") for key in keys]
     order = compute.sort_indices(pa.concat_tables(tables), sort_keys=as_spark).to_numpy()
-    found: NDArray[np.int64] = owner[order]
-    if (order[found.argsort(kind="stable")] != np.arange(len(order))).any():
+    owners: NDArray[np.int64] = owner[order]
+    if (order[owners.argsort(kind="stable")] != np.arange(len(order))).any():
         raise ValueError(f"the parts are not sorted by {', '.join(keys)}")
-    return found
+    return owners
 
 
 class _Rows:
@@ -141,7 +141,7 @@ class _Rows:
         self._held: pa.RecordBatch | None = None
 
     def take(self, count: int) -> Iterator[pa.RecordBatch]:
-        """Yield the next `count` rows, which must be there."""
+        """Yield the next `count` rows, which must exist."""
         while count:
             held = next(self._batches) if self._held is None else self._held
             first, rest = held.slice(0, count), held.slice(count)
@@ -169,5 +169,5 @@ def _groups(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
 
 
 def _one(group: pa.Table) -> pa.Table:
-    """Return the group with each column in one piece: where the pieces end would show in the file's pages."""
+    """Return the group with each column in one piece: otherwise the pieces would affect the file's pages."""
     return group.combine_chunks()

@@ -1,7 +1,7 @@
-"""How Spark's executors reach the files that steps hand to each other: on a disk that they share, or in the bucket.
+"""How Spark's executors reach the files that steps pass to each other: on a disk that they share, or in the bucket.
 
-Knows at which address Spark reads a file, and where it writes the parts of a table that is then made one file; knows
-nothing of how that is done (`tasks.spark.parquet`), nor how a session comes to open s3a:// (`tasks.spark.s3a`).
+Knows the address where Spark reads a file, and where it writes the parts of a table that are then joined into one file;
+knows nothing about joining them (`tasks.spark.parquet`), or about how a session can open s3a:// (`tasks.spark.s3a`).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from tasks.files.places import BucketPlace, Files, InBucket, Place, bucket_place
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file that is read."""
+    """A file to read."""
 
     address: str
     """Where Spark reads it."""
     open: Callable[[], AbstractContextManager[BinaryIO]]
-    """For a look at some of its bytes from here."""
+    """Opens it in the driver, to read some of its bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Parts:
 
     address: str
     seen: Callable[[], AbstractContextManager[Path]]
-    """Gives a folder in which the driver reads them, for as long as a block lasts."""
+    """Provides a folder where the driver can read them during a block."""
     shared: bool
     """Whether the executors wrote them to a disk that the driver must see, and not to a bucket."""
 
@@ -43,21 +43,21 @@ class Draft:
 
     file: Path
     parts: Callable[[str], Parts]
-    """Gives the place of a table of that name, which is gone when the file is made."""
+    """Returns the place of a table with that name, which is removed when the file is complete."""
 
 
 class Reach(Protocol):
-    """A place as Spark reaches it. A path is that of a `DataFile`."""
+    """A place as Spark reaches it. A path is a `DataFile`."""
 
     @property
     def place(self) -> Place:
         """The place."""
 
     def read(self, path: str) -> AbstractContextManager[Source]:
-        """Give the file for as long as the block lasts; raise MissingResource."""
+        """Provide the file during the block; raise MissingResource."""
 
     def write(self, path: str) -> AbstractContextManager[Draft]:
-        """Give a draft of `path`: at the end of the block it takes its place, as `Place.write` says."""
+        """Provide a draft of `path`, which it replaces at the end of the block, as with `Place.write`."""
 
 
 def reach_of(files: Files, run: Run) -> Reach:
@@ -69,7 +69,7 @@ def reach_of(files: Files, run: Run) -> Reach:
 
 @dataclass(frozen=True, slots=True)
 class ByDisk:
-    """The driver and the executors see the same disk: that of the folder, or that to which objects are copied."""
+    """The driver and the executors see the same disk: the folder's, or the one that objects are copied to."""
 
     place: Place
 
@@ -85,7 +85,7 @@ class ByDisk:
 
 
 def shared_parts(folder: Path) -> Parts:
-    """Return a table in parts in a folder of a disk that the driver shares with the executors."""
+    """Return a table in parts, in a folder on a disk that the driver shares with the executors."""
     return Parts(folder.as_uri(), lambda: nullcontext(folder), shared=True)
 
 

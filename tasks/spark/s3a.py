@@ -1,6 +1,6 @@
 """A session that opens s3a:// addresses of a bucket, with the login of an Airflow connection.
 
-Knows Hadoop's settings of s3a and the jars that it needs; knows nothing of files.
+Knows Hadoop's settings for s3a and the jars that it needs; knows nothing about files.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ COMPANIONS = {
         "software.amazon.s3.analyticsaccelerator:analyticsaccelerator-s3 1.3.1",
     )
 }
-"""What hadoop-aws of a release was built with, and does not load without."""
+"""The libraries that each release of hadoop-aws was built with, and cannot load without."""
 
 NO_S3A = "org.apache.hadoop.fs.s3a.S3AFileSystem"
-"""What hadoop-aws brings."""
+"""A class of hadoop-aws."""
 _NO_CLASS = re.compile(r"(?:ClassNotFoundException|NoClassDefFoundError|UnsupportedFileSystemException): .*")
 
 
 def let_open(session: SparkSession, files: InBucket) -> None:
-    """Let the session open s3a:// addresses of a bucket; raise PermanentError where it lacks the jars.
+    """Let the session open s3a:// addresses of a bucket; raise PermanentError if it lacks the jars.
 
-    Address and login go into the Hadoop configuration that the running session gives its executors: what Spark is
-    started with would stand on a command line, and Spark's own settings on its web page. They hold for this bucket
-    only. What the connection of Spark or the cluster's spark-defaults.conf sets for s3a stays.
+    Address and login go into the Hadoop configuration that the running session passes to its executors: start options
+    would be visible on a command line, and Spark's own settings on its web page. They apply to this bucket only. The
+    s3a settings of the Spark connection and of the cluster's spark-defaults.conf stay.
     """
     from py4j.protocol import Py4JJavaError
 
@@ -55,7 +55,7 @@ def let_open(session: SparkSession, files: InBucket) -> None:
 
 
 def store_settings(files: InBucket, given: set[str]) -> Iterator[tuple[str, str]]:
-    """Yield what the Airflow connection says, but for a group of which Spark was given something."""
+    """Yield the settings of the Airflow connection, except groups that Spark already has a setting of."""
     access = store_access(files.connection)
     path_style = "true" if access.endpoint else None
     groups = (

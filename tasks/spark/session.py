@@ -1,8 +1,7 @@
 """A Spark session for a step, and what Spark's errors mean for a retry.
 
-Knows the Airflow connection, the settings that every session shares and Spark's error classes; knows nothing of what
-the rows mean. The same step runs on `local[*]`, on a cluster of this machine and on a remote one: only the connection
-differs.
+Knows the Airflow connection, the settings that every session shares and Spark's error classes; knows nothing about the
+rows. The same step runs on `local[*]`, on a cluster on this machine and on a remote one: only the connection differs.
 """
 
 from __future__ import annotations
@@ -36,28 +35,28 @@ if TYPE_CHECKING:
     from tasks.files.places import Files
 
 Setting = bool | float | int | str | None
-"""A value that Spark's configuration takes."""
+"""A value that Spark's configuration accepts."""
 
 _CONNECT_SECONDS = 5
 _RESOURCES_TIME = "spark.scheduler.maxRegisteredResourcesWaitingTime"
-"""How long a cluster may take to give the first executor, in seconds; to Spark itself it is no end."""
+"""How long a cluster may take to give the first executor; Spark itself does not stop waiting then."""
 
 _LOG = Path(__file__).with_name("spark_log.properties")
 _COLLECTOR = "-XX:+UseParallelGC"
-"""Few processors and much that lives for long, cached rows: fitting takes a third longer with Java's default."""
+"""For few processors and long-lived data, cached rows: fitting takes a third longer with Java's default."""
 JAVA_OPTIONS = f"-Dlog4j2.configurationFile={_LOG.as_uri()} {_COLLECTOR}"
-"""What a driver's JVM is started with, unless the connection's `conf` says otherwise."""
+"""Start options of a driver's JVM, unless the connection's `conf` says otherwise."""
 COMPILE_LESS = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
-"""For a JVM that computes little. Alone, the first leaves room for 48 MB of code, which a long session fills."""
+"""For a JVM that computes little. The first alone leaves room for 48 MB of code, which a long session fills."""
 _SETTINGS: dict[str, Setting] = {
     "spark.sql.session.timeZone": "UTC",  # a day means the same everywhere
     "spark.sql.ansi.enabled": "true",  # an overflow or a bad cast is an error, never a silent null
     "spark.sql.adaptive.enabled": "true",
-    "spark.sql.shuffle.partitions": "32",  # merged where they are small; 200 cost more than they do on a few cores
+    "spark.sql.shuffle.partitions": "32",  # small ones are merged; on a few cores 200 cost too much
     "spark.sql.execution.arrow.pyspark.enabled": "true",
-    "spark.sql.inMemoryColumnarStorage.compressed": "false",  # rows are kept for seconds: packing costs more
+    "spark.sql.inMemoryColumnarStorage.compressed": "false",  # rows are kept for seconds: compressing costs more
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # not INT96, which only old readers need
-    "spark.sql.legacy.timeParserPolicy": "CORRECTED",  # else a bad date is judged by two parsers, and raised
+    "spark.sql.legacy.timeParserPolicy": "CORRECTED",  # else two parsers read a bad date, and it raises
     "spark.ui.showConsoleProgress": "false",
     "spark.driver.memory": "1g",
     "spark.executor.memory": "1g",
@@ -68,14 +67,14 @@ _SETTINGS: dict[str, Setting] = {
     "spark.driver.extraJavaOptions": JAVA_OPTIONS,
     "spark.executor.extraJavaOptions": _COLLECTOR,
 }
-"""What every session has unless the connection's `conf` says otherwise."""
+"""The settings of every session, unless the connection's `conf` says otherwise."""
 
 _LOCAL_SETTINGS: dict[str, Setting] = {
-    "spark.driver.memory": "3g",  # the driver is the executor too: three fits at a time of a million rows fit in
+    "spark.driver.memory": "3g",  # the driver is also the executor: room for three fits at once on a million rows
     "spark.ui.enabled": "false",
 }
 _CLUSTER_SETTINGS: dict[str, Setting] = {
-    # The driver makes plans and computes nothing: what compiles its code further takes the processor from the rest.
+    # The driver makes plans and computes nothing: compiling its code further only takes processor time from the rest.
     "spark.driver.extraJavaOptions": f"{JAVA_OPTIONS} {COMPILE_LESS}",
 }
 _LOOPBACK_SETTINGS: dict[str, Setting] = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
@@ -84,10 +83,10 @@ _REMEDY_JAVA = "Spark needs Java 17 or 21: set JAVA_HOME for the workers (`make 
 SHARE_DISK = (
     "let the driver and the executors share that disk, use a Spark on one machine, or a bucket with `spark: s3a`"
 )
-"""What to do where the driver and the executors do not see the same files."""
+"""What to do if the driver and the executors do not see the same files."""
 _PLAN = re.compile(r"(?:;\n|\n== |JVM stacktrace:).*", re.DOTALL)
 _ADVICE = re.compile(r" (?:Verify the spelling|If necessary set).*?(?=SQLSTATE|$)")
-"""What Spark advises that does not fit here: its settings are ours, and a search path says nothing of a view."""
+"""Spark's advice that does not apply here: the settings are ours, and views are not on a search path."""
 _LOST = re.compile(
     r"ExecutorLostFailure|Master removed our application|All masters are unresponsive|SparkContext was shut down"
     r"|stopped SparkContext|FetchFailed|No space left on device|Checkpoint block|Connection reset|RpcTimeoutException"
@@ -95,9 +94,9 @@ _LOST = re.compile(
     r"|\.AWS(?:ApiCallTimeout|ClientIO|NoResponse|ServiceThrottled|Status500)Exception"  # of s3a
 )
 _UNSEEN = re.compile(r"FileNotFoundException: File (file:\S+) does not exist")
-"""A file that the driver listed, and an executor did not find."""
+"""A file that the driver listed, but an executor did not find."""
 _SECRET = re.compile(r"secret|password|token|access[.]?key", re.IGNORECASE)
-"""Spark's own `spark.redaction.regex`: what its pages and logs do not show."""
+"""Spark's own `spark.redaction.regex`: settings that its pages and logs hide."""
 _FULL = re.compile(r"OutOfMemoryError: .*|UNABLE_TO_ACQUIRE_MEMORY.*")
 
 
@@ -119,13 +118,13 @@ class Master:
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
-        """The hosts and ports of a standalone cluster's masters; none of another sort of cluster."""
-        found = re.findall(r"([^/,]+):(\d+)", self.url.removeprefix("spark://"))
-        return [(host, int(port)) for host, port in found] if self.url.startswith("spark://") else []
+        """The hosts and ports of a standalone cluster's masters; empty for other kinds of cluster."""
+        pairs = re.findall(r"([^/,]+):(\d+)", self.url.removeprefix("spark://"))
+        return [(host, int(port)) for host, port in pairs] if self.url.startswith("spark://") else []
 
     @property
     def loopback(self) -> bool:
-        """Whether nobody beyond this machine has to reach the driver."""
+        """Whether only this machine has to reach the driver."""
         return self.local or {host for host, _ in self.addresses} <= {"127.0.0.1", "localhost"}
 
 
@@ -133,21 +132,21 @@ class Master:
 def spark_session(connection: str, run: Run, files: Files | None = None) -> Iterator[SparkSession]:
     """Open a Spark session for the block, named `<dag_id>.<task_id>`; it is stopped however the block ends.
 
-    It opens s3a:// addresses where `files` says that Spark reads and writes the bucket itself.
+    It opens s3a:// addresses if `files` says that Spark reads and writes the bucket itself.
 
-    The connection is of type spark: its host is `local[*]`, or `spark://host` with a port; `conf` in its extra holds
-    settings of Spark, which go before those of this module. Errors of Spark in the block are translated as
-    `spark_errors` does. Raises PermanentError where there is no Java, and TransientError, within about a minute, for a
-    master that does not answer or gives no executor.
+    The connection is of type spark: its host is `local[*]`, or `spark://host` with a port; `conf` in its extra has
+    Spark settings, which override those of this module. Spark's errors in the block are translated as in
+    `spark_errors`. Raises PermanentError if there is no Java, and TransientError, within about a minute, for a master
+    that does not answer or gives no executor.
     """
-    found = airflow_connection(connection, "spark")
-    master = _master(found)
+    conn = airflow_connection(connection, "spark")
+    master = _master(conn)
     _check_java()
     _check_reachable(master)
     for talkative in ("py4j", "SQLQueryContextLogger"):
-        logging.getLogger(talkative).setLevel(logging.CRITICAL)  # each error is said once, in short, by `spark_errors`
+        logging.getLogger(talkative).setLevel(logging.CRITICAL)  # `spark_errors` reports each error once, in short
     with tempfile.TemporaryDirectory(prefix="taskflow-") as scratch, spark_errors(str(master)):
-        settings = {"spark.sql.warehouse.dir": scratch} | _settings(found, master)  # else made in the working folder
+        settings = {"spark.sql.warehouse.dir": scratch} | _settings(conn, master)  # else made in the working folder
         session = _started(master, settings, f"{run.dag_id}.{run.task_id}")
         try:
             if not master.local:
@@ -161,7 +160,7 @@ def spark_session(connection: str, run: Run, files: Files | None = None) -> Iter
 
 @contextmanager
 def spark_errors(what: str) -> Iterator[None]:
-    """Translate what Spark raises in the block: short, without the JVM's stack trace, beginning with `what`.
+    """Translate Spark's errors in the block: short, without the JVM's stack trace, beginning with `what`.
 
     A mistake in SQL, a missing column or file and a value that breaks an expression are PermanentErrors; a lost
     executor or JVM is a TransientError.
@@ -191,22 +190,22 @@ def _raise_translated(error: Exception, what: str) -> NoReturn:
         raise PermanentError(f"{what}: Spark's executors do not see {unseen[1]}; {SHARE_DISK}") from None
     if NO_S3A in text:
         remedy = "give them the jars that the driver has (docs/shapes.md), or write `spark: copy` in `files`"
-        raise PermanentError(f"{what}: Spark's executors cannot open s3a://, without {NO_S3A}; {remedy}") from None
+        raise PermanentError(f"{what}: Spark's executors cannot open s3a:// without {NO_S3A}; {remedy}") from None
     if isinstance(error, PySparkException):
         raise PermanentError(f"{what}: {_short(text)}{_fragment(error)}") from error
     raise PermanentError(f"{what}: {_cause(text)}") from None  # its text is the JVM's stack trace
 
 
 def _short(text: str) -> str:
-    """Return the message without the plan, the statement and the stack that Spark puts below it."""
+    """Return the message without the plan, the statement and the stack that Spark adds."""
     return _ADVICE.sub(" ", " ".join(_PLAN.sub("", text.strip()).split()))[:1000]
 
 
 def _fragment(error: PySparkException) -> str:
-    """Return the part of the SQL in which a value broke an expression; a mistake in the text has its line already."""
+    """Return the part of the SQL where a value broke an expression; for a mistake in the text Spark names the line."""
     from pyspark.errors import QueryContextType
 
-    contexts = [one for one in error.getQueryContext() if one.contextType() == QueryContextType.SQL]
+    contexts = [context for context in error.getQueryContext() if context.contextType() == QueryContextType.SQL]
     return f" (in {contexts[0].fragment()!r})" if contexts else ""
 
 
@@ -216,19 +215,19 @@ def _cause(text: str) -> str:
     return str(causes[-1])[:1000] if causes else _short(text)
 
 
-def _master(found: Connection) -> Master:
-    host = (found.host or "").rstrip("/")
+def _master(conn: Connection) -> Master:
+    host = (conn.host or "").rstrip("/")
     if not host:
-        raise PermanentError(f"connection {found.conn_id!r} has no host; write local[*], or spark://host and a port")
+        raise PermanentError(f"connection {conn.conn_id!r} has no host; enter local[*], or spark://host and a port")
     if not (host.startswith("local") and "." not in host) and "://" not in host and host != "yarn":
         host = f"spark://{host}"
-    return Master(f"{host}:{found.port}" if found.port else host, found.conn_id)
+    return Master(f"{host}:{conn.port}" if conn.port else host, conn.conn_id)
 
 
-def _settings(found: Connection, master: Master) -> dict[str, Setting]:
-    conf = found.extra_dejson.get("conf", {})
+def _settings(conn: Connection, master: Master) -> dict[str, Setting]:
+    conf = conn.extra_dejson.get("conf", {})
     if not isinstance(conf, dict):
-        raise PermanentError(f"connection {found.conn_id!r}: `conf` in its extra must be a mapping of Spark settings")
+        raise PermanentError(f"connection {conn.conn_id!r}: `conf` in its extra must be a mapping of Spark settings")
     own = _LOCAL_SETTINGS if master.local else _CLUSTER_SETTINGS
     return _SETTINGS | own | (_LOOPBACK_SETTINGS if master.loopback else {}) | conf
 
@@ -236,13 +235,13 @@ def _settings(found: Connection, master: Master) -> dict[str, Setting]:
 def _check_java() -> None:
     home = os.environ.get("JAVA_HOME")
     if home and not os.access(f"{home}/bin/java", os.X_OK):
-        raise PermanentError(f"JAVA_HOME is {home}, where there is no bin/java; {_REMEDY_JAVA}")
+        raise PermanentError(f"JAVA_HOME is {home}, but there is no bin/java in it; {_REMEDY_JAVA}")
     if not home and not shutil.which("java"):
         raise PermanentError(f"there is no Java: JAVA_HOME is not set and java is not on PATH; {_REMEDY_JAVA}")
 
 
 def _check_reachable(master: Master) -> None:
-    """Raise TransientError unless a master listens: Spark itself would try for long and say little."""
+    """Raise TransientError unless a master is listening: Spark itself would try for long and say little."""
     problems = []
     for address in master.addresses:
         try:
@@ -262,7 +261,7 @@ def _started(master: Master, settings: Mapping[str, Setting], name: str) -> Spar
     from pyspark.sql import SparkSession
 
     if master.loopback:
-        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")  # the only place where the JVM's web page looks
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")  # the JVM's web page looks only here
     named = {**settings, "spark.master": master.url, "spark.app.name": name}
     try:
         _launch(named)
@@ -270,8 +269,8 @@ def _started(master: Master, settings: Mapping[str, Setting], name: str) -> Spar
     except Py4JJavaError as error:
         if "stopped SparkContext" not in str(error):
             raise
-        remedy = "is it a Spark of this release, and has the connection's conf its spark.authenticate.secret?"
-        raise TransientError(str(master), f"the master did not take the application; {remedy}") from None
+        remedy = "is it the same release of Spark, and is its spark.authenticate.secret in the connection's conf?"
+        raise TransientError(str(master), f"the master did not accept the application; {remedy}") from None
     except PySparkRuntimeError as error:
         if error.getCondition() != "JAVA_GATEWAY_EXITED":
             raise
@@ -280,15 +279,15 @@ def _started(master: Master, settings: Mapping[str, Setting], name: str) -> Spar
 
 
 def _launch(settings: Mapping[str, Setting]) -> None:
-    """Start the JVM without the secrets among the settings: a builder would put each of them on its command line.
+    """Start the JVM without the secret settings: a builder would put them on its command line.
 
-    They join the others when the context is made, in the JVM that runs.
+    They are added when the context is made, in the running JVM.
     """
     from pyspark import SparkConf, SparkContext
     from pyspark.sql.utils import to_str
 
-    told = [(name, to_str(value) or "") for name, value in settings.items() if not _SECRET.search(name)]
-    SparkContext._ensure_initialized(conf=SparkConf(loadDefaults=False).setAll(told))  # noqa: SLF001
+    public = [(name, to_str(value) or "") for name, value in settings.items() if not _SECRET.search(name)]
+    SparkContext._ensure_initialized(conf=SparkConf(loadDefaults=False).setAll(public))  # noqa: SLF001
 
 
 def _stop(session: SparkSession) -> None:
@@ -297,7 +296,7 @@ def _stop(session: SparkSession) -> None:
 
     try:
         session.stop()
-    except (Py4JError, ConnectionError):  # the JVM has died: pyspark would go on with it as long as the process lives
+    except (Py4JError, ConnectionError):  # the JVM has died: pyspark would use it as long as the process lives
         SparkContext._gateway = SparkContext._jvm = None  # noqa: SLF001
         SparkContext._active_spark_context = None  # noqa: SLF001
 
@@ -305,12 +304,12 @@ def _stop(session: SparkSession) -> None:
 def _java_version() -> str:
     home = os.environ.get("JAVA_HOME")
     java = f"{home}/bin/java" if home else "java"
-    told = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
-    return f"{java} says: {(told.stderr or told.stdout).strip().splitlines()[:1]}"
+    answer = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
+    return f"{java} says: {(answer.stderr or answer.stdout).strip().splitlines()[:1]}"
 
 
 def _await_executor(session: SparkSession, master: Master) -> None:
-    """Run one small job, so that a cluster without a free executor is told of now; Spark would wait for ever."""
+    """Run one small job, to report a cluster without a free executor now; Spark would wait for ever."""
     gave_up = Event()
     seconds = int(session.sparkContext.getConf().get(_RESOURCES_TIME, "").removesuffix("s"))
 
@@ -327,7 +326,7 @@ def _await_executor(session: SparkSession, master: Master) -> None:
             raise
         wanted = session.conf.get("spark.executor.memory")
         problem = f"it gave no executor with {wanted} of memory within {seconds} s"
-        remedy = "are workers up and free? Another application may hold them all: its page lists both"
+        remedy = "are workers up and free? Another application may have taken them all: its page lists both"
         raise TransientError(str(master), f"{problem}; {remedy}") from error
     finally:
         timer.cancel()

@@ -217,9 +217,9 @@ def fill_table(
     The window is the `window_days` days up to and including the run's date. A row's day is that of `day_column`, whose
     rule must be `timestamp_in_day` or `day: YYYY-MM-DD`. Rows are only ever inserted, in one transaction; runs on the
     same table wait for each other. `columns` has a rule for each column to fill: `choice` (with `weights`), `integer`,
-    `decimal`, `sequence` (unique within the day), `day` (as text), `timestamp_in_day` or `faker`. The share `bad_share`,
-    rounded up, of a day's new rows gets a value of `bad_values` instead of the good one. Another `seed` gives other
-    rows. Rows are numbered from the day's count: delete whole days or none.
+    `decimal`, `sequence` (unique within the day), `day` (as text), `timestamp_in_day` or `faker`. The share
+    `bad_share`, rounded up, of a day's new rows gets a value of `bad_values` instead of the good one. Another `seed`
+    gives other rows. Rows are numbered from the day's count: delete whole days or none.
     """
     days = [run.date - dt.timedelta(days=back) for back in reversed(range(window_days))]
     _require_day_rule(day_column, columns.get(day_column))

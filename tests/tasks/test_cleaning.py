@@ -168,7 +168,7 @@ def test_too_much_dirt_is_rejected(clean: Clean, tmp_path: Path) -> None:
     with pytest.raises(DataRejected) as raised:
         clean(max_dropped=0.5)
     assert str(raised.value) == (
-        "payments (raw/PAYMENTS.csv): 4 of 6 rows were dropped (66.7%), where `max_dropped` allows 50.0%: FECHA not a"
+        "payments (raw/PAYMENTS.csv): 4 of 6 rows were dropped (66.7%), but `max_dropped` allows only 50.0%: FECHA not a"
         ' date YYYY-MM-DD 2 ("x", "y"); FECHA after 2026-01-05 1 ("2026-01-09"); repeats paid_on, user_id of an'
         f" earlier row 1\nNothing was written; see {tmp_path}/data/report.json"
     )
@@ -186,9 +186,9 @@ def test_hollow_columns_are_rejected(clean: Clean, tmp_path: Path) -> None:
         clean()
     where = "payments (raw/PAYMENTS.csv): column"
     assert str(raised.value).splitlines()[:-1] == [
-        f'{where} "SPENT" is no number: not a number in any of its 2 values ("a lot", "much")',
+        f'{where} "SPENT" is not a number in any of its 2 values ("a lot", "much")',
         f'{where} "SEGMENT" has no value in any row',
-        f'{where} "BORN" is no date: not a date D/M/YYYY in any of its 2 values ("07.01.2001", "8.1.2001")',
+        f'{where} "BORN" is not a date D/M/YYYY in any of its 2 values ("07.01.2001", "8.1.2001")',
         f'{where} "SEEN" has no value in any row',
     ]
     assert old.read_text() == "old"
@@ -280,9 +280,9 @@ def test_all_files_are_looked_at(clean: Clean, tmp_path: Path) -> None:
 
 
 DECLARED = [
-    ({"type": "text", "minimum": 1}, "has `minimum`, which a column of type text does not take"),
+    ({"type": "text", "minimum": 1}, "has `minimum`, which a column of type text does not have"),
     ({"type": "integer", "minimum": 3, "maximum": 1}, r"has a `minimum` \(3\) above its `maximum` \(1\)"),
-    ({"type": "text", "required": True, "bad": "null"}, "has `bad: null`, and is `required`"),
+    ({"type": "text", "required": True, "bad": "null"}, "has `bad: null`, but is `required`"),
     ({"type": "date", "format": "D/D/YYYY"}, "does not give day, month and year once each"),
 ]
 
@@ -296,8 +296,8 @@ def test_senseless_rules_are_refused(column: dict[str, Any], problem: str) -> No
 
 SCHEMAS = [
     ({"columns": {"Fecha de pago": {"type": "date"}}}, "needs a `name` of letters, digits and _"),
-    ({"columns": {"A": {"type": "text"}, "a": {"type": "text"}}}, "more than one column with the name 'a'"),
-    ({"columns": {"A": {"type": "text"}}, "unique": ["b"]}, "has 'b' in `unique`, which is none of its columns: a"),
+    ({"columns": {"A": {"type": "text"}, "a": {"type": "text"}}}, "more than one column named 'a'"),
+    ({"columns": {"A": {"type": "text"}}, "unique": ["b"]}, "has 'b' in `unique`, which is not one of its columns: a"),
 ]
 
 

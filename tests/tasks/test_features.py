@@ -102,7 +102,7 @@ def test_parameters_must_match(here: Run, text: str, values: dict[str, Value] | 
         ("SELECT id\nFORM t t t", r"^configs/sql/some.sql: \[PARSE_SYNTAX_ERROR.*line 2,? pos"),
         ("SELECT id FROM u", r"^configs/sql/some.sql: \[TABLE_OR_VIEW_NOT_FOUND.*`u`"),
         ("SELECT id, CAST(name AS INT) AS n FROM t", r"^configs/sql/some.sql: .*CAST_INVALID_INPUT"),
-        ("SELECT name FROM t", r"^configs/sql/some.sql makes no column id, which is one of `keys`; .* are name$"),
+        ("SELECT name FROM t", r"^configs/sql/some.sql returns no column id, which is one of `keys`; .* are name$"),
     ],
 )
 def test_mistakes_name_the_file(spark_connection: str, here: Run, text: str, problem: str) -> None:
@@ -118,32 +118,32 @@ def test_mistakes_name_the_file(spark_connection: str, here: Run, text: str, pro
             "SELECT id, name FROM t",
             ["id"],
             (
-                "configs/sql/some.sql made 4 rows, of which 1 repeat the keys of another, such as id 2; "
-                "group or join so that one row is left for each"
+                "configs/sql/some.sql returned 4 rows, and 1 of them repeat the keys of another, such as id 2; "
+                "group or join so that one row per key is left"
             ),
         ),
         (
             "SELECT id, lower(name) AS name FROM t UNION ALL SELECT id, name FROM t",
             ["name", "id"],
             (
-                "configs/sql/some.sql made 8 rows, of which 4 repeat the keys of another, such as name a, id 1; "
-                "name b, id 2; name b, id 2; name c, id 3; group or join so that one row is left for each"
+                "configs/sql/some.sql returned 8 rows, and 4 of them repeat the keys of another, such as name a, id 1; "
+                "name b, id 2; name b, id 2; name c, id 3; group or join so that one row per key is left"
             ),
         ),
         (
             "SELECT nullif(id, 2) AS id, name FROM t",
             ["name", "id"],
-            "configs/sql/some.sql made 4 rows, of which 2 have no id; every one of `keys` must be there",
+            "configs/sql/some.sql returned 4 rows, and 2 of them have no id; none of `keys` may be null",
         ),
         (
             "SELECT DISTINCT id, CAST(NULL AS INT) AS a, CAST(NULL AS DATE) AS b FROM t",
             ["id"],
-            "configs/sql/some.sql made 3 rows, where a, b are null in all; check the inputs, or leave out the column",
+            "configs/sql/some.sql returned 3 rows, and a, b are null in all of them; check the inputs, or leave out the column",
         ),
         (
             "SELECT id FROM t WHERE id > 3",
             ["id"],
-            "configs/sql/some.sql made 0 rows; check that the inputs have rows within the limits of `values`",
+            "configs/sql/some.sql returned 0 rows; check that the inputs have rows within the limits of `values`",
         ),
     ],
 )

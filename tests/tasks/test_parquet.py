@@ -97,7 +97,7 @@ def test_unseen_parts_are_refused(session: SparkSession, tmp_path: Path) -> None
     """Rows that executors wrote to a disk of their own are missed, not forgotten."""
     write_parts(session.range(10), shared_parts(tmp_path / "parts"))
     next((tmp_path / "parts").glob("part-*")).unlink()
-    with pytest.raises(PermanentError, match=r"executors wrote 10 rows to .*/parts, where the driver sees 5; let the"):
+    with pytest.raises(PermanentError, match=r"executors wrote 10 rows to .*/parts, but the driver sees 5; let the"):
         check_parts(shared_parts(tmp_path / "parts"), tmp_path / "parts", 10)
 
 

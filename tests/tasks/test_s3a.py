@@ -213,7 +213,7 @@ def test_secrets_are_nowhere_to_see(told: Any, object_store: ObjectStore) -> Non
 def test_executors_without_jars_are_told(told: Any) -> None:
     """Jars that only the driver has are an error with a remedy, not a stack trace."""
     assert told["bare"] == (
-        "PermanentError: a.csv: Spark's executors cannot open s3a://, without org.apache.hadoop.fs.s3a.S3AFileSystem;"
+        "PermanentError: a.csv: Spark's executors cannot open s3a:// without org.apache.hadoop.fs.s3a.S3AFileSystem;"
         " give them the jars that the driver has (docs/shapes.md), or write `spark: copy` in `files`"
     )
 

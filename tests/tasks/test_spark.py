@@ -139,7 +139,7 @@ REFUSED = [
         {"conn_type": "aws"},
         "connection 'spark_default' is of type 'aws', not 'spark'; correct it in the UI",
     ),
-    ({"conn_type": "spark"}, r"connection 'spark_default' has no host; write local\[\*\], or spark://host and a port"),
+    ({"conn_type": "spark"}, r"connection 'spark_default' has no host; enter local\[\*\], or spark://host and a port"),
     (
         {"conn_type": "spark", "host": "local", "extra": {"conf": "x"}},
         "connection 'spark_default': `conf` in its extra must be a mapping of Spark settings",
@@ -160,7 +160,9 @@ def test_unfit_connection_fails(
 def test_missing_java_fails(spark_connection: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Without Java the way to one is said."""
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
-    with pytest.raises(PermanentError, match=r"where there is no bin/java; Spark needs Java 17 or 21: set JAVA_HOME"):
+    with pytest.raises(
+        PermanentError, match=r"but there is no bin/java in it; Spark needs Java 17 or 21: set JAVA_HOME"
+    ):
         open_session()
     monkeypatch.delenv("JAVA_HOME")
     monkeypatch.setenv("PATH", str(tmp_path))
