@@ -145,7 +145,7 @@ def _stored(path: str, place: Place, names: list[str], written_by: str | None) -
 
 @contextmanager
 def opened_parquet(file: Path, address: str) -> Iterator[Any]:
-    """Provide an open parquet file, read a buffer at a time; raise PermanentError if it is not a whole one."""
+    """Provide an open parquet file, read a buffer at a time; raise PermanentError if it is incomplete."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -153,7 +153,7 @@ def opened_parquet(file: Path, address: str) -> Iterator[Any]:
         with parquet.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False) as table:
             yield table
     except pa.ArrowInvalid as error:
-        problem = f"{address} is not a whole parquet file ({error})"
+        problem = f"{address} is not a complete parquet file ({error})"
         raise PermanentError(f"{problem}; run the step that writes it again") from error
 
 

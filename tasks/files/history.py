@@ -90,7 +90,7 @@ def _copy(old: Path, new: Path, date: dt.date, address: str) -> int:
                     target.write_batch(pa.record_batch([*batch.columns, dates], schema=schema))
             return int(source.metadata.num_rows)
     except pa.ArrowInvalid as error:
-        problem = f"{address} is not a whole parquet file ({error})"
+        problem = f"{address} is not a complete parquet file ({error})"
         raise PermanentError(f"{problem}; run the step that writes it again") from error
 
 

@@ -168,8 +168,8 @@ def test_too_much_dirt_is_rejected(clean: Clean, tmp_path: Path) -> None:
     with pytest.raises(DataRejected) as raised:
         clean(max_dropped=0.5)
     assert str(raised.value) == (
-        "payments (raw/PAYMENTS.csv): 4 of 6 rows were dropped (66.7%), but `max_dropped` allows only 50.0%: FECHA not a"
-        ' date YYYY-MM-DD 2 ("x", "y"); FECHA after 2026-01-05 1 ("2026-01-09"); repeats paid_on, user_id of an'
+        "payments (raw/PAYMENTS.csv): 4 of 6 rows were dropped (66.7%), but `max_dropped` allows only 50.0%: FECHA not "
+        'a date YYYY-MM-DD 2 ("x", "y"); FECHA after 2026-01-05 1 ("2026-01-09"); repeats paid_on, user_id of an'
         f" earlier row 1\nNothing was written; see {tmp_path}/data/report.json"
     )
     assert isinstance(raised.value.output, Cleaned)

@@ -403,7 +403,7 @@ def test_missing_file_is_named(folder: Path, run: Run) -> None:
     with pytest.raises(MissingResource, match=r"^file 'no.parquet' does not exist in .*; run the_dag first$"):
         compared(folder, run, current=FromFile(file="no.parquet", written_by="the_dag"))
     (folder / NOW).write_bytes((folder / NOW).read_bytes()[:-9])
-    with pytest.raises(PermanentError, match=r"now.parquet is not a whole parquet file"):
+    with pytest.raises(PermanentError, match=r"now.parquet is not a complete parquet file"):
         compared(folder, run)
 
 

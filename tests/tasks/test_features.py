@@ -138,7 +138,10 @@ def test_mistakes_name_the_file(spark_connection: str, here: Run, text: str, pro
         (
             "SELECT DISTINCT id, CAST(NULL AS INT) AS a, CAST(NULL AS DATE) AS b FROM t",
             ["id"],
-            "configs/sql/some.sql returned 3 rows, and a, b are null in all of them; check the inputs, or leave out the column",
+            (
+                "configs/sql/some.sql returned 3 rows, and a, b are null in all of them; check the inputs, or leave "
+                "out the column"
+            ),
         ),
         (
             "SELECT id FROM t WHERE id > 3",

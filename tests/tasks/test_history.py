@@ -138,7 +138,7 @@ def test_unusable_source_changes_nothing(folder: InFolder, run: Run, tmp_path: P
     for spoil, problem in (
         (
             lambda file: file.write_bytes(whole[:-9]),
-            rf"^{tmp_path}/t.parquet is not a whole parquet file \(.*; run the",
+            rf"^{tmp_path}/t.parquet is not a complete parquet file \(.*; run the",
         ),
         (
             lambda file: pq.write_table(pa.table({"snapshot_date": [1]}), file),
