@@ -1,19 +1,29 @@
-"""Airflow's LocalExecutor, made to end: its own may wait for ever for a worker that nobody told to end.
+"""Airflow's LocalExecutor, with workers that have what tasks import, and made to end.
 
-Airflow 3.3.2 tells as many workers to end as are alive when it comes to each; one that ends at once has taken the word
+Airflow's own may wait for ever for a worker that nobody told to end: Airflow 3.3.2 tells as many workers to end as are alive when it comes to each; one that ends at once has taken the word
 of another, who then waits for one that never comes (https://github.com/apache/airflow/issues/67870 is its like). A
 scheduler that has lost its database hangs there, alive, and nothing starts it again.
 """
 
 from __future__ import annotations
 
+import gc
+
 from airflow.executors import local_executor
+
+from stack.preloading import preload
 
 _SECONDS = 0.2
 
 
 class LocalExecutor(local_executor.LocalExecutor):
     """Runs tasks in processes below the scheduler's."""
+
+    def start(self) -> None:
+        """Fork the workers from a process that has what tasks import."""
+        preload()
+        super().start()
+        gc.freeze()  # Airflow has thawed it: the scheduler's own collections would copy every page
 
     def end(self) -> None:
         """Tell every worker to end, whoever is alive, and read what they report until they have ended."""

@@ -49,6 +49,8 @@ TUNING = {
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__API__WORKERS": "1",
     "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",  # a new spec shows soon; an edited one is noticed without it
+    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.25",  # the pause between two tasks; the default is 1
+    "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",  # a task whose exit is missed keeps its slot so long, by default 5
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",  # the tasks of a killed scheduler are taken up soon
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
 }

@@ -6,6 +6,7 @@ directory; what one step hands to another goes through the object store, and so 
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -27,6 +28,8 @@ ENVIRONMENT = "distributed"
 """The file of `configs/environments/` by which steps hand files to each other through the object store."""
 LOGS = "airflow-logs"
 """The bucket of the tasks' logs: no worker serves its own."""
+PRELOADED = "stack.preloaded"
+"""The module that a worker imports before it forks its pool."""
 WORKER = "TASKFLOW_WORKER"
 _LOADING = Lock()
 """Celery takes the place of its own module while it loads; a second thread would find the first half."""
@@ -48,6 +51,7 @@ class Workers:
             "AIRFLOW__CORE__HOSTNAME_CALLABLE": "stack.workers.name",
             "AIRFLOW__CELERY__BROKER_URL": self.broker.url,
             "AIRFLOW__CELERY__WORKER_CONCURRENCY": str(CONCURRENCY),
+            "AIRFLOW__CELERY__EXTRA_CELERY_CONFIG": json.dumps({"imports": [PRELOADED]}),
             "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": "86400",  # said, it does not warn
             "AIRFLOW__LOGGING__REMOTE_LOGGING": "True",
             "AIRFLOW__LOGGING__REMOTE_BASE_LOG_FOLDER": f"s3://{LOGS}",
