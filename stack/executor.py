@@ -1,8 +1,9 @@
-"""Airflow's LocalExecutor, with workers that have what tasks import, and made to end.
+"""Airflow's LocalExecutor, whose workers start with what tasks import, and which ends.
 
-Airflow's own may wait for ever for a worker that nobody told to end: Airflow 3.3.2 tells as many workers to end as are alive when it comes to each; one that ends at once has taken the word
-of another, who then waits for one that never comes (https://github.com/apache/airflow/issues/67870 is its like). A
-scheduler that has lost its database hangs there, alive, and nothing starts it again.
+Airflow's own may wait for ever for a worker that nobody told to end: 3.3.2 tells as many workers to end as are alive
+when it comes to each; one that ends at once has taken the word of another, who then waits for one that never comes
+(https://github.com/apache/airflow/issues/67870 is its like). A scheduler that has lost its database hangs there, alive,
+and nothing starts it again.
 """
 
 from __future__ import annotations

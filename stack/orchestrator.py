@@ -218,5 +218,6 @@ def _quiet() -> dict[str, str]:
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "SCARF_ANALYTICS": "false",
         "GX_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",  # Evidently's word for it
         "PYTHONUNBUFFERED": "1",
     }

@@ -73,6 +73,7 @@ def pages(verdict: Verdict, suite: Suite, run: Run) -> dict[str, str]:
     from great_expectations.core import ExpectationSuite
     from great_expectations.core.run_identifier import RunIdentifier
     from great_expectations.render.renderer import page_renderer
+    from great_expectations.render.view import view as views
 
     results: Any = copy.deepcopy(verdict.results)
     results.meta["run_id"] = RunIdentifier(run.run_id, dt.datetime.combine(run.date, dt.time(), dt.UTC))
@@ -86,7 +87,8 @@ def pages(verdict: Verdict, suite: Suite, run: Run) -> dict[str, str]:
         "index.html": of_results.render(results),
         "expectations.html": of_suite.render(ExpectationSuite(suite.name, expectations=asked)),
     }
-    return {name: _page(name, document, run) for name, document in documents.items()}
+    view: Any = views.DefaultJinjaPageView(custom_views_directory=str(_PAGES))  # one: it compiles its templates anew
+    return {name: _page(view, name, document, run) for name, document in documents.items()}
 
 
 def _implied(outcome: Outcome, rows: int) -> dict[str, Any]:
@@ -96,9 +98,6 @@ def _implied(outcome: Outcome, rows: int) -> dict[str, Any]:
     return {"element_count": rows, "unexpected_count": 0, "unexpected_percent": 0.0}
 
 
-def _page(name: str, document: Any, run: Run) -> str:
-    from great_expectations.render.view import view as views
-
-    view: Any = views.DefaultJinjaPageView(custom_views_directory=str(_PAGES))
+def _page(view: Any, name: str, document: Any, run: Run) -> str:
     html: str = view.render(document, "data_docs.j2", page=name, dag_id=run.dag_id, run_id=run.run_id)
     return _SUITE_LINK.sub('href="expectations.html"', html)
