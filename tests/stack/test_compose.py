@@ -89,7 +89,10 @@ AIRFLOW: Differences = {
     "AIRFLOW__API__HOST": ("0.0.0.0", "loopback of a container can be published to nobody"),
     "AIRFLOW__API__BASE_URL": ("http://127.0.0.1:8080", "links are opened by a browser beside the containers"),
     "AIRFLOW__CELERY__BROKER_URL": ("redis://:{REDIS_PASSWORD}@redis:6379/0", "the executor's queue"),
-    "AIRFLOW__CELERY__EXTRA_CELERY_CONFIG": ('{{"imports": ["stack.preloaded"]}}', "each worker imports what tasks need"),
+    "AIRFLOW__CELERY__EXTRA_CELERY_CONFIG": (
+        '{{"imports": ["stack.preloaded"]}}',
+        "each worker imports what tasks need",
+    ),
     "AIRFLOW__CELERY__WORKER_CONCURRENCY": ("2", "with two workers, as many tasks at a time as the parallelism"),
 }
 MLFLOW: Differences = {

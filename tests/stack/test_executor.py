@@ -28,6 +28,7 @@ ENDS = """
         def close(self):
             self.queue.close()
 
+    import_module("stack.preloading").MODULES = {}
     executor = import_module("stack.executor").LocalExecutor(parallelism=8)
     executor.start()
     executor.workers = dict(reversed(executor.workers.items()))  # who is asked first is not who hears first

@@ -9,11 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from mlflow import MlflowClient
 from pydantic import JsonValue
 
 from stack.airflow_api import DagRun
+from stack.workers import CONCURRENCY
+from tests.support.processes import pid
 from tests.support.waiting import eventually
 from tests.support.whole_stack import RunningStack
 from tests.support.workers import await_running, kill_worker, tries, workers
@@ -75,6 +78,18 @@ def test_both_workers_work(distributed: RunningStack, runs: dict[str, DagRun]) -
     assert {worker for made in done.values() for worker, _ in made.values()} == {"worker-1", "worker-2"}
     spark = ("clean_raw_sources", "feature_engineering", "train_spark_model")
     assert {done[CHURN][task][0] for task in spark} == {"worker-2"}
+
+
+def test_workers_have_what_tasks_import(distributed: RunningStack) -> None:
+    """The processes that a worker forks for its tasks have the heavy libraries, whatever has run on them."""
+    for name in ("worker-1", "worker-2"):
+        eventually(f"{CONCURRENCY} processes of {name} with the libraries", partial(with_libraries, distributed, name))
+
+
+def with_libraries(stack: RunningStack, worker: str) -> bool:
+    """Return whether as many processes as run tasks are below a worker, and have a library of a report in memory."""
+    below = psutil.Process(pid(stack, worker)).children()
+    return sum(any("libarrow" in mapped.path for mapped in one.memory_maps()) for one in below) == CONCURRENCY
 
 
 def test_files_lie_in_the_bucket(distributed: RunningStack, runs: dict[str, DagRun]) -> None:
