@@ -1,4 +1,4 @@
-"""Airflow's LocalExecutor, whose workers start with what tasks import, and which ends.
+"""Airflow's LocalExecutor, which does the heavy imports before it forks its workers, and which always ends.
 
 Airflow's own may wait for ever for a worker that nobody told to end: 3.3.2 tells as many workers to end as are alive
 when it comes to each; one that ends at once has taken the word of another, who then waits for one that never comes
@@ -21,10 +21,10 @@ class LocalExecutor(local_executor.LocalExecutor):
     """Runs tasks in processes below the scheduler's."""
 
     def start(self) -> None:
-        """Fork the workers from a process that has what tasks import."""
+        """Do the heavy imports, then fork the workers."""
         preload()
         super().start()
-        gc.freeze()  # Airflow has thawed it: the scheduler's own collections would copy every page
+        gc.freeze()  # again: Airflow unfreezes it, and the scheduler's own collections would copy every page
 
     def end(self) -> None:
         """Tell every worker to end, whoever is alive, and read what they report until they have ended."""

@@ -50,7 +50,7 @@ TUNING = {
     "AIRFLOW__API__WORKERS": "1",
     "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",  # a new spec shows soon; an edited one is noticed without it
     "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.25",  # the pause between two tasks; the default is 1
-    "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",  # a task whose exit is missed keeps its slot so long, by default 5
+    "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",  # a task whose exit was missed keeps its slot so long
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",  # the tasks of a killed scheduler are taken up soon
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
 }
@@ -218,6 +218,6 @@ def _quiet() -> dict[str, str]:
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "SCARF_ANALYTICS": "false",
         "GX_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",  # Evidently's word for it
+        "DO_NOT_TRACK": "1",  # to Evidently
         "PYTHONUNBUFFERED": "1",
     }

@@ -1,4 +1,4 @@
-"""What a Celery worker imports before it forks the processes of its pool (`imports` among Celery's settings)."""
+"""The module that Celery's setting `imports` names: a worker imports it before it forks its pool."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stack.preloading import preload
 
 
 def keep_frozen(**_: Any) -> None:
-    """Keep the worker's own garbage collections off the shared pages: Airflow thaws them when its pool has started."""
+    """Freeze again what Airflow unfreezes once the pool is up: the worker's own collections would copy every page."""
     gc.freeze()
 
 

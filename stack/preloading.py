@@ -1,7 +1,7 @@
-"""What tasks import that takes them longer than their work: imported once, in the process that theirs are forked from.
+"""The heavy imports of tasks, done once in the process that tasks are forked from.
 
-Knows third-party modules by their names only. A task imports them as before, and finds them there; the processes that
-read specs or serve pages import none of it.
+Knows third-party modules by name only. A task imports them as before and finds them loaded; the processes that read
+specs or serve pages import none of them.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ MODULES = {
     "pandas": "a drift report, a training: 1.2 s and 39 MB, which the gate needs anyway",
     "airflow.providers.amazon.aws.hooks.base_aws": "whoever opens a bucket: 0.4 s and 7 MB, boto3 among them",
 }
-"""What is imported ahead: who would wait for it, how long in processor time, and what it takes once.
+"""What is imported ahead of tasks: who would wait for it, the processor time it takes, and the memory, once.
 
-Not here: matplotlib and shap, needed only by a training, which spends a minute in Spark; and faker, which takes 0.3 s,
-but whose unseeded generators would draw the same in every task.
+Not here: matplotlib and shap, because only a training needs them and spends a minute in Spark; faker, because it takes
+only 0.3 s and its unseeded generators would draw the same in every task.
 """
 
 _log = logging.getLogger(__name__)
 
 
 def preload() -> None:
-    """Import the modules, and keep garbage collections off them: a page that is written to is no longer shared."""
-    logging.disable(logging.INFO)  # Great Expectations logs 200 lines while it is imported
+    """Import the modules and keep garbage collections off them: a page that is written to is no longer shared."""
+    logging.disable(logging.INFO)  # importing Great Expectations logs 200 lines
     try:
         for name in MODULES:
             _import(name)
     finally:
         logging.disable(logging.NOTSET)
-    inspect.stack()  # Amazon's hook looks for its caller so, the first time among all modules: 0.3 s
+    inspect.stack()  # fills a cache: Amazon's hook calls this in each task, and over so many modules it takes 0.3 s
     os.register_at_fork(after_in_child=_draw_anew)
     gc.collect()
     gc.freeze()
@@ -45,12 +45,12 @@ def preload() -> None:
 def _import(name: str) -> None:
     try:
         importlib.import_module(name)
-    except ImportError as error:  # the tasks that need it tell their users; the others run
+    except ImportError as error:  # the tasks that need it will say so; the others run
         _log.warning("%s cannot be imported ahead of tasks: %s", name, error)
 
 
 def _draw_anew() -> None:
-    """Give a forked process draws of its own where NumPy is not seeded; Python does so for its own."""
+    """Reseed NumPy in a forked process, as Python does its own generator: tasks would draw the same numbers."""
     import numpy as np
 
     np.random.seed()  # noqa: NPY002  # the global generator is what is meant

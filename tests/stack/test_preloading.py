@@ -1,4 +1,4 @@
-"""What is imported once, in the process that those of tasks are forked from."""
+"""The heavy imports of tasks, done once in the process that tasks are forked from."""
 
 from __future__ import annotations
 
@@ -65,20 +65,20 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def forked() -> list[Any]:
-    """The threads of a process that has imported all, and what two processes forked from it saw and computed."""
+    """What a process that has imported it all prints, its threads, and what two processes forked from it see."""
     done = run(FORKED)
     told: list[Any] = json.loads(done.stdout.splitlines()[-1])
     return [done.stderr, *told]
 
 
 def test_tasks_find_imports(forked: list[Any]) -> None:
-    """A process that is forked later has every module, and its garbage collections leave them alone."""
+    """A process forked afterwards has every module, frozen."""
     _, _, *seen = forked
     assert [(names, frozen) for names, _, _, _, frozen in seen] == [(list(MODULES), True)] * 2
 
 
 def test_nothing_runs_at_the_fork(forked: list[Any]) -> None:
-    """The imports start no thread of Python's, and what starts threads of its own goes on in a forked process."""
+    """The imports start no Python thread, and libraries with threads of their own still compute in a forked process."""
     _, threads, *seen = forked
     assert threads == ["MainThread"]
     assert [(product, total) for _, product, total, _, _ in seen] == [(500.0**3, 499 * 250)] * 2
@@ -96,19 +96,19 @@ def test_imports_say_nothing(forked: list[Any]) -> None:
 
 
 def test_workers_are_forked_after_it() -> None:
-    """The executor imports, freezes, and forks its workers then; afterwards its own collections are kept off too."""
+    """The executor imports, freezes, and only then forks its workers; afterwards it stays frozen itself."""
     assert run(STARTED).stdout.splitlines()[-3:] == ["True True", "True True", "True"]
 
 
 def test_missing_module_is_told() -> None:
-    """One that cannot be imported is for the tasks that need it to complain of."""
+    """A module that cannot be imported is logged, and the next one is imported."""
     done = run(MISSING)
     assert done.stdout.splitlines()[-1] == "True"
     assert "nowhere cannot be imported ahead of tasks: No module named 'nowhere'" in done.stdout + done.stderr
 
 
 def test_other_processes_import_none() -> None:
-    """Whoever reads specs or serves pages loads our modules, and none of these."""
+    """The processes that read specs or serve pages load our modules and none of these."""
     told = run(
         "import sys, factory.importer, factory.bridge.plugin, stack.executor, stack.workers\n"
         f"print([name for name in {list(MODULES)} if name in sys.modules])"
@@ -117,5 +117,5 @@ def test_other_processes_import_none() -> None:
 
 
 def test_celery_finds_its_module() -> None:
-    """The module that Celery's setting names is there."""
+    """The module that Celery's setting names exists."""
     assert find_spec(PRELOADED) is not None
