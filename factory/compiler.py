@@ -12,6 +12,7 @@ from factory.language.document import read
 from factory.language.errors import Diagnostic, errors_of
 from factory.language.report import Report
 from factory.language.spec import parse
+from factory.planning.guards import with_guards
 from factory.planning.plan import Plan
 from factory.planning.project import find_root, load_project
 from factory.planning.resolve import resolve
@@ -50,4 +51,4 @@ def compile_content(
     spec = parse(report)
     plan = resolve(spec, report, registry, project)
     check(plan, report, registry)
-    return Compiled(plan, report)
+    return Compiled(plan if errors_of(report.diagnostics) else with_guards(plan, registry), report)

@@ -39,6 +39,8 @@ INHERITED = (
     *("TASKFLOW_ENVIRONMENT", "TASKFLOW_ARTIFACT_BUCKETS"),
 )
 
+DEPLOYMENT = "TASKFLOW_DEPLOYMENT"
+"""What tells the runs of this Airflow from those of another one that writes to the same database."""
 PARTNERS = ("objects", "spark-master", "spark-worker", "spark-worker-2", "mlflow", "redis")
 """What tasks speak to; Airflow starts without them."""
 STOP_SECONDS = {"scheduler": 20}
@@ -106,7 +108,8 @@ class Airflow:
         overrides = {name: value for name, value in os.environ.items() if name.startswith("AIRFLOW__")}
         workers = self.workers.settings if self.workers else {"AIRFLOW__CORE__EXECUTOR": "stack.executor.LocalExecutor"}
         fixed = {**self._addresses(), **self._keys(), **_quiet(), **workers}
-        return {**inherited, **TUNING, **overrides, **self.clients, **fixed}
+        named = {DEPLOYMENT: os.environ.get(DEPLOYMENT) or f"the stack in {self.home.root}"}
+        return {**inherited, **TUNING, **overrides, **named, **self.clients, **fixed}
 
     def prepare_metadata(self) -> bool:
         """Bring the metadata database up to date and write the connections into it; return whether there was a need."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -29,7 +29,10 @@ class TextKind:
 
     name: TextKindName
     of: str = ""
-    """For a column, the argument that names its file. For a file, the argument with the SQL it is built from."""
+    """For a column, the argument that names its file. For a file, the argument with the SQL it is built from.
+
+    For a table, "build" if the step fills it, "load" if the step takes its rows, "judge" if the step is its gate.
+    """
 
 
 _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_$]{0,62}"
@@ -38,6 +41,10 @@ ConnectionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-]+$"), TextKind("co
 """The id of an Airflow connection, which holds host and secrets."""
 Table = Annotated[str, Field(pattern=rf"^{_IDENTIFIER}\.{_IDENTIFIER}$"), TextKind("table")]
 """`schema.table`, spelt exactly as in the database."""
+BuiltTable = Annotated[Table, TextKind("table", of="build")]
+"""A table that the step empties and fills: its rows belong to the run."""
+LoadedTable = Annotated[Table, TextKind("table", of="load")]
+"""A table whose rows the step loads: they must be the run's own, and judged."""
 Column = Annotated[str, Field(pattern=rf"^{_IDENTIFIER}$"), TextKind("column")]
 """A column's name, spelt exactly as in the database."""
 Sql = Annotated[str, Field(min_length=1), TextKind("sql")]
@@ -72,6 +79,31 @@ class Output(Model):
 
 
 @dataclass(frozen=True, slots=True)
+class GateBefore:
+    """A gate that must have passed before a load."""
+
+    task_id: str
+    table: str
+    """What it judges."""
+    digest: str
+    """Of its suite, as the suite is written and its values are now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What the plan puts before a task: which data the task may take for its run's own."""
+
+    builds: Mapping[str, str] = field(default_factory=dict)
+    """The tables that steps before it build, each with the task_id to clear from."""
+    gates: tuple[GateBefore, ...] = ()
+    """The gates that must have passed before a load."""
+    digest: str = ""
+    """Of a gate's own suite."""
+    watched: frozenset[str] = frozenset()
+    """Tables filled from outside that a load takes: their gate notes what it saw of each row."""
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """The run a task works for. Every window is computed from `date`, never from today's date."""
 
@@ -84,6 +116,11 @@ class Run:
     interval_start: dt.datetime | None = None
     interval_end: dt.datetime | None = None
     configs: Path = Path("configs")
+    deployment: str = ""
+    """The Airflow that runs it: another one may have a run of the same name in the same database."""
+    attempt: str = ""
+    """The UUID of the task instance: another one for each try."""
+    before: Before = field(default_factory=Before)
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("tasks"))
 
 

@@ -33,6 +33,12 @@ from tests.support.whole_stack import IMPATIENT, IMPATIENT_DEFAULTS, RunningStac
 STATE = pytest.StashKey[Path]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a longer search for faults be asked for."""
+    parser.addoption("--interleavings", type=int, default=2000, help="how many interleavings of runs are played")
+    parser.addoption("--seed", type=int, default=0, help="the first of them")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Give Airflow an empty home before any test module imports it."""
     state = Path(tempfile.mkdtemp(prefix="tf-"))  # short: it holds sockets, whose paths are limited to 107 bytes

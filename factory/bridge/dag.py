@@ -33,7 +33,7 @@ from factory.language.arguments import AssetSpec
 from factory.language.schedules import AssetSchedule, Schedule, TimetableSchedule
 from factory.language.spec import Airflow, ParamSpec
 from factory.language.templates import Template
-from factory.planning.plan import Node, Plan
+from factory.planning.plan import GuardsBefore, Node, Plan
 from factory.planning.project import find_root
 from tasks.contract import DataRejected, PermanentError, Run, TaskKind
 
@@ -69,12 +69,11 @@ def build(plan: Plan) -> DAG:
 # --- what a worker runs -----------------------------------------------------------------------------------------
 
 
-def execute(uses: str, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Run a registered task with its rendered arguments."""
+def execute(uses: str, arguments: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+    """Run a registered task with its rendered arguments; `before` is what precedes a gate or a load."""
     context: Mapping[str, Any] = get_current_context()
-    run = _run(context)
     try:
-        return runtime.call(uses, arguments, run)
+        return runtime.call(uses, arguments, _run(context), before or {})
     except DataRejected as error:
         _keep_output(error, context)
         _fail(error)
@@ -82,10 +81,12 @@ def execute(uses: str, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
         _fail(error)
 
 
-def execute_mapped(uses: str, arguments: Mapping[str, Any], **mapped: Any) -> dict[str, Any] | None:
+def execute_mapped(
+    uses: str, arguments: Mapping[str, Any], before: Mapping[str, Any] | None = None, **mapped: Any
+) -> dict[str, Any] | None:
     """Run a registered task for one item of `expand`."""
     items = {name.removeprefix(_MAPPED): value for name, value in mapped.items() if name.startswith(_MAPPED)}
-    return execute(uses, {**arguments, **items})
+    return execute(uses, {**arguments, **items}, before)
 
 
 def items(values: Any) -> list[Any]:
@@ -133,9 +134,9 @@ def _operator(node: Node, plan: Plan, dag: DAG, groups: Mapping[str, TaskGroup])
     if node.is_branch:
         return task.branch(**settings)(choose)(exits=[_exit(way) for way in node.exits]).operator
     if node.expand:
-        return _mapped(node, settings)
+        return _mapped(node, plan, settings)
     make = _KINDS[node.kind](node, settings, execute)
-    return make(uses=node.uses, arguments=rendered_later(node.arguments)).operator
+    return make(**_given(node, plan)).operator
 
 
 def _plain(node: Node, settings: dict[str, Any], function: Callable[..., Any]) -> Any:
@@ -149,7 +150,18 @@ _KINDS: Mapping[TaskKind, Callable[[Node, dict[str, Any], Callable[..., Any]], A
 """How the `@task` function of a step is made, by the kind of its task."""
 
 
-def _mapped(node: Node, settings: dict[str, Any]) -> Any:
+def _given(node: Node, plan: Plan) -> dict[str, Any]:
+    given = {"uses": node.uses, "arguments": rendered_later(node.arguments)}
+    before = plan.before.get(node.task_id)
+    return given if before is None else given | {"before": rendered_later(_as_values(before))}
+
+
+def _as_values(before: GuardsBefore) -> dict[str, Any]:
+    gates = [{"task_id": gate.task_id, "table": gate.table, "suite": gate.suite} for gate in before.gates]
+    return {"builds": dict(before.builds), "gates": gates, "watched": sorted(before.watched)}
+
+
+def _mapped(node: Node, plan: Plan, settings: dict[str, Any]) -> Any:
     """Map a step: Airflow maps over what a task returns, so a template that names a list gets a task of its own."""
     values = {
         _MAPPED + name: task(**_items_settings(name, settings))(items)(values=rendered_later(value))
@@ -158,7 +170,7 @@ def _mapped(node: Node, settings: dict[str, Any]) -> Any:
         for name, value in node.expand.items()
     }
     decorated = _KINDS[node.kind](node, settings, execute_mapped)
-    return decorated.partial(uses=node.uses, arguments=rendered_later(node.arguments)).expand(**values).operator
+    return decorated.partial(**_given(node, plan)).expand(**values).operator
 
 
 def _items_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,9 @@ Knows the registry and a task's contract; neither YAML nor Airflow.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -13,16 +15,32 @@ from pydantic_core import to_json
 
 from factory.planning.values import expected
 from factory.registry import TaskDefinition, load_registry
-from tasks.contract import Output, PermanentError, Run
+from tasks.contract import Before, GateBefore, Output, PermanentError, Run
 
 
-def call(uses: str, values: Mapping[str, Any], run: Run) -> dict[str, Any] | None:
-    """Run the task `uses` with rendered `values` and return its output as JSON."""
+def call(uses: str, values: Mapping[str, Any], run: Run, before: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Run the task `uses` with rendered `values`, knowing what comes `before` it; return its output as JSON."""
     definition = find(uses)
     arguments = arguments_of(definition, values)
     if definition.takes_run:
-        arguments["run"] = run
+        arguments["run"] = replace(run, before=_before(definition, values, before))
     return as_json(definition.function(**arguments))
+
+
+def _before(definition: TaskDefinition, values: Mapping[str, Any], before: Mapping[str, Any]) -> Before:
+    own = [values[name] for name in sorted(definition.suites) if name in values]
+    return Before(
+        builds=before.get("builds", {}),
+        gates=tuple(
+            GateBefore(gate["task_id"], gate["table"], _digest([gate["suite"]])) for gate in before.get("gates", ())
+        ),
+        digest=_digest(own) if own else "",
+        watched=frozenset(before.get("watched", ())),
+    )
+
+
+def _digest(suites: list[Any]) -> str:
+    return hashlib.sha256(to_json(suites)).hexdigest()
 
 
 def find(uses: str) -> TaskDefinition:

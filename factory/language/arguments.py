@@ -79,7 +79,9 @@ DAG_ARGUMENTS: Mapping[str, Argument] = {
     "sla_miss_callback": _CODE,
     "catchup": _BOOLEAN,
     "on_success_callback": Argument("code", instead="add a step that notifies"),
-    "on_failure_callback": Argument("code", instead="add a step with trigger_rule: one_failed"),
+    "on_failure_callback": Argument(
+        "code", instead="add a last step with trigger_rule: one_failed, beside another last step"
+    ),
     "doc_md": _TEXT,
     "params": Argument("spec"),
     "access_control": _MAPPING,
@@ -130,7 +132,9 @@ TASK_ARGUMENTS: Mapping[str, Argument] = {
     "sla": _CODE,
     "execution_timeout": _DURATION,
     "on_execute_callback": _CODE,
-    "on_failure_callback": Argument("code", instead="add a step with trigger_rule: one_failed"),
+    "on_failure_callback": Argument(
+        "code", instead="add a last step with trigger_rule: one_failed, beside another last step"
+    ),
     "on_success_callback": Argument("code", instead="add a step that notifies"),
     "on_retry_callback": _CODE,
     "on_skipped_callback": _CODE,

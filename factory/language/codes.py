@@ -72,6 +72,10 @@ CODES: Mapping[str, Code] = {
     # the whole
     "cycle": Code("Steps wait for each other."),
     "ungated-load": Code("A load could run although no gate has passed."),
+    "unjudged-load": Code("A gate before the load judges its table only in part, or not at all."),
+    "unbuilt-load": Code("No step of the pipeline builds the rows of a load, and nothing says that they are external."),
+    "rebuilt-load": Code("A table could be built again between its gate and its load."),
+    "unseen-failure": Code("If this gate or load failed, the run would still end as success."),
     "unevaluated-promotion": Code("A promotion could run although nothing has evaluated the model."),
     "skipped-join": Code("A step waits for several arms of a branch, so it is always skipped."),
     "suite-used-twice": Code("Two steps use the same suite, whose record and rejects are kept only once per run."),

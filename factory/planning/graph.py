@@ -28,6 +28,18 @@ def order(upstream: Edges) -> list[str]:
     return list(TopologicalSorter(upstream).static_order())
 
 
+def ancestors(upstream: Edges, name: str) -> set[str]:
+    """Return all names that `name` waits for, at once or in the end."""
+    found: set[str] = set()
+    open_names = list(upstream.get(name, ()))
+    while open_names:
+        one = open_names.pop()
+        if one not in found:
+            found.add(one)
+            open_names += upstream.get(one, ())
+    return found
+
+
 def stopped(upstream: Edges, rules: Mapping[str, str], start: Iterable[str], *, skipped: bool) -> set[str]:
     """Return every name that cannot run if the names in `start` fail, or are skipped.
 

@@ -64,6 +64,26 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgedBefore:
+    """A gate that must pass before a load: its task_id, the table it judges, and its suite as the plan has it."""
+
+    task_id: str
+    table: str
+    suite: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class GuardsBefore:
+    """What certainly comes before a gate or a load."""
+
+    builds: Mapping[str, str]
+    """The tables that it takes or judges and that earlier steps build, each with the last of these steps."""
+    gates: tuple[JudgedBefore, ...]
+    watched: frozenset[str]
+    """The tables that it judges and that a load takes although no step builds them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """A whole pipeline."""
 
@@ -79,6 +99,8 @@ class Plan:
     groups: Mapping[str, Airflow]
     suites: Mapping[str, Path] = field(default_factory=dict)
     """The spec's own suites, and where each is written."""
+    before: Mapping[str, GuardsBefore] = field(default_factory=dict)
+    """What comes before each gate and load, by task_id."""
     dag_origins: Mapping[str, Origin] = field(default_factory=dict)
     default_args_origins: Mapping[str, Origin] = field(default_factory=dict)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from factory.language.errors import did_you_mean, errors_of, quoted_list
 from factory.language.report import Report
 from factory.planning.graph import Edges, cycle, stopped
+from factory.planning.load_rules import unproven_loads, unseen_failures
 from factory.planning.plan import Node, Plan
 from factory.planning.sql_columns import columns_of
 from factory.planning.values import texts
@@ -198,6 +199,8 @@ def unstarted_schedules(plan: Plan, report: Report, _registry: Registry) -> None
 
 RULES: tuple[Rule, ...] = (
     unguarded_steps,
+    unproven_loads,
+    unseen_failures,
     unknown_columns,
     skipped_joins,
     suites_used_twice,

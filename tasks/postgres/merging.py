@@ -8,12 +8,15 @@ window, so the work of a run does not grow with the target's history.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from tasks.contract import Column, DataRejected, Model, Output, PermanentError, Sql
+from pydantic import Field
+
+from tasks.contract import Column, DataRejected, Model, Output, PermanentError, Run, Sql
 from tasks.postgres.relations import columns_of, require_columns, require_unique_key
 from tasks.postgres.sql import fragment, table_identifier
 from tasks.postgres.statements import joined, name, names, only_row, statement, value
+from tasks.postgres.versions import Build, foreign_rows, require_unchanged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +51,8 @@ class Deactivation(Model):
     """A condition on the target's rows: nothing is deactivated outside it."""
     flag: Column = "is_active"
     """The boolean column of the target that says whether a row is active."""
+    max_deactivated_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Of the active rows of the window before the merge: where more would be switched off, nothing is changed."""
 
 
 class Timestamps(Model):
@@ -67,6 +72,9 @@ class Terms:
     columns: Sequence[str] | None
     deactivate: Deactivation | None
     timestamps: Timestamps
+    build: Build | None = None
+    """The version of the source that is loaded; None where no step of ours fills it."""
+    allow_empty: bool = False
 
     @property
     def kept(self) -> list[str]:
@@ -75,12 +83,15 @@ class Terms:
         return [column for column in own if column]
 
 
-def merge_tables(cursor: Cursor, terms: Terms) -> Merged:
+def merge_tables(cursor: Cursor, terms: Terms, run: Run) -> Merged:
     """Write the differences to the target; raise DataRejected if two rows of the source have the same keys."""
     from psycopg2.errors import CardinalityViolation
 
     merge = _planned(cursor, terms)
-    rows = merge.count_source(cursor)
+    rows = merge.count_source(cursor, run)
+    if not rows and terms.deactivate and not terms.allow_empty:
+        problem = f"{terms.source} is empty: switching off all of its window in {terms.target} is refused"
+        raise DataRejected(f"{problem}; say `allow_empty: true` where an empty source is right")
     cursor.execute("SAVEPOINT before_writing")
     try:
         counts = merge.write_differences(cursor, rows) if merge.target_has_rows(cursor) else merge.fill(cursor, rows)
@@ -115,12 +126,16 @@ class _Merge:
     casts: dict[str, str]
     """Columns with another type in the target, and that type: values are compared as they will be stored."""
 
-    def count_source(self, cursor: Cursor) -> int:
-        """Return how many rows the source has; refuse rows without a key."""
-        keys = self.terms.keys
+    def count_source(self, cursor: Cursor, run: Run) -> int:
+        """Return how many rows the source has; refuse rows that are not of its build, and rows without a key."""
+        keys, build = self.terms.keys, self.terms.build
+        foreign = foreign_rows(build.transaction) if build else value(0)
         filled = joined(", ", (statement("count({key})", key=name(key)) for key in keys))
-        cursor.execute(statement("SELECT count(*), {filled} FROM {source}", filled=filled, source=self.source))
-        rows, *counts = only_row(cursor)
+        text = "SELECT count(*), {foreign}, {filled} FROM {source}"
+        cursor.execute(statement(text, foreign=foreign, filled=filled, source=self.source))
+        rows, written_by_others, *counts = only_row(cursor)
+        if build:
+            require_unchanged(build, rows, written_by_others, run)
         lacking = [f"{rows - count:,} without {key}" for key, count in zip(keys, counts, strict=True) if count < rows]
         if lacking:
             problem = f"has rows that lack a key of the merge: {', '.join(lacking)}"
@@ -144,6 +159,8 @@ class _Merge:
         counts = self.count_differences(cursor)
         if not self.keys_are_unique(cursor, counts, rows):
             self.refuse_duplicates(cursor)
+        if self.terms.deactivate and counts.get("deactivated"):
+            self.refuse_mass_deactivation(cursor, self.terms.deactivate, counts["deactivated"])
         if self.terms.deactivate and counts.get("inserted"):
             counts = self.look_outside_window(cursor, counts)
         if to_write := sum(counts.get(kind, 0) for kind in _WRITTEN):
@@ -190,6 +207,17 @@ class _Merge:
             shown = "; ".join(f"({', '.join(map(str, key))}) {count} times" for *key, count in sample)
             problem = f"has several rows with the same key ({', '.join(self.terms.keys)}), among them {shown}"
             raise DataRejected(f"{self.terms.source} {problem}; nothing was written to {self.terms.target}")
+
+    def refuse_mass_deactivation(self, cursor: Cursor, deactivate: Deactivation, deactivated: int) -> None:
+        """Raise DataRejected where more of the window's active rows would be switched off than the step allows."""
+        text = "SELECT count(*) FROM {target} AS t WHERE {window} AND {flag}"
+        window, flag = fragment(deactivate.window), name(deactivate.flag, of="t")
+        cursor.execute(statement(text, target=self.target, window=window, flag=flag))
+        active = int(only_row(cursor)[0])
+        if deactivated > active * deactivate.max_deactivated_share:
+            allowed = f"max_deactivated_share {deactivate.max_deactivated_share:g}"
+            problem = f"{deactivated:,} of {active:,} active rows of the window would be switched off, above {allowed}"
+            raise DataRejected(f"{problem}; nothing was written to {self.terms.target}")
 
     def look_outside_window(self, cursor: Cursor, counts: dict[str, int]) -> dict[str, int]:
         """Look for keys that are not in the window elsewhere in the target."""

@@ -53,6 +53,11 @@ def table_identifier(table: str) -> Identifier:
     return Identifier(*table.split("."))
 
 
+def quoted_table(table: str) -> str:
+    """Return `schema.table` as a text that Postgres reads as the name of a relation."""
+    return ".".join('"' + part.replace('"', '""') + '"' for part in table.split("."))
+
+
 def fragment(expression: str) -> Composable:
     """Return a checked expression for composition, in parentheses so that it cannot affect its surroundings.
 

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from tasks.contract import (
+    BuiltTable,
     Column,
     ConnectionId,
+    LoadedTable,
     Output,
     PermanentError,
     Run,
@@ -25,8 +27,10 @@ from tasks.contract import (
     reusable,
 )
 from tasks.postgres.merging import Deactivation, Merged, Terms, Timestamps, merge_tables
+from tasks.postgres.passes import Judged, fingerprint, require_passes
 from tasks.postgres.sql import fragment, table_identifier
 from tasks.postgres.statements import joined, names, only_row, statement
+from tasks.postgres.versions import own_build, record_build
 from tasks.services.postgres import postgres
 from tasks.sql_files import sql_text
 
@@ -67,12 +71,20 @@ class Vacuumed(Output):
 
 
 @reusable("postgres.run_sql", role="maintenance")
-def run_sql(connection: ConnectionId, file: SqlFile, values: dict[str, Bound] | None = None, *, run: Run) -> Executed:
+def run_sql(
+    connection: ConnectionId,
+    file: SqlFile,
+    values: dict[str, Bound] | None = None,
+    builds: list[BuiltTable] | None = None,
+    *,
+    run: Run,
+) -> Executed:
     """Run a file of `configs/sql/` in one transaction: all of it happens, or none of it.
 
     `file` is its path below `configs/sql/`; it can have many statements, but none that ends the transaction. Each of
     `values` is bound to `%(name)s` in the file; a plain `%` is then written `%%`. Two runs of the same file wait for
-    each other. Write it so that it can run again (`CREATE TABLE IF NOT EXISTS`).
+    each other. Write it so that it can run again (`CREATE TABLE IF NOT EXISTS`). `builds` names the tables that the
+    file empties and fills, so that gates and loads accept their rows as this run's.
     """
     text = sql_text(file, run)
     if values:
@@ -82,6 +94,8 @@ def run_sql(connection: ConnectionId, file: SqlFile, values: dict[str, Bound] | 
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('postgres.run_sql'), hashtext(%s))", (file,))
         cursor.execute(text, values or None)
         rows = max(cursor.rowcount, 0)
+        for table in builds or ():
+            record_build(cursor, table, run)
     run.log.info("%s: done in %.1f s, %s rows", file, monotonic() - started, f"{rows:,}")
     return Executed(rows=rows)
 
@@ -104,7 +118,7 @@ def check_placeholders(file: str, text: str, values: Collection[str]) -> None:
 @reusable("postgres.rebuild_table", role="transform")
 def rebuild_table(
     connection: ConnectionId,
-    target: Table,
+    target: BuiltTable,
     source: Table,
     columns: Annotated[dict[Column, Sql], Field(min_length=1)],
     where: Sql | None = None,
@@ -125,7 +139,7 @@ def rebuild_table(
         # began before will see an empty table. Only its own run reads a staging table.
         cursor.execute(statement("TRUNCATE {target}", target=table_identifier(target)))
         cursor.execute(_refill(target, source, columns, where))
-        rows = cursor.rowcount
+        rows = record_build(cursor, target, run)
         cursor.execute(statement("ANALYZE {target}", target=table_identifier(target)))  # for the next query's plan
     run.log.info("%s: %s rows from %s in %.1f s", target, f"{rows:,}", source, monotonic() - started)
     return Rebuilt(rows=rows)
@@ -145,12 +159,14 @@ def _refill(target: str, source: str, columns: dict[str, str], where: str | None
 @reusable("postgres.merge", role="load")
 def merge(
     connection: ConnectionId,
-    source: Table,
+    source: LoadedTable,
     target: Table,
     keys: Annotated[list[Column], Field(min_length=1)],
     columns: list[Column] | None = None,
     deactivate: Deactivation | None = None,
     timestamps: Timestamps | None = None,
+    external_source: bool = False,  # noqa: FBT001, FBT002  # a field of `with`
+    allow_empty: bool = False,  # noqa: FBT001, FBT002  # a field of `with`
     *,
     run: Run,
 ) -> Merged:
@@ -160,17 +176,33 @@ def merge(
     is set on new rows, and `updated` on all that were written or deactivated. `keys` must be the columns of a unique
     constraint of `target`, and no two rows of `source` may share them. `columns` are the values to copy, by default
     all columns that both tables have. With `deactivate`, active rows of `target` inside its `window` that are not in
-    `source` get their flag set to false, and rows that come back get it set to true. Other writers of `target` wait
-    meanwhile; readers do not.
+    `source` get their flag set to false, and rows that come back get it set to true; an empty `source` deactivates
+    nothing unless `allow_empty`. Other writers of `target` wait meanwhile; readers do not.
+
+    Only rows that a step of the same run built, and that the gates before the load passed, are loaded; if they have
+    changed since, nothing is. Set `external_source` if another system fills `source`: then the rows must be the ones
+    that the gates saw.
     """
-    terms = Terms(source, target, keys, columns, deactivate, timestamps or Timestamps())
     started = monotonic()
     with postgres(connection, run=run) as session, session.cursor() as cursor:
         _lock(cursor, source, target)
-        done = merge_tables(cursor, terms)
+        taken = _taken(cursor, source, run, is_external=external_source)
+        require_passes(cursor, run, taken)
+        terms = Terms(source, target, keys, columns, deactivate, timestamps or Timestamps(), taken.build, allow_empty)
+        done = merge_tables(cursor, terms, run)
     counts = ", ".join(f"{rows:,} {kind}" for kind, rows in done)
     run.log.info("%s: %s in %.1f s", target, counts, monotonic() - started)
     return done
+
+
+def _taken(cursor: Cursor, source: str, run: Run, *, is_external: bool) -> Judged:
+    """Return what identifies the rows that a load takes; raise PermanentError where they are not of its own run."""
+    if is_external:
+        return Judged(source, fingerprint=fingerprint(cursor, source) if run.before.gates else None)
+    if source not in run.before.builds:
+        remedy = "build it in this pipeline, or say `external_source: true`"
+        raise PermanentError(f"no step before {run.task_id!r} builds {source}; {remedy}")
+    return Judged(source, own_build(cursor, source, run))
 
 
 def _lock(cursor: Cursor, source: str, target: str) -> None:

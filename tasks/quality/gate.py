@@ -24,8 +24,10 @@ from tasks.contract import (
     TransientError,
     reusable,
 )
-from tasks.postgres.sql import table_identifier
+from tasks.postgres.passes import Judged, fingerprint, record_pass
+from tasks.postgres.sql import quoted_table, table_identifier
 from tasks.postgres.statements import joined, names, statement, value
+from tasks.postgres.versions import standing_build
 from tasks.quality.data_docs import Links, publish
 from tasks.quality.on_postgres.quarantine import quarantine
 from tasks.quality.record import account
@@ -77,7 +79,9 @@ def validate(
     check_arguments(suite)
     load_library()
     with postgres(suite.connection, run=run, autocommit=True) as session, _one_snapshot(session, suite, run) as cursor:
+        judged = _judged(cursor, suite, run)
         verdict = judge(session, suite, run)
+        record_pass(cursor, judged, suite.name, run, passed=not verdict.failed)
         rejected = quarantine(cursor, suite, [outcome.expectation for outcome in verdict.failed], run)
         if record_in is not None:
             _record(cursor, record_in, suite, run, verdict, rejected)
@@ -102,9 +106,27 @@ def _one_snapshot(session: PostgresSession, suite: Suite, run: Run) -> Iterator[
         cursor.execute(
             "SELECT pg_advisory_lock(hashtextextended(%s, 0))", [json.dumps([suite.name, run.dag_id, run.run_id])]
         )
+        lockable = _is_lockable(cursor, suite.batch.table)
         cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        if lockable:  # before the snapshot: TRUNCATE shows older snapshots an empty table
+            table = table_identifier(suite.batch.table)
+            cursor.execute(statement("LOCK TABLE {table} IN ACCESS SHARE MODE", table=table))
         yield cursor
         cursor.execute("COMMIT")
+
+
+def _is_lockable(cursor: Cursor, table: str) -> bool:
+    cursor.execute("SELECT relkind IN ('r', 'p') FROM pg_class WHERE oid = to_regclass(%s)", [quoted_table(table)])
+    found = cursor.fetchone()
+    return bool(found and found[0])
+
+
+def _judged(cursor: Cursor, suite: Suite, run: Run) -> Judged:
+    """Return what identifies the rows under test; raise PermanentError where they should be this run's and are not."""
+    table = suite.batch.table
+    if table in run.before.builds:
+        return Judged(table, standing_build(cursor, table, run))
+    return Judged(table, fingerprint=fingerprint(cursor, table) if table in run.before.watched else None)
 
 
 def _record(cursor: Cursor, table: str, suite: Suite, run: Run, verdict: Verdict, rejected: Mapping[str, int]) -> None:

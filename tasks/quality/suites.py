@@ -6,15 +6,17 @@ Knows the form of a suite, not how it is run (`tasks.quality.gate`) nor how rows
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field, JsonValue
 
-from tasks.contract import Column, ConnectionId, Model, Sql, Table
+from tasks.contract import Column, ConnectionId, Model, Sql, Table, TextKind
 
 
 class Batch(Model):
     """The rows under test: a table, or the rows of it that meet `where`."""
 
-    table: Table
+    table: Annotated[Table, TextKind("table", of="judge")]
     where: Sql | None = None
 
 

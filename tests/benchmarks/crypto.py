@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from rich.table import Table
 from stack.database import Cluster, Database, binaries
 from stack.ports import Wish, choose
 from stack.service import running
-from tasks.contract import Run
+from tasks.contract import Before, Run
 from tasks.postgres.merging import Deactivation, Timestamps
 from tasks.postgres.sql import check_expression
 from tasks.postgres.tables import merge, rebuild_table, run_sql
@@ -181,10 +181,17 @@ def merging(run: Run, steps: dict[str, dict[str, Any]]) -> Iterator[Case]:
     bare = f"BEGIN; {UPSERT_CHANGED} {DEACTIVATE.format(window=deactivate.window)} COMMIT;"
 
     def task() -> None:
-        merge(**step | {"deactivate": deactivate, "timestamps": stamps}, run=run)
+        merge(**step | {"deactivate": deactivate, "timestamps": stamps, "external_source": True}, run=run)
 
+    def proven() -> None:
+        merge(**step | {"deactivate": deactivate, "timestamps": stamps}, run=built)
+
+    built = replace(run, before=Before(builds={step["source"]: "build_events_candidate"}))
+    rebuild_table(**steps["build_events_candidate"], run=run)
     yield Case("merge, first", task, bare, f"TRUNCATE {step['target']}; {settle}")
+    yield Case("merge, first, its build checked", proven, bare, f"TRUNCATE {step['target']}; {settle}")
     yield Case("merge, unchanged", task, bare, f"{reload} {settle}")
+    yield Case("merge, unchanged, its build checked", proven, bare, f"{reload} {settle}")
     yield Case("merge, unchanged, against upserting every row", task, UPSERT_ALL, f"{reload} {settle}")
     yield Case("merge, 10 % changed, 1 % new, 1 % gone", task, bare, f"{undone()} {reload} {CHANGE} {settle}")
 

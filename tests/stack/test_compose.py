@@ -81,6 +81,7 @@ _SPARK_CLIENT: Differences = {
     "TMPDIR": ("/scratch", "a volume, in which executors find what a step prepares"),
 }
 AIRFLOW: Differences = {
+    "TASKFLOW_DEPLOYMENT": ("containers", "the embedded Airflow is named for its state folder"),
     **_SPARK_CLIENT,
     "AIRFLOW_HOME": ("/home/taskflow/airflow", "a folder of the container's own"),
     "AIRFLOW__CORE__DAGS_FOLDER": ("/app/pipelines", "where the repository's folder is mounted"),

@@ -1,0 +1,114 @@
+"""Which gates and builds come before a step, whatever happens to them: what a load may take.
+
+Pure functions on the nodes of a plan; they judge nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from factory.planning.graph import ancestors, stopped
+from factory.planning.plan import GuardsBefore, JudgedBefore, Node, Plan
+from factory.planning.values import texts
+from factory.registry import Registry
+
+
+@dataclass(frozen=True)
+class Guards:
+    """What each step of a plan builds, judges and takes, and what certainly comes before it."""
+
+    plan: Plan
+    registry: Registry
+
+    @cached_property
+    def upstream(self) -> dict[str, tuple[str, ...]]:
+        """What each step waits for, of the steps that the plan has."""
+        known = {node.task_id for node in self.plan.nodes}
+        return {node.task_id: tuple(one for one in node.upstream if one in known) for node in self.plan.nodes}
+
+    @cached_property
+    def trigger_rules(self) -> Mapping[str, str]:
+        """Airflow's rule of each step for when it runs."""
+        default = str(self.plan.default_args.get("trigger_rule", "all_success"))
+        return {node.task_id: str(node.airflow.get("trigger_rule", default)) for node in self.plan.nodes}
+
+    def guards(self, guard: str, guarded: str) -> bool:
+        """Return whether `guarded` certainly does not run when `guard` fails or is skipped."""
+        halted = (stopped(self.upstream, self.trigger_rules, [guard], skipped=skipped) for skipped in (False, True))
+        return all(guarded in names for names in halted)
+
+    def before(self, node: Node, role: str) -> list[Node]:
+        """Return the steps of `role` without whose success `node` does not run."""
+        return [one for one in self.plan.nodes if one.role == role and self.guards(one.task_id, node.task_id)]
+
+    def tables(self, node: Node, of: str) -> set[str]:
+        """Return the tables that a step builds ("build"), judges ("judge") or loads ("load")."""
+        return set(self._tables(node, of))
+
+    def _tables(self, node: Node, of: str) -> Iterator[str]:
+        if node.uses in self.registry:
+            definition = self.registry[node.uses]
+            for path, text in texts(node.arguments):
+                kind = definition.kind_at(path)
+                if kind and kind.name == "table" and kind.of == of:
+                    yield text
+
+    def builders(self, table: str) -> list[Node]:
+        """Return the steps that build `table`."""
+        return [node for node in self.plan.nodes if table in self.tables(node, "build")]
+
+    def builders_before(self, table: str, node: Node) -> list[Node]:
+        """Return those of them that end before `node` begins, the last ones last."""
+        earlier = ancestors(self.upstream, node.task_id)
+        found = [one for one in self.builders(table) if one.task_id in earlier]
+        return sorted(found, key=lambda one: len(ancestors(self.upstream, one.task_id)))
+
+    def judges_whole(self, gate: Node, table: str) -> bool:
+        """Return whether a gate judges all rows of `table`."""
+        return any(batch_table(suite) == table and not suite["batch"].get("where") for suite in self.suites(gate))
+
+    def suites(self, gate: Node) -> list[Mapping[str, Any]]:
+        """Return the suites that a gate is given."""
+        names = self.registry[gate.uses].suites if gate.uses in self.registry else frozenset()
+        return [gate.arguments[name] for name in sorted(names) if name in gate.arguments]
+
+
+def batch_table(suite: Mapping[str, Any]) -> object:
+    """Return the table that a suite is about."""
+    batch = suite.get("batch")
+    return batch.get("table") if isinstance(batch, dict) else None
+
+
+def with_guards(plan: Plan, registry: Registry) -> Plan:
+    """Return `plan` with what comes before each gate and each load."""
+    if not any(node.role in ("gate", "load") for node in plan.nodes):
+        return plan
+    guards = Guards(plan, registry)
+    return replace(plan, before={node.task_id: _before(node, guards) for node in plan.nodes if _is_guarded(node)})
+
+
+def _is_guarded(node: Node) -> bool:
+    return node.role in ("gate", "load")
+
+
+def _before(node: Node, guards: Guards) -> GuardsBefore:
+    taken = guards.tables(node, "load") | guards.tables(node, "judge")
+    builders = {table: guards.builders_before(table, node) for table in sorted(taken)}
+    gates = guards.before(node, "gate") if node.role == "load" else []
+    return GuardsBefore(
+        builds={table: found[-1].task_id for table, found in builders.items() if found},
+        gates=tuple(
+            JudgedBefore(gate.task_id, str(batch_table(suite)), suite)
+            for gate in gates
+            for suite in guards.suites(gate)
+        ),
+        watched=frozenset(guards.tables(node, "judge") & _external_tables(guards)),
+    )
+
+
+def _external_tables(guards: Guards) -> set[str]:
+    loads = (node for node in guards.plan.nodes if node.arguments.get("external_source") is True)
+    return {table for node in loads for table in guards.tables(node, "load")}

@@ -1,0 +1,88 @@
+"""What must hold of the data that a load takes: built in this pipeline, then judged whole, then loaded.
+
+And of the run in which that fails: Airflow judges a run by its last steps alone.
+"""
+
+from __future__ import annotations
+
+from factory.language.errors import quoted_list
+from factory.language.report import Report
+from factory.planning.graph import ancestors, stopped
+from factory.planning.guards import Guards, batch_table
+from factory.planning.plan import Node, Plan
+from factory.registry import Registry
+
+
+def unproven_loads(plan: Plan, report: Report, registry: Registry) -> None:
+    """Report a load of rows that no step builds, that no gate judges whole, or that are built again after the gate."""
+    guards = Guards(plan, registry)
+    for node in plan.nodes:
+        for table in sorted(guards.tables(node, "load")) if node.role == "load" else ():
+            _check_load(node, table, guards, report)
+
+
+def _check_load(node: Node, table: str, guards: Guards, report: Report) -> None:
+    gates = guards.before(node, "gate")
+    if not gates:
+        return  # reported as an ungated load
+    judging = [gate for gate in gates if any(batch_table(suite) == table for suite in guards.suites(gate))]
+    whole = [gate for gate in judging if guards.judges_whole(gate, table)]
+    path = (*node.path, "with", "source")
+    if not judging:
+        message = f'step "{node.task_id}" loads {table}, which no gate before it judges'
+        report.add("unjudged-load", path, message, f"add a gate whose suite has batch: {{table: {table}}}")
+    elif not whole:
+        names = quoted_list([gate.task_id for gate in judging])
+        message = f'step "{node.task_id}" loads all of {table}, of which {names} judges only a part'
+        report.add("unjudged-load", path, message, "remove `where` from the batch of its suite")
+    elif node.arguments.get("external_source") is True:
+        _check_external(node, table, guards, report)
+    else:
+        _check_builds(node, table, whole, guards, report)
+
+
+def _check_external(node: Node, table: str, guards: Guards, report: Report) -> None:
+    if builders := guards.builders(table):
+        path = (*node.path, "with", "external_source")
+        message = f'{table} is not filled from outside: step "{builders[0].task_id}" builds it'
+        report.add("unbuilt-load", path, message, "remove external_source")
+
+
+def _check_builds(node: Node, table: str, gates: list[Node], guards: Guards, report: Report) -> None:
+    path = (*node.path, "with", "source")
+    in_time = {gate.task_id: guards.builders_before(table, gate) for gate in gates}
+    if not any(in_time.values()):
+        message = f'step "{node.task_id}" loads {table}, which no step before its gate builds'
+        hint = "build it with postgres.rebuild_table or `builds` of postgres.run_sql; or say external_source: true"
+        report.add("unbuilt-load", path, message, hint)
+        return
+    later = [
+        one.task_id
+        for one in guards.builders(table)
+        if node.task_id not in ancestors(guards.upstream, one.task_id)
+        and any(one not in builders for builders in in_time.values())
+    ]
+    if later:
+        message = f'{quoted_list(later)} may build {table} after its gate and before step "{node.task_id}" loads it'
+        report.add("rebuilt-load", path, message, "let the gate need it")
+
+
+def unseen_failures(plan: Plan, report: Report, registry: Registry) -> None:
+    """Report a gate or load after whose failure every last step of the run can still succeed: so would the run."""
+    guards = Guards(plan, registry)
+    waited_for = {name for names in guards.upstream.values() for name in names}
+    last = [node.task_id for node in plan.nodes if node.task_id not in waited_for]
+    for node in plan.nodes:
+        if node.role in ("gate", "load"):
+            halted = stopped(guards.upstream, guards.trigger_rules, [node.task_id], skipped=False)
+            if not halted.intersection(last):
+                _report_unseen(node, last, report)
+
+
+def _report_unseen(node: Node, last: list[str], report: Report) -> None:
+    ends = quoted_list(sorted(last))
+    message = f'a run in which step "{node.task_id}" fails would end as success: of its last steps, {ends}, none fails'
+    hint = (
+        f"add a second last step, such as end: {{uses: messages.log, needs: {node.task_id}, with: {{message: done}}}}"
+    )
+    report.add("unseen-failure", node.path, message, hint, key=True)

@@ -1,0 +1,90 @@
+"""What gates have passed: recorded by a gate in the transaction that judged, required by a load before it writes.
+
+Knows the records of gates; knows nothing of how a suite is judged.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from tasks.contract import GateBefore, PermanentError, Run
+from tasks.postgres.sql import quoted_table, table_identifier
+from tasks.postgres.statements import only_row, statement
+from tasks.postgres.versions import Build, make_records
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import cursor as Cursor  # noqa: N812  psycopg2 spells its class in lower case
+
+_RECORD = """
+    INSERT INTO taskflow.passes (table_oid, table_name, build, fingerprint, suite, digest, passed, deployment, dag_id,
+                                 run_id, task_id, map_index, attempt)
+    VALUES (%(table)s::regclass, %(name)s, %(build)s, %(fingerprint)s, %(suite)s, %(digest)s, %(passed)s,
+            %(deployment)s, %(dag_id)s, %(run_id)s, %(task_id)s, %(map_index)s, %(attempt)s)
+"""
+
+
+class Judged(NamedTuple):
+    """What a gate judged: a table, and how to tell later that it is still the same."""
+
+    table: str
+    build: Build | None = None
+    fingerprint: str | None = None
+
+
+def record_pass(cursor: Cursor, judged: Judged, suite: str, run: Run, *, passed: bool) -> None:
+    """Record how a gate ended, in the transaction in which it judged."""
+    make_records(cursor)
+    quoted = quoted_table(judged.table)
+    what = {"table": quoted, "name": judged.table, "build": judged.build and judged.build.id}
+    how = {"fingerprint": judged.fingerprint, "suite": suite, "digest": run.before.digest, "passed": passed}
+    identity = {"deployment": run.deployment, "dag_id": run.dag_id, "run_id": run.run_id}
+    who = {"task_id": run.task_id, "map_index": run.map_index, "attempt": run.attempt}
+    cursor.execute(_RECORD, {**what, **how, **identity, **who})
+
+
+_NEWEST = """
+    SELECT DISTINCT ON (map_index) passed, build, fingerprint, digest, table_oid = %(table)s::regclass
+    FROM taskflow.passes
+    WHERE (deployment, dag_id, run_id, task_id) = (%(deployment)s, %(dag_id)s, %(run_id)s, %(task_id)s)
+    ORDER BY map_index, id DESC
+"""
+
+
+def require_passes(cursor: Cursor, run: Run, taken: Judged) -> None:
+    """Raise PermanentError unless every gate before a load has passed in this run; those of `taken`, in its version."""
+    for gate in run.before.gates:
+        _require_pass(cursor, gate, run, taken)
+
+
+def _require_pass(cursor: Cursor, gate: GateBefore, run: Run, taken: Judged) -> None:
+    identity = {"deployment": run.deployment, "dag_id": run.dag_id, "run_id": run.run_id, "task_id": gate.task_id}
+    make_records(cursor)
+    cursor.execute(_NEWEST, {**identity, "table": quoted_table(gate.table)})
+    records = cursor.fetchall()
+    clear = f"clear {gate.task_id!r} with its downstream"
+    if not records:
+        raise PermanentError(f"gate {gate.task_id!r} has recorded no verdict in this run, whatever its state; {clear}")
+    for passed, build, fingerprint, digest, is_same_table in records:
+        if not passed:
+            raise PermanentError(f"gate {gate.task_id!r} did not pass in this run, whatever its state; {clear}")
+        if digest != gate.digest:
+            raise PermanentError(f"the suite of gate {gate.task_id!r} was changed after it passed; {clear}")
+        if not is_same_table:
+            raise PermanentError(f"{gate.table} was dropped and made again after gate {gate.task_id!r}; {clear}")
+        if gate.table == taken.table and (build, fingerprint) != (taken.build and taken.build.id, taken.fingerprint):
+            raise PermanentError(f"{gate.table} was built or changed after gate {gate.task_id!r} judged it; {clear}")
+
+
+def fingerprint(cursor: Cursor, table: str) -> str:
+    """Return a text that changes with the rows of a table that no step of ours builds, or of a view.
+
+    Of a table, how many rows each transaction wrote; of a view, which knows no transactions, the values of its rows.
+    """
+    cursor.execute("SELECT relkind IN ('r', 'p') FROM pg_class WHERE oid = %s::regclass", [quoted_table(table)])
+    of_row = "xmin::text" if only_row(cursor)[0] else "row_to_text::text"
+    text = f"""
+        SELECT count(*) || ':' || coalesce(sum(hashtextextended({of_row}, 0)::numeric), 0)
+        FROM {{table}} AS row_to_text
+    """  # noqa: S608  # one of two constants
+    cursor.execute(statement(text, table=table_identifier(table)))
+    return str(only_row(cursor)[0])

@@ -1,0 +1,168 @@
+"""Builds are recorded with the rows they wrote, and a gate and a load take no others."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import replace
+
+import pytest
+
+from stack.database import Cluster, Database
+from tasks.contract import Before, DataRejected, GateBefore, PermanentError, Run
+from tasks.postgres.merging import Deactivation
+from tasks.postgres.tables import merge, rebuild_table, run_sql
+from tests.support.database import Sql
+
+CONNECTION = "crypto_postgres"
+TABLES = """
+    CREATE SCHEMA s;
+    CREATE TABLE s.raw (id int, price int);
+    CREATE TABLE s.staging (id int, price int);
+    CREATE TABLE s.prod (id int PRIMARY KEY, price int, is_active boolean NOT NULL DEFAULT true);
+    INSERT INTO s.raw SELECT n, n FROM generate_series(1, 10) AS n;
+"""
+
+
+@pytest.fixture
+def tables(sql: Sql) -> None:
+    sql(TABLES)
+
+
+def named(run: Run, task_id: str, *, gates: tuple[GateBefore, ...] = ()) -> Run:
+    return replace(run, task_id=task_id, before=Before(builds={"s.staging": "build"}, gates=gates))
+
+
+def build(run: Run) -> int:
+    columns = {"id": "id", "price": "price"}
+    return rebuild_table(CONNECTION, "s.staging", "s.raw", columns, run=named(run, "build")).rows
+
+
+def load(run: Run, *, gates: tuple[GateBefore, ...] = (), **asked: object) -> object:
+    return merge(CONNECTION, "s.staging", "s.prod", ["id"], run=named(run, "load", gates=gates), **asked)
+
+
+def test_own_rows_are_loaded(tables: None, run: Run) -> None:
+    """A run loads what it built."""
+    assert build(run) == 10
+    assert load(run).inserted == 10
+
+
+def test_rows_of_another_run_are_named(tables: None, run: Run, sql: Sql) -> None:
+    """Cleared alone, a load finds another run's rows: it says whose, for which date, and from where to clear."""
+    build(run)
+    other = replace(run, run_id="manual__2", date=dt.date(2026, 1, 6))
+    build(other)
+
+    with pytest.raises(PermanentError) as refused:
+        load(run)
+
+    assert str(refused.value).startswith(
+        "s.staging holds the rows of crypto_events_dag.build in run manual__2, for 2026-01-06, built at "
+    )
+    assert str(refused.value).endswith(
+        "not those of this run (crypto_events_dag, manual__1); clear 'build' with its downstream"
+    )
+    assert sql("SELECT count(*) FROM s.prod") == [(0,)]
+
+
+def test_run_of_another_airflow_is_another(tables: None, run: Run) -> None:
+    """A run of the same name in another Airflow is another run."""
+    build(replace(run, deployment="https://staging"))
+
+    with pytest.raises(PermanentError, match="in run manual__1 of https://staging, for 2026-01-05"):
+        load(run)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("INSERT INTO s.staging VALUES (11, 11)", "1 are of somebody else"),
+        ("UPDATE s.staging SET price = 0 WHERE id < 3", "2 of its rows are gone or changed, 2 are of somebody else"),
+        ("DELETE FROM s.staging WHERE id = 5", "1 of its rows are gone or changed"),
+        ("TRUNCATE s.staging", "10 of its rows are gone or changed"),
+    ],
+)
+def test_changed_table_is_refused(tables: None, run: Run, sql: Sql, change: str, told: str) -> None:
+    """What somebody changed after the build is counted, and nothing is loaded."""
+    build(run)
+    sql(change)
+
+    with pytest.raises(PermanentError, match=f"of 10 rows, {told}; clear 'build' with its downstream"):
+        load(run)
+
+    assert sql("SELECT count(*) FROM s.prod") == [(0,)]
+
+
+@pytest.mark.parametrize("care", ["VACUUM (FREEZE) s.staging", "VACUUM FULL s.staging", "ANALYZE s.staging"])
+def test_maintenance_changes_nothing(tables: None, run: Run, sql: Sql, care: str) -> None:
+    """A version survives whatever keeps the rows."""
+    build(run)
+    sql(care)
+
+    assert load(run).inserted == 10
+
+
+def test_unbuilt_table_is_refused(tables: None, run: Run) -> None:
+    """A table without a recorded build, such as a dumped and restored one, is built again."""
+    with pytest.raises(PermanentError, match=r"no step has recorded a build of s.staging; clear 'build'"):
+        load(run)
+
+
+def test_file_builds_what_it_fills(tables: None, run: Run, sql: Sql, tmp_path: object) -> None:
+    """A file of SQL builds the tables that the step names, where it wrote all of their rows."""
+    folder = run.configs.__class__(str(tmp_path)) / "sql"
+    folder.mkdir()
+    (folder / "fill.sql").write_text("TRUNCATE s.staging; INSERT INTO s.staging SELECT * FROM s.raw")
+    (folder / "append.sql").write_text("INSERT INTO s.staging SELECT * FROM s.raw")
+    filling = replace(run, configs=folder.parent, task_id="build")
+
+    run_sql(CONNECTION, "fill.sql", builds=["s.staging"], run=filling)
+    assert load(run).inserted == 10
+
+    with pytest.raises(PermanentError, match=r"10 of the 20 rows of s.staging were not written by build"):
+        run_sql(CONNECTION, "append.sql", builds=["s.staging"], run=filling)
+
+
+def test_gate_without_verdict_stops_load(tables: None, run: Run) -> None:
+    """A gate that was marked as success by hand has recorded nothing."""
+    build(run)
+
+    with pytest.raises(PermanentError, match="gate 'check' has recorded no verdict in this run, whatever its state"):
+        load(run, gates=(GateBefore("check", "s.staging", "x"),))
+
+
+def test_empty_source_switches_nothing_off(tables: None, run: Run, sql: Sql) -> None:
+    """Nothing is not everything gone: an empty source needs a word of the step."""
+    sql("INSERT INTO s.prod SELECT id, price FROM s.raw; DELETE FROM s.raw")
+    build(run)
+    window = Deactivation(window="true", max_deactivated_share=1)
+
+    with pytest.raises(DataRejected, match=r"s.staging is empty: switching off all of its window in s.prod is refused"):
+        load(run, deactivate=window)
+
+    assert load(run, deactivate=window, allow_empty=True).deactivated == 10
+
+
+def test_mass_deactivation_stops(tables: None, run: Run, sql: Sql) -> None:
+    """Above the share of the window's active rows, nothing is changed."""
+    sql("INSERT INTO s.prod SELECT id, price FROM s.raw; DELETE FROM s.raw WHERE id > 4")
+    build(run)
+    problem = r"6 of 10 active rows of the window would be switched off, above max_deactivated_share 0.5"
+
+    with pytest.raises(DataRejected, match=problem):
+        load(run, deactivate=Deactivation(window="true"))
+
+    assert sql("SELECT count(*) FROM s.prod WHERE is_active") == [(10,)]
+    assert load(run, deactivate=Deactivation(window="true", max_deactivated_share=0.6)).deactivated == 6
+
+
+def test_missing_grant_is_named(cluster: Cluster, database: Database, run: Run, sql: Sql) -> None:
+    """Where the login may not make the records, the error says which right is missing."""
+    sql(TABLES)
+    with cluster.superuser.named(database.dbname).connect() as session, session.cursor() as cursor:
+        cursor.execute(f'ALTER DATABASE "{database.dbname}" OWNER TO postgres')
+        cursor.execute(f'GRANT CONNECT ON DATABASE "{database.dbname}" TO "{database.user}"')
+        cursor.execute(f'REVOKE CREATE ON DATABASE "{database.dbname}" FROM "{database.user}"')
+
+    with pytest.raises(PermanentError, match="GRANT CREATE ON DATABASE"):
+        build(run)
