@@ -6,6 +6,7 @@ Knows no service in particular, and not how the whole stack is kept running (`st
 from __future__ import annotations
 
 import contextlib
+import functools
 import signal
 import subprocess
 import time
@@ -105,12 +106,23 @@ class StartFailed(Exception):
         )
 
 
+@functools.cache
+def client() -> httpx.Client:
+    """Return the client by which services are asked, one for all: making it reads every certificate authority there is.
+
+    It keeps no connection open: the service at its other end may be another process by then.
+    """
+    import httpx
+
+    return httpx.Client(timeout=5, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+
+
 def fetch(url: str) -> httpx.Response:
     """Return what a page of a service answers; raise NotReady where it answers nothing, or an error."""
     import httpx
 
     try:
-        return httpx.get(url, timeout=5, trust_env=False).raise_for_status()
+        return client().get(url).raise_for_status()
     except httpx.HTTPError as error:
         raise NotReady(f"{type(error).__name__}: {error}") from error
 

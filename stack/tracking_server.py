@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from stack.objects import REGION
 from stack.paths import private_folder
 from stack.ports import Wish
-from stack.service import NotReady, Service
+from stack.service import NotReady, Service, client
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,7 +76,7 @@ class Tracking:
         import httpx
 
         try:
-            answer = httpx.request(method, f"{self.address}{path}", json=body, timeout=10, trust_env=False)
+            answer = client().request(method, f"{self.address}{path}", json=body, timeout=10)
         except httpx.HTTPError as error:
             raise NotReady(f"{type(error).__name__}: {error}") from error
         if not answer.is_success:
