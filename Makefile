@@ -56,10 +56,10 @@ check: .venv/.ready ## Check the code: style, types, layers, and the tests that 
 
 test: .venv/.ready ## Run every test of the local profile (ARGS="-k merge")
 	@$(BIN)/pytest $(APART) $(ARGS) $(NONE)
-	@$(BIN)/pytest -m stack $(ARGS) $(NONE)
+	@$(BIN)/pytest -o testpaths="tests/pipelines tests/stack/whole" -m stack $(ARGS) $(NONE)
 
 test-distributed: .venv/.ready-celery ## Run the pipelines on Celery workers, and kill some
-	@$(BIN)/pytest -m distributed $(ARGS)
+	@$(BIN)/pytest -o testpaths=tests/stack/distributed -m distributed $(ARGS)
 
 bench: .venv/.ready-bench .venv/.ready-celery ## Measure the factory and the tasks against their rivals
 	@$(BIN)/python -m tests.benchmarks $(ARGS)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -21,12 +20,12 @@ import pytest
 from stack import java as javas
 from stack.database import Cluster, Database
 from stack.objects import GRPC_OFFSET, ObjectKeys, ObjectPorts, ObjectStore
-from stack.paths import REPOSITORY
 from stack.ports import HOST, Wish
 from stack.profiles import Profile
 from stack.service import running
 from stack.tracking_server import QUIET, Tracking
 from tasks.spark.session import COMPILE_LESS, JAVA_OPTIONS
+from tests.support.demo import Demo, made
 from tests.support.ports import free_port, free_ports
 from tests.support.whole_stack import IMPATIENT, IMPATIENT_DEFAULTS, RunningStack, whole_stack
 
@@ -51,9 +50,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests that need the whole stack last, so that it is up for no others; after them those of the demo.
 
-    The demo leaves rows, runs and models behind: what wants an empty database comes before it.
+    The demo leaves rows, runs and models behind: what wants an empty database comes before it. Last is what stops it.
     """
-    items.sort(key=lambda item: [name in getattr(item, "fixturenames", ()) for name in ("demo", "stack")])
+    late = ("used_stack", "demo", "stack")
+    items.sort(key=lambda item: [name in getattr(item, "fixturenames", ()) for name in late])
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -157,11 +157,12 @@ def stack(state: Path) -> Iterator[RunningStack]:
 
 
 @pytest.fixture(scope="session")
-def demo(stack: RunningStack) -> str:
-    """What `make demo` printed, as the README has it, on the running stack: it starts what is not up yet."""
-    done = subprocess.run(
-        ["make", "demo"], cwd=REPOSITORY, env=stack.environment, capture_output=True, text=True, check=False
-    )
-    printed = done.stdout + done.stderr
-    assert done.returncode == 0, printed
-    return printed
+def demo(stack: RunningStack) -> Demo:
+    """`make demo` on the running stack: it starts what is not up yet."""
+    return made(stack)
+
+
+@pytest.fixture(scope="session")
+def used_stack(stack: RunningStack) -> RunningStack:
+    """The stack when all else is done with it: for what stops it."""
+    return stack

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 DAG = "churn_training_dag"
 SERVICES = ("postgres", "objects", "airflow", "spark", "mlflow", "app")
-USERS = 20_000
 NAMES = ("read", "kept", "dropped")
 METRICS = ("roc_auc", "pr_auc", "log_loss", "brier", "accuracy")
 
@@ -29,10 +28,10 @@ METRICS = ("roc_auc", "pr_auc", "log_loss", "brier", "accuracy")
 def show(stack: Stack, api: AirflowApi) -> tuple[bool, list[DagRun]]:
     """Run the pipeline twice and show what came of it; return whether all went as it should, and the runs."""
     api.await_dag(DAG, seconds=120)
-    dates, conf = _dates(api), {"users": USERS}
+    dates = _dates(api)
     runs = [
-        follow(api, DAG, f"{DAG}: a model of {USERS:,} users", conf, dates[0]),
-        follow(api, DAG, f"{DAG}: once more, on the same data", conf, dates[1]),
+        follow(api, DAG, f"{DAG}: a first model", {}, dates[0]),
+        follow(api, DAG, f"{DAG}: once more, on the same data", {}, dates[1]),
     ]
     first, second = (output(api, run, "evaluate_candidate") for run in runs)
     _show_rows(api, runs[0])

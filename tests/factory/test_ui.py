@@ -33,7 +33,6 @@ from factory.registry import TaskDefinition
 from stack.objects import ObjectStore
 from tasks.contract import Link, Output
 from tests.support.imports import loaded_after
-from tests.support.whole_stack import RunningStack
 
 BUCKET = "ge-artifacts"
 INDEX = f"s3://{BUCKET}/docs/index.html"
@@ -512,43 +511,3 @@ def test_plugin_is_light() -> None:
     heavy = ("fastapi", "boto3", "botocore", "factory.bridge.artifacts")
 
     assert loaded_after("from factory.bridge.plugin import TaskflowPlugin; TaskflowPlugin()", heavy) == set()
-
-
-# --- the whole --------------------------------------------------------------------------------------------------
-
-GATED = """dag_id: gated
-suites:
-  suite_catalog:
-    connection: crypto_postgres
-    batch: {table: pg_catalog.pg_tables}
-    expectations:
-      - expect_table_row_count_to_equal: {value: 0}
-steps:
-  gate:
-    uses: quality.validate
-    with: {suite: suite_catalog, artifacts: {connection: object_store, bucket: ge-artifacts}}
-"""
-
-
-@pytest.mark.stack
-def test_failed_gate_shows_docs(stack: RunningStack) -> None:
-    """The button on a gate that failed opens its Data Docs in a sandbox, for a user, with no token in any log."""
-    (stack.dags_folder / "gated.yaml").write_text(GATED)
-    stack.api.await_dag("gated", seconds=60)
-    stack.api.unpause("gated")
-    run = stack.api.wait(stack.api.trigger("gated"), seconds=180)
-    links = stack.api.request("GET", f"/dags/gated/dagRuns/{run.run_id}/taskInstances/gate/links")["extra_links"]
-    login = {"username": "viewer", "password": stack.services.airflow.passwords()["viewer"]}
-
-    with httpx.Client(base_url=stack.api.address, trust_env=False) as browser:
-        nobody = browser.get(links["Data docs"])
-        token = browser.post("/auth/token", json=login).json()["access_token"]
-        browser.cookies.set("_token", token)
-        led = browser.get(links["Data docs"])
-        browser.cookies.clear()
-        page = browser.get(led.headers["location"])
-
-    assert (run.state, nobody.status_code, led.status_code, page.status_code) == ("failed", 401, 303, 200)
-    assert page.headers["content-security-policy"] == "sandbox allow-scripts allow-popups"
-    assert "suite_catalog" in page.text
-    assert page.url.path.split("/")[3] not in stack.home.log("api-server").read_text()

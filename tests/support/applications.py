@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -38,3 +39,11 @@ def application(stack: RunningStack, name: str, **variables: str) -> Iterator[su
     finally:
         driver.kill()
         driver.communicate()
+
+
+def compile_less(stack: RunningStack) -> None:
+    """Let executors compile their code once: they are new for each step, and the tables of the tests small."""
+    extra = json.loads(stack.services.connections["spark_default"])["extra"]
+    extra["conf"]["spark.executor.extraJavaOptions"] = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+    changed = {"connection_id": "spark_default", "conn_type": "spark", "extra": json.dumps(extra)}
+    stack.api.request("PATCH", "/connections/spark_default", changed, update_mask="extra")

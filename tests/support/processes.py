@@ -45,7 +45,7 @@ def below_worker(stack: RunningStack) -> list[psutil.Process]:
 def lives(process: psutil.Process) -> bool:
     """Return whether there is more of a process than its entry."""
     try:
-        return process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 

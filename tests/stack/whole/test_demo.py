@@ -6,6 +6,10 @@ import re
 
 import pytest
 
+from tests.support.demo import Demo
+
+pytestmark = pytest.mark.stack
+
 SEEN = {
     "crypto runs green": r"^  success +notify_success$",
     "the gate stops bad rows": r"^  failed +ge_validate_raw$",
@@ -17,16 +21,16 @@ SEEN = {
 }
 
 
-@pytest.mark.stack
 @pytest.mark.parametrize("what", SEEN)
-def test_demo_shows_it(demo: str, what: str) -> None:
+def test_demo_shows_it(demo: Demo, what: str) -> None:
     """`make demo` runs the pipelines, shows what came of them, and says where to look."""
-    assert re.search(SEEN[what], demo, re.MULTILINE), demo
+    assert re.search(SEEN[what], demo.printed, re.MULTILINE), demo.printed
 
 
-@pytest.mark.stack
-def test_shift_is_drift(demo: str) -> None:
+def test_shift_is_drift(demo: Demo) -> None:
     """The monitor finds no drift in the features as they are and drift in shifted ones, a report each."""
-    verdicts = re.findall(r"│ (no drift|drift) +│ +[\d.]+ │ [\d,]+ of [\d,]+ +│ (drift-reports/\S+\.html)", demo)
-    assert [verdict for verdict, _ in verdicts] == ["no drift", "drift"], demo
-    assert len({key for _, key in verdicts}) == 2, demo
+    verdicts = re.findall(
+        r"│ (no drift|drift) +│ +[\d.]+ │ [\d,]+ of [\d,]+ +│ (drift-reports/\S+\.html)", demo.printed
+    )
+    assert [verdict for verdict, _ in verdicts] == ["no drift", "drift"], demo.printed
+    assert len({key for _, key in verdicts}) == 2, demo.printed
