@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,10 +9,12 @@ import pytest
 
 from stack.paths import REPOSITORY
 from stack.profiles import Profile
+from tests.support.applications import compile_less
 from tests.support.whole_stack import IMPATIENT, IMPATIENT_DEFAULTS, RunningStack, whole_stack
 
 SETTINGS = {
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
+    "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "12",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
 }
 """A task whose worker was killed is missed sooner."""
@@ -27,11 +28,3 @@ def distributed(state: Path) -> Iterator[RunningStack]:
     with whole_stack(state, Profile.DISTRIBUTED, IMPATIENT | SETTINGS, defaults) as running_stack:
         compile_less(running_stack)
         yield running_stack
-
-
-def compile_less(stack: RunningStack) -> None:
-    """Let executors compile their code once: they are new for each step, and the tables of the tests small."""
-    extra = json.loads(stack.services.connections["spark_default"])["extra"]
-    extra["conf"]["spark.executor.extraJavaOptions"] = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
-    changed = {"connection_id": "spark_default", "conn_type": "spark", "extra": json.dumps(extra)}
-    stack.api.request("PATCH", "/connections/spark_default", changed, update_mask="extra")
