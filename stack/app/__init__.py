@@ -1,1 +1,1 @@
-"""The churn app: a page that scores people with the Production model, run by Streamlit as a process of its own."""
+"""The churn app: a page that scores people with the Production model, run by Streamlit in its own process."""

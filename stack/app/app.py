@@ -1,7 +1,7 @@
 """The page of the churn app.
 
-Run by `streamlit run` with MLFLOW_TRACKING_URI, TASKFLOW_MODEL (the registered model's name), TASKFLOW_DRIFT (the
-experiment of its monitor) and, for links to runs and reports, AIRFLOW__API__BASE_URL in its environment.
+Run by `streamlit run` with MLFLOW_TRACKING_URI, TASKFLOW_MODEL (the name of the registered model), TASKFLOW_DRIFT (its
+monitor's experiment) and, for links to runs and reports, AIRFLOW__API__BASE_URL in its environment.
 """
 
 from __future__ import annotations
@@ -23,25 +23,24 @@ from stack.app.production import ProductionModel, Seen, Shelf
 from stack.app.registered_models import Evidence, Registry, Release, Unusable
 from stack.app.scoring import Scorer, Unit, Value
 
-# Streamlit leaves room at the top for a toolbar, of which nothing is left here.
+# Streamlit leaves room at the top for a toolbar, which is hidden here.
 STYLE = "<style>.stMainBlockContainer {padding-top: 2.5rem; padding-bottom: 2rem} header {display: none}</style>"
 METRICS = {
-    "roc_auc": ("ROC AUC", "How often one who leaves ranks above one who stays. 0.5 is chance, 1 is perfect."),
+    "roc_auc": ("ROC AUC", "How often a person who leaves ranks above one who stays. 0.5 is chance, 1 is perfect."),
     "pr_auc": (
         "PR AUC",
-        "Average precision: how clean the top of the ranking is. Chance is the share who leave.",
+        "Average precision: how clean the top of the ranking is. Chance level is the share who leave.",
     ),
     "log_loss": ("Log loss", "How surprised the model is by what happened. Smaller is better."),
     "brier": ("Brier score", "The mean squared error of the probabilities. Smaller is better."),
-    "accuracy": ("Accuracy", "The share of right verdicts at the threshold."),
-    "threshold": ("Threshold", "The probability from which on a person counts as leaving."),
+    "accuracy": ("Accuracy", "The share of correct verdicts at the threshold."),
+    "threshold": ("Threshold", "A person with at least this probability counts as leaving."),
 }
 EFFECTS: dict[Unit, str] = {
     "log-odds": (
-        "Beside each bar: what the value does to the odds, which are the number of people who leave for each one who "
-        "stays."
+        "Next to each bar: how the value changes the odds, the number of people who leave for each one who stays."
     ),
-    "probability": "Beside each bar: what the value adds, in percentage points.",
+    "probability": "Next to each bar: what the value adds, in percentage points.",
 }
 PLOTS = {
     "roc": "ROC curve",
@@ -55,7 +54,7 @@ PLOTS = {
 
 @st.cache_resource
 def shelf(address: str, name: str) -> Shelf:
-    """Return the place where the Production model stands ready, one for all sessions."""
+    """Return the shelf with the Production model, shared by all sessions."""
     return Shelf(Registry(address), name)
 
 
@@ -66,8 +65,8 @@ def main() -> None:
     address, name = os.environ.get("MLFLOW_TRACKING_URI", ""), os.environ.get("TASKFLOW_MODEL", "churn-model")
     st.title("Who is about to leave?")
     st.markdown(
-        "The probability that a person makes no more payment in the weeks to come, and what it rests on. "
-        "Score one person, or a file of many."
+        "The probability that a person makes no more payments in the coming weeks, and why. "
+        "Score one person, or a file of people."
     )
     if address:
         with st.spinner(f"Asking MLflow at {address} for the Production model"):
@@ -92,14 +91,14 @@ def main() -> None:
 
 
 def banner(seen: Seen, name: str, address: str) -> None:
-    """Say who answers, and what is wrong."""
+    """Say which model answers, and what is wrong."""
     if seen.model and seen.problem:
-        st.warning(f"{seen.problem}. {seen.model.title}, loaded before, goes on answering.")
+        st.warning(f"{seen.problem}. {seen.model.title}, loaded earlier, still answers.")
     elif seen.model:
         release = seen.model.release
         auc = release.metrics.get("roc_auc")
-        told = "" if auc is None else f" · ROC AUC {auc:.3f}"
-        st.caption(f"Answered by **{seen.model.title}**{told} · promoted in {address}")
+        quality = "" if auc is None else f" · ROC AUC {auc:.3f}"
+        st.caption(f"Answered by **{seen.model.title}**{quality} · promoted in {address}")
     elif seen.problem:
         st.error(f"{seen.problem}. Meanwhile a **heuristic** answers: a rule of thumb, not a trained model.")
     else:
@@ -110,17 +109,17 @@ def banner(seen: Seen, name: str, address: str) -> None:
         )
 
 
-def found_in_training(stand: Shelf, model: ProductionModel) -> Evidence | Unusable:
-    """Return what the training of a model recorded, or why it cannot be had: scores do not hang on it."""
+def found_in_training(models: Shelf, model: ProductionModel) -> Evidence | Unusable:
+    """Return what the training of a model recorded, or why it cannot be fetched: scores do not depend on it."""
     try:
-        return stand.evidence(model.release)
+        return models.evidence(model.release)
     except Unusable as problem:
         return problem
 
 
 def one_person(scorer: Scorer, importance: Mapping[str, float]) -> None:
-    """Ask for a person, the values that matter most first, and answer."""
-    fields = sorted(scorer.fields, key=lambda one: -importance.get(one.name, 0))
+    """Ask for a person's values, the most important first, and answer."""
+    fields = sorted(scorer.fields, key=lambda field: -importance.get(field.name, 0))
     left, right = st.columns([5, 7], gap="large")
     with left:
         values = form.ask(fields, key=scorer.title)
@@ -132,7 +131,7 @@ def one_person(scorer: Scorer, importance: Mapping[str, float]) -> None:
 
 
 def answer(scorer: Scorer, values: dict[str, Value]) -> None:
-    """Show the probability of a person, the verdict and what it rests on."""
+    """Show a person's probability, the verdict and the reasons for it."""
     person = form.person(values)
     started = time.perf_counter()
     try:
@@ -153,12 +152,12 @@ def answer(scorer: Scorer, values: dict[str, Value]) -> None:
         f"one value at a time, the largest effect first. {EFFECTS[explanation.unit]}"
     )
     st.altair_chart(charts.waterfall(explanation, scorer.fields, values), width="stretch")
-    st.markdown("\n".join(f"- {one}" for one in charts.sentences(explanation, scorer.fields, values)))
+    st.markdown("\n".join(f"- {sentence}" for sentence in charts.sentences(explanation, scorer.fields, values)))
     st.caption(f"{scorer.title} answered in {milliseconds:.0f} ms.")
 
 
 def verdict(probability: float, scorer: Scorer) -> None:
-    """Say on which side of the threshold a probability lies."""
+    """Say which side of the threshold a probability is on."""
     if probability >= scorer.threshold:
         st.markdown(f":red-badge[Likely to leave] The probability reaches the threshold of {scorer.threshold:.0%}.")
     else:
@@ -166,11 +165,11 @@ def verdict(probability: float, scorer: Scorer) -> None:
 
 
 def many_people(scorer: Scorer) -> None:
-    """Take a CSV, and give it back scored."""
+    """Take a CSV, and return it with scores."""
     left, right = st.columns([5, 7], gap="large")
     with left:
         st.markdown(
-            "A CSV whose header names the columns that are asked for, in any order; other columns are kept. "
+            "A CSV with these columns in its header, in any order; other columns are kept. "
             f"{scorer.title} adds {', '.join(f'`{name}`' for name in batch.RESULTS)}."
         )
         st.download_button(
@@ -192,14 +191,14 @@ def many_people(scorer: Scorer) -> None:
 
 def asked_columns(scorer: Scorer) -> None:
     """Show the columns that a file must have."""
-    rows = [(one.name, one.expected, charts.written(one.example), not one.optional) for one in scorer.fields]
+    rows = [(field.name, field.expected, charts.written(field.example), not field.optional) for field in scorer.fields]
     st.dataframe(
         pd.DataFrame(rows, columns=["Column", "Expected", "Example", "Required"]), hide_index=True, width="stretch"
     )
 
 
 def scored_file(file: st.runtime.uploaded_file_manager.UploadedFile, scorer: Scorer) -> batch.Scored:
-    """Return a file's scores, worked out once for each file and model."""
+    """Return a file's scores, computed once for each file and model."""
     of = (file.file_id, scorer.title)
     if st.session_state.get("scored of") != of:
         bar = st.progress(0.0, f"Scoring {file.name}")
@@ -217,7 +216,7 @@ def _draw(bar: DeltaGenerator, name: str, share: float) -> None:
 
 
 def results(scored: batch.Scored, scorer: Scorer, name: str) -> None:
-    """Show what became of a file."""
+    """Show the result of scoring a file."""
     rows, people, leaving = st.columns(3)
     rows.metric("Rows", f"{scored.rows:,}", border=True)
     people.metric("Scored", f"{scored.scored:,}", border=True)
@@ -233,14 +232,14 @@ def results(scored: batch.Scored, scorer: Scorer, name: str) -> None:
     )
     if scored.problem_count:
         unscored = scored.rows - scored.scored
-        st.warning(f"{unscored:,} of {scored.rows:,} rows have no score; the column `problem` of the file says why.")
+        st.warning(f"{unscored:,} of {scored.rows:,} rows have no score; the file's column `problem` says why.")
         listed, all_of_them = len(scored.problems), f"{scored.problem_count:,} problems"
         with st.expander(all_of_them if listed == scored.problem_count else f"The first {listed} of {all_of_them}"):
-            told = [(one.line, one.column, one.value, one.expected) for one in scored.problems]
-            st.dataframe(pd.DataFrame(told, columns=["Line", "Column", "Value", "Expected"]), hide_index=True)
+            shown = [(problem.line, problem.column, problem.value, problem.expected) for problem in scored.problems]
+            st.dataframe(pd.DataFrame(shown, columns=["Line", "Column", "Value", "Expected"]), hide_index=True)
     if scored.unknown:
-        strange = ", ".join(f"{count:,} in `{name}`" for name, count in scored.unknown.items())
-        st.info(f"Texts that the model did not see in its training all count as one: {strange}.")
+        unseen = ", ".join(f"{count:,} in `{name}`" for name, count in scored.unknown.items())
+        st.info(f"Texts that the model did not see in training all count as the same one: {unseen}.")
     if scored.scored:
         st.altair_chart(charts.histogram(scored.histogram, scorer.threshold), width="stretch")
     st.caption(f"The first {len(scored.preview)} rows")
@@ -248,7 +247,7 @@ def results(scored: batch.Scored, scorer: Scorer, name: str) -> None:
 
 
 def about_model(model: ProductionModel, registry: Registry, evidence: Evidence | Unusable | None) -> None:
-    """Show where the model comes from and what its training found."""
+    """Show where the model comes from and what its training recorded."""
     for column, (name, (title, meaning)) in zip(st.columns(len(METRICS)), METRICS.items(), strict=True):
         value = model.release.metrics.get(name)
         column.metric(title, "not known" if value is None else f"{value:.3f}", help=meaning, border=True)
@@ -260,8 +259,8 @@ def about_model(model: ProductionModel, registry: Registry, evidence: Evidence |
         right.error(f"What its training recorded cannot be fetched. {evidence}")
         return
     with right:
-        st.subheader("What it looks at")
-        titles = {one.name: one.title for one in model.fields}
+        st.subheader("What matters to it")
+        titles = {field.name: field.title for field in model.fields}
         st.altair_chart(charts.importance(evidence.importance, titles), width="stretch")
     st.subheader("What its training found")
     ordered = [name for name in PLOTS if name in evidence.plots] + sorted(set(evidence.plots) - set(PLOTS))
@@ -288,54 +287,54 @@ def origin(registry: Registry, release: Release) -> None:
 
 
 def about_heuristic() -> None:
-    """Say what answers while there is no model."""
+    """Show what answers while there is no model."""
     st.subheader("The heuristic")
     st.markdown(
-        "No Production model answers, so a rule of thumb does. It was not learned from data, and its probabilities "
-        "are no more than a ranking:"
+        "There is no Production model to answer, so a rule of thumb does. It was not learned from data, and its "
+        "probabilities only rank people:"
     )
     st.code(FORMULA, language=None, wrap_lines=True)
 
 
 @st.cache_data(ttl=30, show_spinner=False)
 def drift_reports(address: str, experiment: str) -> list[drift.Report]:
-    """Return the reports of a monitor, asked for anew twice a minute at most."""
+    """Return the reports of a monitor, fetched at most twice a minute."""
     return drift.reports(Registry(address), experiment)
 
 
 def about_drift(address: str, experiment: str) -> None:
-    """Show how far the people of today are from those that the model was trained on, week by week."""
+    """Show how far today's people are from those that the model was trained on, week by week."""
     try:
-        found = drift_reports(address, experiment) if address else []
+        reports = drift_reports(address, experiment) if address else []
     except Unusable as problem:
-        st.warning(f"The reports of drift cannot be fetched. {problem}")
+        st.warning(f"The drift reports cannot be fetched. {problem}")
         return
-    if not found:
+    if not reports:
         st.info(
-            f"There is no report of drift yet: none in the experiment `{experiment}` of MLflow. "
+            f"There is no report of drift yet in MLflow's experiment `{experiment}`. "
             "Run the pipeline that monitors the features, after the one that trains."
         )
         return
-    last_report(found[-1])
+    last_report(reports[-1])
     left, right = st.columns(2, gap="large")
     with left:
         st.subheader("Share of columns that drifted")
-        shares, limits = ({one.date: value(one) for one in found} for value in (_share, _greatest))
+        shares, limits = ({report.date: value(report) for report in reports} for value in (_share, _greatest))
         st.altair_chart(charts.over_time(shares, "Share", limits), width="stretch")
     with right:
         st.subheader("One column")
-        column = st.selectbox("Column", sorted(found[-1].scores), label_visibility="collapsed")
-        scores = {one.date: one.scores[column] for one in found if column in one.scores}
+        column = st.selectbox("Column", sorted(reports[-1].scores), label_visibility="collapsed")
+        scores = {report.date: report.scores[column] for report in reports if column in report.scores}
         st.altair_chart(charts.over_time(scores, "Score"), width="stretch")
-    report_table(found)
+    report_table(reports)
 
 
-def _share(one: drift.Report) -> float:
-    return one.share
+def _share(report: drift.Report) -> float:
+    return report.share
 
 
-def _greatest(one: drift.Report) -> float:
-    return one.greatest
+def _greatest(report: drift.Report) -> float:
+    return report.greatest
 
 
 def last_report(last: drift.Report) -> None:
@@ -348,14 +347,15 @@ def last_report(last: drift.Report) -> None:
     )
 
 
-def report_table(found: list[drift.Report]) -> None:
-    """List the reports, the newest first, with links to their pages."""
+def report_table(reports: list[drift.Report]) -> None:
+    """List the reports, newest first, with links to their pages."""
     airflow = os.environ.get("AIRFLOW__API__BASE_URL", "")
     rows = [
-        (one.date, one.share, one.detected, one.drifted, drift.address(one.page, airflow)) for one in reversed(found)
+        (report.date, report.share, report.detected, report.drifted, drift.address(report.page, airflow))
+        for report in reversed(reports)
     ]
     table = pd.DataFrame(rows, columns=["Date", "Share", "Drift", "Columns that drifted", "Report"])
-    links = st.column_config.LinkColumn(display_text="Open", help="Opens in Airflow, for who is logged in there.")
+    links = st.column_config.LinkColumn(display_text="Open", help="Opens in Airflow, if you are logged in there.")
     shares = st.column_config.NumberColumn(format="percent")
     st.dataframe(table, hide_index=True, width="stretch", column_config={"Report": links, "Share": shares})
 

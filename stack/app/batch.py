@@ -1,7 +1,7 @@
 """A CSV of people in, the same CSV with their scores out.
 
-Read in pieces, so that a long file needs little memory beside its own text. A row that cannot be scored stays in the
-result, with the reason; a file that cannot be read as a whole is refused with one sentence.
+Read in chunks: a long file needs little memory apart from its own text. A row that cannot be scored stays in the
+result, with the reason; a file that cannot be read at all is refused with one sentence.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RESULTS = ("probability", "prediction", "problem")
-"""The columns that a scored file has more than the file that came in."""
+"""The columns that scoring adds to a file."""
 CHUNK_ROWS = 20_000
 SHOWN_PROBLEMS = 100
 PREVIEW_ROWS = 50
 BINS = 20
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
 _LARGEST_INTEGER = 2**53
-"""The largest up to which a float still counts in ones."""
+"""Beyond this a float no longer holds every whole number."""
 
 Row = list[str]
 Progress = Callable[[float], None]
 
 
 class Unreadable(Exception):
-    """The file cannot be scored as a whole; the text says why and what to do."""
+    """The file cannot be scored at all; the text says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,29 +59,29 @@ class Scored:
     scored: int = 0
     churning: int = 0
     problems: list[Problem] = field(default_factory=list)
-    """The first of them."""
+    """The first `SHOWN_PROBLEMS`."""
     problem_count: int = 0
     unknown: dict[str, int] = field(default_factory=dict)
-    """How many texts of each column the scorer does not know."""
+    """By column: how many texts the scorer does not know."""
     preview: pd.DataFrame = field(default_factory=pd.DataFrame)
     histogram: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, dtype="int64"))
-    """How many probabilities lie in each of `BINS` equal parts of 0 to 1."""
+    """How many probabilities are in each of `BINS` equal parts of 0 to 1."""
 
 
 def template(fields: Iterable[Field]) -> bytes:
     """Return a CSV with the right header and one row of example values."""
     text = io.StringIO()
-    asked = list(fields)
+    columns = list(fields)
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([one.name for one in asked])
-    writer.writerow(["" if one.example is None else _written(one.example) for one in asked])
+    writer.writerow([column.name for column in columns])
+    writer.writerow(["" if column.example is None else _written(column.example) for column in columns])
     return text.getvalue().encode()
 
 
 def score_csv(
     file: BinaryIO, scorer: Scorer, *, chunk_rows: int = CHUNK_ROWS, progress: Progress = lambda _: None
 ) -> Scored:
-    """Score each row of a CSV; `progress` is told the share of the file that is done. Raises Unreadable."""
+    """Score each row of a CSV; `progress` gets the share of the file that is done. Raises Unreadable."""
     size = max(file.seek(0, io.SEEK_END), 1)
     file.seek(0)
     text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
@@ -92,11 +92,11 @@ def score_csv(
         byte = f"0x{error.object[error.start]:02x}"
         raise Unreadable(f"The file is not UTF-8 text: it has the byte {byte}. Save it as CSV in UTF-8.") from error
     finally:
-        text.detach()  # the file is its owner's to close
+        text.detach()  # closing the file is up to its owner
 
 
 class Table:
-    """A CSV's header, and its rows with the line on which each stands."""
+    """A CSV's header, and its rows with their line numbers."""
 
     def __init__(self, text: Iterable[str]) -> None:
         lines = iter(text)
@@ -145,12 +145,12 @@ def _scored(table: Table, scorer: Scorer, chunk_rows: int, advance: Callable[[],
 
 def _preview(scores: pd.DataFrame) -> pd.DataFrame:
     first = scores.head(PREVIEW_ROWS)
-    numbers = {name: pd.to_numeric(first[name]) for name in ("probability", "prediction")}  # nothing instead of ""
+    numbers = {name: pd.to_numeric(first[name]) for name in ("probability", "prediction")}  # missing, not ""
     return first.assign(**numbers)
 
 
 def _refuse_missing_columns(header: list[str], scorer: Scorer) -> None:
-    missing = [one.name for one in scorer.fields if one.name not in header]
+    missing = [field.name for field in scorer.fields if field.name not in header]
     if not missing:
         return
     hints = {name: get_close_matches(name, header, n=1) for name in missing}
@@ -162,22 +162,22 @@ def _refuse_missing_columns(header: list[str], scorer: Scorer) -> None:
 
 
 def _score_chunk(chunk: list[tuple[int, Row]], header: list[str], scorer: Scorer, done: Scored) -> pd.DataFrame:
-    """Return the rows as they came in with their results, and count them in `done`."""
+    """Return the rows as they were read, with their results, and count them in `done`."""
     width = len(header)
     rows = pd.DataFrame([(row + [""] * width)[:width] for _, row in chunk], columns=header, dtype="object")
-    problems, told = pd.Series("", index=rows.index), []
+    problems, reported = pd.Series("", index=rows.index), []
     for position, (line, row) in enumerate(chunk):
         if len(row) != width:
             expected = f"{width} values, as the header has; there are {len(row)}"
             problems[position] = f"expected {expected}"
-            told.append(Problem(line, "(the row)", _short(row), expected))
+            reported.append(Problem(line, "(the row)", _short(row), expected))
     people = pd.DataFrame(index=rows.index)
-    for one in scorer.fields:
-        people[one.name], bad = convert(rows[one.name], one)
+    for asked in scorer.fields:
+        people[asked.name], bad = convert(rows[asked.name], asked)
         bad &= problems.eq("")
-        problems[bad] = f"{one.name}: expected {one.expected}"
-        told += [Problem(chunk[at][0], one.name, rows[one.name][at], one.expected) for at in bad[bad].index]
-    _tell(done, told)
+        problems[bad] = f"{asked.name}: expected {asked.expected}"
+        reported += [Problem(chunk[at][0], asked.name, rows[asked.name][at], asked.expected) for at in bad[bad].index]
+    _report(done, reported)
     return _with_results(rows, people[problems.eq("")], problems, scorer, done)
 
 
@@ -198,14 +198,15 @@ def _with_results(
 
 
 def _count_unknown(people: pd.DataFrame, scorer: Scorer, done: Scored) -> None:
-    for one in scorer.fields:
-        if one.levels and (count := int((~people[one.name].isin(one.levels) & people[one.name].notna()).sum())):
-            done.unknown[one.name] = done.unknown.get(one.name, 0) + count
+    for asked in scorer.fields:
+        texts = people[asked.name]
+        if asked.levels and (count := int((~texts.isin(asked.levels) & texts.notna()).sum())):
+            done.unknown[asked.name] = done.unknown.get(asked.name, 0) + count
 
 
-def _tell(done: Scored, problems: list[Problem]) -> None:
+def _report(done: Scored, problems: list[Problem]) -> None:
     done.problem_count += len(problems)
-    done.problems += sorted(problems, key=lambda one: one.line)[: SHOWN_PROBLEMS - len(done.problems)]
+    done.problems += sorted(problems, key=lambda problem: problem.line)[: SHOWN_PROBLEMS - len(done.problems)]
 
 
 def _short(row: Row) -> str:
@@ -214,7 +215,7 @@ def _short(row: Row) -> str:
 
 
 def convert(texts: pd.Series[str], asked: Field) -> tuple[pd.Series, pd.Series[bool]]:
-    """Return the texts as values of a field, and which of them are not."""
+    """Return the texts as values of a field, and which of them are invalid."""
     texts = texts.str.strip()
     empty = texts.eq("")
     values, good = _CONVERSIONS[asked.kind](texts)

@@ -1,4 +1,4 @@
-"""The plots of the page, as Altair charts: drawn by the browser with what Streamlit brings along."""
+"""The plots of the page, as Altair charts: the browser draws them with what comes with Streamlit."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ Layered = alt.LayerChart | alt.FacetChart
 
 MORE, LESS, NEUTRAL, TRACK = "#C4553B", "#2B7A82", "#8A94A6", "#E6E9EF"
 SHOWN = 12
-"""Contributions beyond these are drawn as one."""
+"""Contributions beyond these are summed into one bar."""
 MOST_IMPORTANT = 15
 _AS_PROBABILITY = "format(1 / (1 + exp(-datum.value)), '.1~%')"
 _INK = "#20242C"
 _ROW_HEIGHT, _AXIS_HEIGHT = 30, 60
 _NOTHING = 0.0005
-"""A contribution too small to be seen in a probability."""
+"""Smaller contributions do not show in a probability."""
 _MUCH = float(np.log(1000))
 _TICKS = (0.01, 0.02, 0.05, 0.1, 0.2)
-"""Distances of ticks, in probability."""
+"""Distances between ticks, in probability."""
 
 
 def gauge(value: float, threshold: float) -> Layered:
@@ -50,8 +50,7 @@ def gauge(value: float, threshold: float) -> Layered:
 def waterfall(explanation: Explanation, fields: Sequence[Field], values: Mapping[str, Value]) -> Layered:
     """Return how the values of a person lead from the typical score to their own, the largest step first.
 
-    The steps are SHAP values, which add up; where they are log-odds, the axis is labelled with the probabilities that
-    they stand for.
+    The steps are SHAP values, which add up; if they are log-odds, the axis shows the probabilities instead.
     """
     steps = _steps(explanation, fields, values)
     low, high = _room(steps, explanation.unit)
@@ -84,7 +83,7 @@ def _rule(at: float, x: alt.X) -> alt.Chart:
 
 
 def _room(steps: pd.DataFrame, unit: Unit) -> tuple[float, float]:
-    """Return the ends of an axis on which the labels beside the bars find room too."""
+    """Return the ends of an axis that leaves room for the labels next to the bars."""
     low, high = float(steps[["start", "end"]].min().min()), float(steps[["start", "end"]].max().max())
     least = {"log-odds": 1.0, "probability": 0.2}[unit]
     room = max((high - low) * 0.12, (least - (high - low)) / 2, least / 10)
@@ -92,12 +91,12 @@ def _room(steps: pd.DataFrame, unit: Unit) -> tuple[float, float]:
 
 
 def _round_probabilities(first: float, last: float) -> list[float]:
-    """Return the log-odds of round probabilities between two probabilities, about eight."""
-    distance = next((one for one in _TICKS if (last - first) / one <= 8), _TICKS[-1])
+    """Return the log-odds of about eight round probabilities between two probabilities."""
+    distance = next((tick for tick in _TICKS if (last - first) / tick <= 8), _TICKS[-1])
     inside = {n * distance for n in range(1, round(1 / distance))}
     far = {0.001, 0.01, 0.05, 0.95, 0.99, 0.999} if distance >= 0.1 else set()
-    shown = sorted({round(one, 6) for one in inside | far if first < one < last})
-    return [float(np.log(one / (1 - one))) for one in shown]
+    shown = sorted({round(tick, 6) for tick in inside | far if first < tick < last})
+    return [float(np.log(tick / (1 - tick))) for tick in shown]
 
 
 def _steps(explanation: Explanation, fields: Sequence[Field], values: Mapping[str, Value]) -> pd.DataFrame:
@@ -138,13 +137,13 @@ def _effect(part: float, unit: Unit) -> str:
 
 
 def _factor(part: float) -> str:
-    """Return what log-odds do to odds, up or down."""
+    """Return the factor by which log-odds change odds, up or down."""
     return f"{np.exp(abs(part)):.2f}" if abs(part) < _MUCH else f"over {np.exp(_MUCH):,.0f}"
 
 
 def importance(values: Mapping[str, float], titles: Mapping[str, str]) -> alt.Chart:
     """Return the mean absolute SHAP values of the columns that matter most, the largest first."""
-    first = sorted(values.items(), key=lambda one: -one[1])[:MOST_IMPORTANT]
+    first = sorted(values.items(), key=lambda item: -item[1])[:MOST_IMPORTANT]
     frame = pd.DataFrame([(titles.get(name, name), value) for name, value in first], columns=["column", "value"])
     chart: alt.Chart = (
         alt.Chart(frame)
@@ -168,7 +167,7 @@ def importance(values: Mapping[str, float], titles: Mapping[str, str]) -> alt.Ch
 
 
 def histogram(counts: NDArray[np.int64], threshold: float) -> Layered:
-    """Return how many people have which probability, coloured by the verdict."""
+    """Return the distribution of people's probabilities, coloured by the verdict."""
     edges = np.linspace(0, 1, len(counts) + 1)
     frame = pd.DataFrame({"start": edges[:-1], "end": edges[1:], "people": counts})
     frame["kind"] = np.where(frame["end"] - 1e-9 > threshold, "more", "less")
@@ -185,7 +184,7 @@ def histogram(counts: NDArray[np.int64], threshold: float) -> Layered:
 
 
 def over_time(values: Mapping[dt.date, float], title: str, limits: Mapping[dt.date, float] | None = None) -> Layered:
-    """Return a line over dates, with a dashed one of the limits that it should keep below."""
+    """Return a line over dates, with a dashed line for the limits that it should stay below."""
     frame = pd.DataFrame({"date": pd.to_datetime(list(values)), "value": list(values.values())})
     x = alt.X("date:T", title=None, axis=alt.Axis(format="%-d %b %Y", labelOverlap=True, grid=False))
     y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=True))

@@ -1,4 +1,4 @@
-"""The reports of drift that a monitor left in MLflow: one for each date, the newest where there are several.
+"""The drift reports that a monitor recorded in MLflow: one for each date, the newest if there are several.
 
 Knows the tags, params and metrics that `drift.report` records; draws nothing.
 """
@@ -29,9 +29,9 @@ class Report:
     date: dt.date
     share: float
     greatest: float
-    """The share above which the whole has drifted."""
+    """The maximum share of drifted columns; above it the data as a whole has drifted."""
     drifted: str
-    """The columns that drifted, with commas between them."""
+    """The columns that drifted, separated by commas."""
     scores: Mapping[str, float]
     """By column: a distance or a p-value."""
     page: str
@@ -39,20 +39,20 @@ class Report:
 
     @property
     def detected(self) -> bool:
-        """Whether the whole has drifted."""
+        """Whether the data as a whole has drifted."""
         return self.share > self.greatest
 
 
 def reports(registry: Registry, experiment: str) -> list[Report]:
-    """Return the reports of an experiment by date, none where there is no such experiment; raise Unusable."""
+    """Return an experiment's reports by date, or an empty list if there is no such experiment; raise Unusable."""
     with registry.answering():
         client = registry.client()
-        found = client.get_experiment_by_name(experiment)
-        if found is None:
+        monitored = client.get_experiment_by_name(experiment)
+        if monitored is None:
             return []
         order = ["attributes.start_time DESC"]
-        runs = client.search_runs([found.experiment_id], _REPORTS, max_results=_MOST, order_by=order)
-    newest = {one.date: one for one in map(_report, reversed(runs))}
+        runs = client.search_runs([monitored.experiment_id], _REPORTS, max_results=_MOST, order_by=order)
+    newest = {report.date: report for report in map(_report, reversed(runs))}
     return [newest[date] for date in sorted(newest)]
 
 
@@ -69,6 +69,6 @@ def _report(run: Run) -> Report:
 
 
 def address(page: str, airflow: str) -> str | None:
-    """Return where a browser opens a report: in Airflow, for who is logged in there; None for a path on a disk."""
+    """Return the report's address in Airflow, which needs a login there; None for a path on a disk."""
     scheme, _, rest = page.partition("://")
     return f"{airflow.rstrip('/')}/artifacts/{quote(rest)}" if airflow and scheme == "s3" else None

@@ -1,4 +1,4 @@
-"""The form that asks for one person: a widget for each field, with the example's value in it."""
+"""The form that asks for one person: a widget for each field, filled in with the example's value."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 COLUMNS = 2
 SHOWN = 12
-"""Fields beyond these are folded away, if there are more than a few of them."""
+"""Fields beyond these are folded away, if there are more than a few."""
 _FEW = 4
 _ANSWERS: dict[str, bool | None] = {"Yes": True, "No": False}
 _UNKNOWN: dict[str, bool | None] = {"Unknown": None}
 
 
 def ask(fields: Sequence[Field], *, key: str) -> dict[str, Value]:
-    """Show the form and return its values as of the last time it was sent, at first those of the example.
+    """Show the form and return the values last submitted, at first those of the example.
 
-    `key` tells the forms of different models apart: a new version begins with its own example.
+    `key` keeps the forms of different models apart: a new version starts with its own example.
     """
     shown = len(fields) if len(fields) <= SHOWN + _FEW else SHOWN
     with st.form(f"person {key}", border=True):
@@ -92,4 +92,4 @@ _WIDGETS: dict[str, Callable[[Field, str], Value]] = {
 
 
 def _help(field: Field) -> str:
-    return f"Column `{field.name}`: {field.expected}{', or nothing where it is not known' if field.optional else ''}."
+    return f"Column `{field.name}`: {field.expected}{', or empty if not known' if field.optional else ''}."

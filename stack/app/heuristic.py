@@ -4,8 +4,8 @@ It was not learned from data. Log-odds of churn =
 
     -1 + 0.05 × days since the last payment - 0.15 × payments + 0.02 × days since the last login
 
-with the days counted up to 90 and the payments up to 20: whoever paid last week and often stays, whoever has neither
-paid nor logged in for months leaves. The explanation compares with a person in the middle of the road.
+with at most 90 days and 20 payments counted: a person who pays often and paid last week stays, a person who has neither
+paid nor logged in for months leaves. The explanation compares with an average person.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Term:
     field: Field
     weight: float
     limit: float
-    """Beyond it a value counts no more."""
+    """The maximum that counts."""
     typical: float
 
 

@@ -1,4 +1,4 @@
-"""The Production model: loaded once for each version, scored in this process, without Java."""
+"""The Production model: loaded once per version, run in this process, without Java."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mlflow.types import ColSpec
 
 FRESH_SECONDS = 5.0
-"""How long an answer of the registry is believed."""
+"""How long an answer from the registry is trusted."""
 _KINDS: dict[str, FieldKind] = {
     "double": "number",
     "float": "number",
@@ -33,7 +33,7 @@ class ProductionModel:
 
     release: Release
     model: Any
-    """A `PyFuncModel`, half of whose methods MLflow leaves without types."""
+    """A `PyFuncModel`; MLflow leaves half of its methods untyped."""
     fields: tuple[Field, ...]
 
     @property
@@ -43,7 +43,7 @@ class ProductionModel:
 
     @property
     def threshold(self) -> float:
-        """The probability from which on the training says churn."""
+        """The minimum probability that counts as churn, as chosen in training."""
         return self.release.metrics.get("threshold", 0.5)
 
     def score(self, people: pd.DataFrame) -> pd.DataFrame:
@@ -64,7 +64,7 @@ class ProductionModel:
         return Explanation(float(scorer.base_value), contributions, getattr(scorer, "contribution_unit", "log-odds"))
 
     def _typed(self, people: pd.DataFrame) -> pd.DataFrame:
-        """Return the columns in the types of the signature, on which MLflow insists; what is missing stays missing."""
+        """Return the columns with the types of the signature, which MLflow requires; missing values stay missing."""
         import pandas as pd
 
         wanted = {column.name: column.type.to_pandas() for column in self.model.metadata.get_input_schema()}
@@ -76,7 +76,7 @@ class ProductionModel:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a look at the registry found: a model, a problem, both (then the model is from before), or neither."""
+    """What a look at the registry found: a model, a problem, both (then the model is an earlier one), or neither."""
 
     model: ProductionModel | None = None
     problem: str | None = None
@@ -84,10 +84,10 @@ class Seen:
 
 @dataclass(slots=True)
 class Shelf:
-    """Where the Production model stands ready, looked up again when the last answer is no longer fresh.
+    """Holds the Production model, and looks it up again when the last answer is no longer fresh.
 
-    Shared by the app's sessions: while one of them loads a version, the others wait for it. A model that was loaded
-    goes on answering while MLflow is away.
+    Shared by the app's sessions: while one of them loads a version, the others wait for it. A loaded model keeps
+    answering while MLflow is down.
     """
 
     registry: Registry
@@ -100,7 +100,7 @@ class Shelf:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def look(self) -> Seen:
-        """Return the present Production model, and what kept the registry from being asked."""
+        """Return the current Production model, and why the registry could not be asked, if it could not."""
         with self._lock:
             if self._looked_at is None or self.clock() - self._looked_at >= self.fresh_seconds:
                 self._seen = self._ask()
@@ -134,14 +134,14 @@ def _loaded(registry: Registry, release: Release) -> ProductionModel:
             model: Any = pyfunc.load_model(f"models:/{release.name}/{release.version}")
         loaded = ProductionModel(release, model, _fields(model))
         _warm(loaded)
-    except (ImportError, LookupError, AttributeError, TypeError, ValueError) as error:  # it may need what is not here
+    except (ImportError, LookupError, AttributeError, TypeError, ValueError) as error:  # a package may be missing
         reason = f"{type(error).__name__}: {error}"
         raise Unusable(f"{release.name}, version {release.version}, cannot be loaded: {reason}") from error
     return loaded
 
 
 def _warm(loaded: ProductionModel) -> None:
-    """Score the model's own example: the first score takes longer than all others."""
+    """Score the model's own example: the first score takes longer than the others."""
     example = loaded.model.input_example
     if example is not None:
         loaded.score(example)
@@ -152,7 +152,7 @@ def _fields(model: Any) -> tuple[Field, ...]:
     """Return what to ask for: the columns of the signature, with the example's values."""
     schema = model.metadata.get_input_schema()
     if schema is None or not schema.has_input_names():
-        raise Unusable("the Production model has no signature that names its columns; train it again")
+        raise Unusable("the Production model has no signature with column names; train it again")
     example = model.input_example
     levels = getattr(model.unwrap_python_model(), "levels", {})
     return tuple(
@@ -177,6 +177,6 @@ def _kind(column: ColSpec) -> FieldKind:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value of a frame as Python has it; None where it is missing."""
+    """Return a value of a frame as a plain Python value, None if it is missing."""
     plain = value.item() if hasattr(value, "item") else value
     return None if plain is None or plain != plain else plain  # noqa: PLR0124 - NaN is not itself

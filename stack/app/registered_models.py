@@ -1,6 +1,6 @@
-"""What MLflow holds about the Production model: its version, and what the training recorded.
+"""What MLflow knows about the Production model: its version, and what the training recorded.
 
-Knows the alias, tags and artifacts that the pipeline leaves; an MLflow that does not answer is found out in seconds.
+Knows the alias, tags and artifacts that the pipeline writes; an MLflow that does not answer is noticed in seconds.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _SETTINGS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
-"""Read by MLflow's client at each request: by its own defaults it goes on asking for minutes."""
+"""Read by MLflow's client at each request: with its own defaults it retries for minutes."""
 _ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
-"""What the registry answers where there is no such model, and no such alias."""
+"""What the registry answers if there is no such model, and no such alias."""
 _NO_ANSWER = ("Connection refused", "timed out", "Name or service not known", "Connection reset", "Connection aborted")
 
 
 class Unusable(Exception):
-    """The Production model, or what is known of it, cannot be had; the text says why."""
+    """The Production model, or what is known about it, is not available; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Release:
     description: str
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
-    """Those of the run: `airflow.dag_id` and `airflow.run_id` name the run of Airflow."""
+    """The run's tags: `airflow.dag_id` and `airflow.run_id` name the Airflow run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +73,15 @@ class Registry:
     address: str
 
     def run_page(self, release: Release) -> str:
-        """Return the address of the page of the run that made a release."""
+        """Return the page of the run that made a release."""
         return f"{self.address}/#/experiments/{release.experiment_id}/runs/{release.run_id}"
 
     def version_page(self, release: Release) -> str:
-        """Return the address of the page of a version."""
+        """Return the page of a version."""
         return f"{self.address}/#/models/{release.name}/versions/{release.version}"
 
     def production(self, name: str) -> Release | None:
-        """Return what the alias names, None where nothing was promoted yet; raise Unusable."""
+        """Return the version with the alias, None if nothing was promoted yet; raise Unusable."""
         from mlflow.exceptions import RestException
 
         with self.answering():
@@ -108,17 +108,17 @@ class Registry:
         """Return what the training of a release recorded; raise Unusable."""
         with self.answering(), tempfile.TemporaryDirectory(prefix="churn-app-") as folder:
             client, place = self.client(), Path(folder)
-            there = {one.path for one in client.list_artifacts(release.run_id)}
-            for artifact in sorted(there & {"plots", "shap"}):
+            recorded = {artifact.path for artifact in client.list_artifacts(release.run_id)}
+            for artifact in sorted(recorded & {"plots", "shap"}):
                 client.download_artifacts(release.run_id, artifact, folder)
             values = place / "shap" / "mean_absolute.json"
             return Evidence(
                 importance=json.loads(values.read_text()) if values.exists() else {},
-                plots={one.stem: one.read_bytes() for one in sorted(place.glob("plots/*.png"))},
+                plots={plot.stem: plot.read_bytes() for plot in sorted(place.glob("plots/*.png"))},
             )
 
     def client(self) -> MlflowClient:
-        """Return a client that gives up within seconds, and make it MLflow's own for this process."""
+        """Return a client that gives up within seconds, and make its server MLflow's default in this process."""
         os.environ.update(_SETTINGS)
         import mlflow
 
@@ -128,7 +128,7 @@ class Registry:
 
     @contextmanager
     def answering(self) -> Iterator[None]:
-        """Raise Unusable for what MLflow's client raises in the block."""
+        """Turn what MLflow's client raises in the block into Unusable."""
         from mlflow.exceptions import MlflowException
         from requests.exceptions import RequestException
 

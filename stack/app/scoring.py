@@ -1,4 +1,4 @@
-"""What the page asks of whatever answers it: a model of the registry, or the heuristic in its place."""
+"""The interface between the page and what answers: a registered model, or the heuristic."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Value = float | int | bool | str | None
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One value that is asked of a person: a column of the scored frame."""
+    """One value to ask for: a column of the scored frame."""
 
     name: str
     kind: FieldKind
     example: Value = None
     levels: tuple[str, ...] = ()
-    """The texts that the scorer knows; all others count as one. None where any text will do."""
+    """The texts that the scorer knows; all others count as the same. Empty if any text will do."""
     optional: bool = False
     """Whether the value may be missing."""
 
@@ -49,7 +49,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why one person got a score: what each value adds to that of a typical person."""
+    """Why a person got a score: what each value adds to the score of a typical person."""
 
     base: float
     contributions: Mapping[str, float]
@@ -57,21 +57,21 @@ class Explanation:
 
     @property
     def score(self) -> float:
-        """What they add up to."""
+        """The sum of base and contributions."""
         return self.base + sum(self.contributions.values())
 
     def probability(self, score: float) -> float:
-        """Return the probability that a score in this unit stands for."""
+        """Return a score in this unit as a probability."""
         with np.errstate(over="ignore"):
             return score if self.unit == "probability" else float(1 / (1 + np.exp(-score)))
 
 
 class Scorer(Protocol):
-    """What answers: it names the values that it asks for, scores them, and says why."""
+    """A model that names the values it needs, scores them, and says why."""
 
     @property
     def title(self) -> str:
-        """What answers, in words."""
+        """The name shown to people."""
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -79,7 +79,7 @@ class Scorer(Protocol):
 
     @property
     def threshold(self) -> float:
-        """The probability from which on the verdict is churn."""
+        """The minimum probability that counts as churn."""
 
     def score(self, people: pd.DataFrame) -> pd.DataFrame:
         """Return the columns `probability` and `prediction` (1 is churn) of each row."""
