@@ -1,1 +1,1 @@
-"""`make demo`: from nothing to pipelines that ran on the scheduler: a module for each, and one that follows runs."""
+"""`make demo`: from nothing to pipelines run by the scheduler: a module for each, and one that follows runs."""

@@ -1,4 +1,4 @@
-"""`python -m stack.demo [DAG…]`: start what the pipelines need, run them, and show what came of it."""
+"""`python -m stack.demo [DAG…]`: start what the pipelines need, run them, and show the results."""
 
 from __future__ import annotations
 
@@ -18,17 +18,15 @@ if TYPE_CHECKING:
     from stack.assembly import Stack
 
 SHOWS = {crypto.DAG: crypto, churn.DAG: churn, drift.DAG: drift}
-"""What is shown of each pipeline, in the order in which they are run."""
+"""The demo of each pipeline, in the order they are run."""
 NEEDS = {drift.DAG: churn.DAG}
-"""Which pipeline makes what another begins with."""
+"""Which pipeline must run before another."""
 
-Dags = Annotated[
-    list[str] | None, typer.Argument(help=f"Which pipelines: {', '.join(SHOWS)}; all, when none is named.")
-]
+Dags = Annotated[list[str] | None, typer.Argument(help=f"Which pipelines: {', '.join(SHOWS)}; all by default.")]
 
 
 def main(dags: Dags = None, *, profile: Shape = None) -> None:
-    """Start the stack, run the pipelines, and show what came of it; exit with 1 unless all went as it should."""
+    """Start the stack, run the pipelines, and show the results; exit with 1 unless all went as expected."""
     os.umask(0o077)
     chosen = _chosen(dags or list(SHOWS))
     up(sorted({service for dag in chosen for service in SHOWS[dag].SERVICES}), profile=profile)
@@ -36,15 +34,15 @@ def main(dags: Dags = None, *, profile: Shape = None) -> None:
     api = stack.api()
     shown = [SHOWS[dag].show(stack, api) for dag in chosen]
     _show_addresses(stack, api, [run for _, runs in shown for run in runs])
-    if not all(right for right, _ in shown):
-        CONSOLE.print("\n[red]error[/]   the demo did not go as it should; the pages above tell why")
+    if not all(as_expected for as_expected, _ in shown):
+        CONSOLE.print("\n[red]error[/]   the demo did not go as expected; the pages above show why")
         raise typer.Exit(1)
 
 
 def _chosen(dags: list[str]) -> list[str]:
     unknown = [dag for dag in dags if dag not in SHOWS]
     if unknown:
-        raise typer.BadParameter(f"there is no demo of {unknown[0]}; there are {', '.join(SHOWS)}")
+        raise typer.BadParameter(f"there is no demo of {unknown[0]}; there are demos of {', '.join(SHOWS)}")
     wanted = {*dags, *(NEEDS[dag] for dag in dags if dag in NEEDS)}
     return [dag for dag in SHOWS if dag in wanted]
 
@@ -55,7 +53,7 @@ def _show_addresses(stack: Stack, api: AirflowApi, runs: list[DagRun]) -> None:
     for run in runs:
         CONSOLE.print(f"  [{COLOURS[run.state]}]{run.state:8}[/] {api.run_page(run)}")
     CONSOLE.print(
-        "\n`make status` tells how the services are, `make down` stops them, `make destroy` removes their data."
+        "\n`make status` shows how the services are, `make down` stops them, `make destroy` removes their data."
     )
 
 

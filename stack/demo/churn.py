@@ -1,8 +1,8 @@
-"""The demo of churn_training_dag: the first run promotes its model, the second, on the same data, skips.
+"""The demo of churn_training_dag: the first run promotes its model, the second, on the same data, skips it.
 
-Where an earlier demo left a Production model, the first has to beat that one.
+If an earlier demo left a Production model, the first run has to beat it.
 
-Everything it says is read back from Airflow; it decides nothing that the pipeline decides.
+Everything shown is read back from Airflow; the decisions are the pipeline's.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ METRICS = ("roc_auc", "pr_auc", "log_loss", "brier", "accuracy")
 
 
 def show(stack: Stack, api: AirflowApi) -> tuple[bool, list[DagRun]]:
-    """Run the pipeline twice and show what came of it; return whether all went as it should, and the runs."""
+    """Run the pipeline twice and show the results; return whether all went as expected, and the runs."""
     api.await_dag(DAG, seconds=120)
     dates = _dates(api)
     runs = [
@@ -37,14 +37,14 @@ def show(stack: Stack, api: AirflowApi) -> tuple[bool, list[DagRun]]:
     _show_rows(api, runs[0])
     _show_models(api, runs, [first, second])
     CONSOLE.print(f"The app scores people with the Production model: {stack.app.address}")
-    stands = first.get("promote") or first.get("production_version")
-    return all(run.state == "success" for run in runs) and bool(stands) and second.get("promote") is False, runs
+    has_production = first.get("promote") or first.get("production_version")
+    return all(run.state == "success" for run in runs) and bool(has_production) and second.get("promote") is False, runs
 
 
 def _dates(api: AirflowApi) -> tuple[dt.datetime | None, dt.datetime | None]:
-    """Return the logical dates of two runs of one day: in the place of the run that the schedule owes, if there is one.
+    """Return the logical dates of two runs of the same day, replacing the run that the schedule is due, if any.
 
-    Left to itself, that run would come first and promote its model.
+    Otherwise that run would come first and promote its model.
     """
     due = api.due(DAG)
     return (due, due + dt.timedelta(minutes=1)) if due else (None, None)

@@ -1,6 +1,6 @@
-"""The demo of crypto_events_dag: a run that loads, then one with bad rows that its gate stops.
+"""The demo of crypto_events_dag: a run that loads, then one whose bad rows are stopped by the gate.
 
-Everything it says is read back from Airflow and Postgres; it decides nothing that the pipeline decides.
+Everything shown is read back from Airflow and Postgres; the decisions are the pipeline's.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ SERVICES = ("postgres", "objects", "airflow")
 PROD = ("prod", "bt_crypto_events")
 REJECTS = ("dqm", "bt_crypto_events_rejects")
 CLEAN_ROWS_PER_DAY = 4000
-"""More than the schedule's default: the first run has something to insert, whichever of the two comes first."""
+"""More than the default: the demo's first run has rows to insert even if a scheduled run comes first."""
 BAD_DAYS_AGO = 90
-"""The spoilt run stands for a past day: its bad rows lie outside the windows of the runs to come."""
+"""The run with bad rows is for a past day, to keep them outside the windows of later runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What a table holds: enough to see that nothing in it changed."""
+    """A summary of a table: enough to see that nothing in it changed."""
 
     rows: int
     active: int
@@ -39,13 +39,13 @@ class Tally:
 
 
 def show(stack: Stack, api: AirflowApi) -> tuple[bool, list[DagRun]]:
-    """Run the pipeline twice and show what came of it; return whether all went as it should, and the runs."""
+    """Run the pipeline twice and show the results; return whether all went as expected, and the runs."""
     api.await_dag(DAG, seconds=120)
     good = follow(api, DAG, f"{DAG}: a run with clean data", {"rows_per_day": CLEAN_ROWS_PER_DAY})
     _show_counts(api, good)
     before = tally(stack, PROD)
     past = dt.datetime.now(dt.UTC) - dt.timedelta(days=BAD_DAYS_AGO)
-    bad = follow(api, DAG, f"{DAG}: a run for a past day with 5 % of bad rows", {"bad_share": 0.05}, past)
+    bad = follow(api, DAG, f"{DAG}: a run for a past day with 5 % bad rows", {"bad_share": 0.05}, past)
     after = tally(stack, PROD)
     _show_rejects(stack, bad)
     _show_prod(before, after)
@@ -96,9 +96,9 @@ def tally(stack: Stack, table: tuple[str, str]) -> Tally:
     )
     with stack.crypto.connect() as connection, connection.cursor() as cursor:
         cursor.execute(query.format(sql.Identifier(*table)))
-        found = cursor.fetchone()
-    assert found is not None
-    return Tally(*found)
+        row = cursor.fetchone()
+    assert row is not None
+    return Tally(*row)
 
 
 def _show_prod(before: Tally, after: Tally) -> None:

@@ -1,4 +1,4 @@
-"""A run of a pipeline on the scheduler, followed on screen step by step."""
+"""Run a pipeline on the scheduler, and follow it on screen step by step."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ _QUIET = frozenset({"waiting", "scheduled", "queued"})
 def follow(
     api: AirflowApi, dag_id: str, title: str, conf: Mapping[str, JsonValue], date: dt.datetime | None = None
 ) -> DagRun:
-    """Trigger a run, print each step's state as it changes, and return the run when it has ended."""
+    """Trigger a run, print each step's state as it changes, and return the run once it has ended."""
     CONSOLE.print(f"\n[bold]{title}[/]")
     run = api.trigger(dag_id, conf, logical_date=date.isoformat() if date else None)
     api.unpause(dag_id)
-    told: dict[str, str] = {}
+    shown: dict[str, str] = {}
 
-    def tell(states: Mapping[str, str]) -> None:
+    def show(states: Mapping[str, str]) -> None:
         for task, state in states.items():
-            if told.get(task) != state and state not in _QUIET:
+            if shown.get(task) != state and state not in _QUIET:
                 CONSOLE.print(f"  [{COLOURS.get(state, 'cyan')}]{state:16}[/] {task}")
-        told.update(states)
+        shown.update(states)
 
-    ended = api.wait(run, seconds=900, told=tell)
+    ended = api.wait(run, seconds=900, told=show)
     CONSOLE.print(f"  [bold {COLOURS[ended.state]}]{ended.state}[/]  {api.run_page(run)}")
     return ended
 
 
 def output(api: AirflowApi, run: DagRun, task: str) -> dict[str, Any]:
-    """Return what a task returned, or nothing when it did not get that far."""
+    """Return what a task returned, or nothing if it did not get that far."""
     try:
-        found = api.output(run.dag_id, run.run_id, task)
+        returned = api.output(run.dag_id, run.run_id, task)
     except ApiError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return returned if isinstance(returned, dict) else {}
