@@ -1,6 +1,6 @@
 """The containers of `stack/compose.yaml`: `python -m stack.compose up [PROFILE…]`, `python -m stack.compose down`.
 
-Writes the secrets, looks whether there is an engine, and hands over to the user's own `docker compose`.
+Writes the secrets, checks that there is an engine, and hands over to the user's own `docker compose`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 FILE = Path(__file__).with_name("compose.yaml")
 PROFILES = ("churn", "pgadmin")
-"""What can be left out: Spark, MLflow and the app, which crypto_events_dag does without; pgAdmin."""
+"""What can be left out: Spark, MLflow and the app, which crypto_events_dag does not need; pgAdmin."""
 INSTEAD = "or run the same services without containers: `make up`"
 WHERE = f"""\
 Airflow  http://127.0.0.1:{orchestrator.PORTS[0].usual}   admin               AIRFLOW_ADMIN_PASSWORD
@@ -30,11 +30,11 @@ pgAdmin  http://127.0.0.1:5050   admin@example.com   PGADMIN_PASSWORD
 
 
 class NoEngine(Exception):
-    """There is nothing here that runs containers."""
+    """There is nothing on this machine that runs containers."""
 
 
 def up(profiles: Sequence[str], secrets: Path) -> int:
-    """Write what is missing of the secrets, build the image, start the containers and wait until they are healthy."""
+    """Write missing secrets, build the image, start the containers and wait until they are healthy."""
     if unknown := sorted(set(profiles) - set(PROFILES)):
         raise ValueError(f"there is no profile {', '.join(unknown)}; there are {', '.join(PROFILES)}")
     if added := compose_env.complete(secrets):
@@ -48,7 +48,7 @@ def up(profiles: Sequence[str], secrets: Path) -> int:
 
 
 def down(secrets: Path) -> int:
-    """Stop and remove the containers; their volumes stay."""
+    """Stop and remove the containers, but keep their volumes."""
     if not secrets.exists():
         print(f"There is no {secrets}, so nothing was started: `make compose-up` does.")
         return 0
@@ -57,7 +57,7 @@ def down(secrets: Path) -> int:
 
 
 def check_engine() -> None:
-    """Raise NoEngine unless `docker compose` is there and an engine answers it."""
+    """Raise NoEngine unless `docker compose` is installed and an engine answers."""
     _ask(("docker", "compose", "version"), "there is no `docker compose`; install Docker with Compose 2.24 or later")
     _ask(("docker", "version"), "no container engine answers; start Docker")
 
@@ -78,7 +78,7 @@ def _compose(secrets: Path, profiles: Sequence[str]) -> tuple[str, ...]:
 
 
 def _run(*commands: tuple[str, ...]) -> int:
-    return next((code for one in commands if (code := subprocess.run(one, check=False).returncode)), 0)
+    return next((code for command in commands if (code := subprocess.run(command, check=False).returncode)), 0)
 
 
 def main(arguments: Sequence[str], secrets: Path = compose_env.FILE) -> int:

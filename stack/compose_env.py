@@ -1,6 +1,6 @@
-"""The file `stack/.env`, in which Compose finds the secrets of `stack/compose.yaml`: made once, for its owner alone.
+"""The file `stack/.env`, with the secrets that `stack/compose.yaml` needs: made once, readable only by its owner.
 
-Knows which variables there are and what each may look like; the containers give them their meaning.
+Knows which variables there are and what values they may have; what they mean is up to the containers.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ SECRETS: Mapping[str, Callable[[], str]] = {
     "SPARK_SECRET": key,
     "PGADMIN_PASSWORD": password,
 }
-"""What Compose requires, and how each is made up."""
+"""The variables that Compose requires, and how each is generated."""
 
 _LINE = re.compile(r"\s*(?:export\s+)?(?P<name>\w+)\s*=\s*(?P<value>.*?)\s*")
 _PLAIN = re.compile(r"[A-Za-z0-9_=-]{8,}")
-"""What needs no quoting in an address, in JSON and in a file of properties; MinIO wants 8 characters."""
+"""What needs no quoting in an address, in JSON or in a properties file; MinIO requires 8 characters."""
 
 
 def complete(path: Path) -> list[str]:
-    """Add to the file what it lacks, and return the names; raise ValueError for values that would break an address."""
+    """Add the missing variables and return their names; raise ValueError for values that would break an address."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     kept = read(text)
     if broken := [name for name in SECRETS if kept.get(name) and not _PLAIN.fullmatch(kept[name])]:
         raise ValueError(
             f"{path} gives {', '.join(broken)} a value that does not fit into the addresses of the services; "
-            "8 or more letters and digits are expected. Remove the line, and one is made up"
+            "it needs 8 or more letters and digits. Remove the line to get a generated value"
         )
     added = {name: made() for name, made in SECRETS.items() if not kept.get(name)}
     lines = [line for line in text.splitlines() if not added.keys() & read(line).keys()]
@@ -58,5 +58,5 @@ def complete(path: Path) -> list[str]:
 
 def read(text: str) -> dict[str, str]:
     """Return the variables that the lines of an `.env` file set."""
-    found = (_LINE.fullmatch(line) for line in text.splitlines())
-    return {one["name"]: one["value"] for one in found if one}
+    matches = (_LINE.fullmatch(line) for line in text.splitlines())
+    return {match["name"]: match["value"] for match in matches if match}

@@ -1,7 +1,7 @@
-"""The health check of a container: `python -m stack.probe URL [KEY.KEY=VALUE…]` exits with 0 where all is as wanted.
+"""The health check of a container: `python -m stack.probe URL [KEY.KEY=VALUE…]` exits with 0 if all is as expected.
 
-The page must answer, and each value of its JSON must be the wanted one. Run every few seconds beside each service, so
-it imports little, and nothing of the service.
+The page must answer, and each named value of its JSON must match. It runs every few seconds next to each service, so it
+imports little, and nothing from the service.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _value(page: Any, path: str) -> Any:
 
 
 def main() -> None:
-    """Exit with 1 and say why, unless all is as wanted."""
+    """Exit with 1 and say why, unless all is as expected."""
     url, *wanted = sys.argv[1:]
     sys.exit(fault(url, wanted))
 

@@ -1,7 +1,7 @@
-"""Make what the containers expect to find: `python -m stack.provision`, once before the others start.
+"""Create what the containers expect to find: `python -m stack.provision`, run before the others start.
 
-In a Postgres and an object store that are there already: the databases with the roles that own them, and the buckets.
-All that it needs to know is in its environment. What exists is left as it is, but for a password that has changed.
+Creates the databases with the roles that own them, and the buckets, in a running Postgres and object store. All its
+settings are in its environment. What exists is left as it is, except for a changed password.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ DATABASES = ("airflow", "crypto", "mlflow")
 
 
 def login(environment: Mapping[str, str], dbname: str, user: str, password: str) -> Database:
-    """Return the address of a database for `user`, whose password the variable `password` holds."""
+    """Return the login of `user` for a database; `password` names the variable with the password."""
     host, port = environment["POSTGRES_HOST"], int(environment["POSTGRES_PORT"])
     return Database(host, port, dbname, user, environment[password])
 
 
 def main() -> None:
-    """Make the databases and the buckets."""
+    """Create the databases and the buckets."""
     import boto3
 
     superuser = login(os.environ, "postgres", SUPERUSER, "POSTGRES_SUPERUSER_PASSWORD")
     for name in DATABASES:
         create(superuser, login(os.environ, name, name, f"POSTGRES_{name.upper()}_PASSWORD"))
         print(f"database {name} is there")
-    make_buckets(boto3.client("s3"), BUCKETS)  # its address and its keys are in the environment
+    make_buckets(boto3.client("s3"), BUCKETS)  # with the address and keys in the environment
     print(f"buckets {', '.join(BUCKETS)} are there")
 
 

@@ -1,7 +1,7 @@
-"""Fetch what lets Spark read and write s3a:// addresses: `python stack/s3a_jars.py FOLDER`, while the image is built.
+"""Fetch the jars that let Spark read and write s3a:// addresses: `python stack/s3a_jars.py FOLDER`, in the image build.
 
-The pip package of Spark 4.3.0 brings Hadoop's client 3.5.0, and hadoop-aws must be of the very same release; that one
-was built with the two others below. Run before the project is installed, so it uses the standard library only.
+The pip package of Spark 4.3.0 includes Hadoop's client 3.5.0, and hadoop-aws must be of exactly that release; it was
+built with the other two below. Run before the project is installed, so it uses only the standard library.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ REPOSITORY = "https://repo.maven.apache.org/maven2"
 
 @dataclass(frozen=True)
 class Jar:
-    """An artifact of Maven Central, with the SHA-1 that is published beside it."""
+    """An artifact on Maven Central, with its published SHA-1."""
 
     group: str
     artifact: str
@@ -40,7 +40,7 @@ JARS = (
     Jar("software.amazon.awssdk", "bundle", "2.35.4", "7252265e3970b214708e68a8b74a8fa8c875af1e"),
     Jar(
         "software.amazon.s3.analyticsaccelerator",
-        "analyticsaccelerator-s3",  # S3A does not load without it, whichever way it reads
+        "analyticsaccelerator-s3",  # S3A does not load without it, even if it is not used
         "1.3.1",
         "6c9bd0f6c440c9a78e82d272f5f0252d942419f6",
     ),
@@ -48,7 +48,7 @@ JARS = (
 
 
 def fetch(jar: Jar, folder: Path, repository: str = REPOSITORY) -> None:
-    """Put the jar into `folder`; raise ValueError for one that is not what was pinned, and leave nothing of it."""
+    """Put the jar into `folder`; raise ValueError if its checksum is not the pinned one, and leave nothing behind."""
     draft, digest = folder / f".{jar.name}", hashlib.sha1(usedforsecurity=False)
     with urlopen(f"{repository}/{jar.path}", timeout=60) as answer, draft.open("wb") as file:  # noqa: S310 - https above
         while block := answer.read(1 << 20):

@@ -62,5 +62,5 @@ def test_unfit_values_are_refused(value: str, file: Path) -> None:
         complete(file)
     assert str(caught.value) == (
         f"{file} gives REDIS_PASSWORD a value that does not fit into the addresses of the services; "
-        "8 or more letters and digits are expected. Remove the line, and one is made up"
+        "it needs 8 or more letters and digits. Remove the line to get a generated value"
     )
