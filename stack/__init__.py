@@ -1,1 +1,1 @@
-"""The real services that the pipelines need, on this machine: started, awaited and stopped together."""
+"""The real services that the pipelines need, on this machine: started, waited for and stopped together."""

@@ -1,4 +1,4 @@
-"""Let `python -m stack` be the command line of the stack."""
+"""`python -m stack` is the command line of the stack."""
 
 from stack.cli import main
 

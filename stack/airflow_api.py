@@ -1,4 +1,4 @@
-"""A small client of Airflow's REST API: log in, trigger a run, wait for it, read what it did."""
+"""A small client for Airflow's REST API: log in, trigger a run, wait for it, read its results."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ApiError(Exception):
 
 
 class AirflowInTrouble(ApiError):
-    """Airflow could not do what was asked, and it is not the asker's fault: its database is away, say."""
+    """Airflow could not handle a request because of a problem of its own, such as a lost database."""
 
 
 @dataclass
@@ -44,7 +44,7 @@ class AirflowAway(Exception):
     reason: str
 
     def __str__(self) -> str:
-        return f"Airflow does not answer at {self.address}: {self.reason}; `make status` tells how it is"
+        return f"Airflow does not answer at {self.address}: {self.reason}; `make status` shows its state"
 
 
 @dataclass
@@ -62,7 +62,7 @@ class RunTimeout(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DagRun:
-    """One run of a DAG, as it stood when it was asked for."""
+    """A run of a DAG, with its state at the time of the request."""
 
     dag_id: str
     run_id: str
@@ -70,7 +70,7 @@ class DagRun:
 
     @property
     def is_finished(self) -> bool:
-        """Whether it ended, well or not."""
+        """Whether it has ended, successfully or not."""
         return self.state in FINISHED
 
 
@@ -82,7 +82,7 @@ class AirflowApi:
     username: str
     password: str
     _client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30, trust_env=False), repr=False)
-    """Asks no proxy: the address is on this machine."""
+    """Uses no proxy: the address is on this machine."""
 
     def request(self, method: str, path: str, body: JsonValue = None, **query: str | int) -> Any:
         """Send a request below `/api/v2` and return the JSON answer; raises ApiError. Logs in when asked to."""
@@ -98,30 +98,30 @@ class AirflowApi:
         self.request("PATCH", f"/dags/{dag_id}", {"is_paused": False})
 
     def pause(self, dag_id: str) -> None:
-        """Let the scheduler start no more runs of `dag_id`."""
+        """Keep the scheduler from starting runs of `dag_id`."""
         self.request("PATCH", f"/dags/{dag_id}", {"is_paused": True})
 
     def due(self, dag_id: str) -> dt.datetime | None:
-        """Return the logical date of the run that the schedule owes now, and makes once the DAG is not paused.
+        """Return the logical date of the run that is due now, which starts as soon as the DAG is not paused.
 
-        None where somebody has triggered a run for that date: Airflow goes on naming it while the DAG is paused.
+        None if a run was triggered for that date: Airflow keeps listing the date as next while the DAG is paused.
         """
-        found = self.request("GET", f"/dags/{dag_id}")["next_dagrun_logical_date"]
-        if not found or dt.datetime.fromisoformat(found) > dt.datetime.now(dt.UTC):
+        next_date = self.request("GET", f"/dags/{dag_id}")["next_dagrun_logical_date"]
+        if not next_date or dt.datetime.fromisoformat(next_date) > dt.datetime.now(dt.UTC):
             return None
-        same = {"logical_date_gte": found, "logical_date_lte": found}
+        same = {"logical_date_gte": next_date, "logical_date_lte": next_date}
         runs = self.request("GET", f"/dags/{dag_id}/dagRuns", **same)["dag_runs"]
-        return None if runs else dt.datetime.fromisoformat(found)
+        return None if runs else dt.datetime.fromisoformat(next_date)
 
     def trigger(
         self, dag_id: str, conf: Mapping[str, JsonValue] | None = None, *, logical_date: str | None = None
     ) -> DagRun:
-        """Start a run with these params; without a logical date it has none, as a manual run in the UI may."""
+        """Start a run with these params; like a manual run in the UI, it may have no logical date."""
         body: JsonValue = {"logical_date": logical_date, "conf": dict(conf or {})}
         return _run(self.request("POST", f"/dags/{dag_id}/dagRuns", body))
 
     def run(self, dag_id: str, run_id: str) -> DagRun:
-        """Return one run as it stands."""
+        """Return a run with its current state."""
         return _run(self.request("GET", f"/dags/{dag_id}/dagRuns/{run_id}"))
 
     def run_page(self, run: DagRun) -> str:
@@ -129,24 +129,24 @@ class AirflowApi:
         return f"{self.address}/dags/{run.dag_id}/runs/{quote(run.run_id)}"
 
     def clear(self, dag_id: str, run_id: str, *, task_ids: list[str] | None = None) -> None:
-        """Let tasks of a run be done again: these and all after them, or the whole run."""
+        """Run tasks of a run again: these and all after them, or the whole run."""
         body: dict[str, JsonValue] = {"dry_run": False, "dag_run_id": run_id, "only_failed": False}
         if task_ids:
             body |= {"task_ids": list[JsonValue](task_ids), "include_downstream": True}
         self.request("POST", f"/dags/{dag_id}/clearTaskInstances", body)
 
     def task_states(self, dag_id: str, run_id: str) -> dict[str, str]:
-        """Return the state of each task of a run; a mapped task stands as `task[index]`."""
-        found = self.request("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances", limit=1000)["task_instances"]
-        return {_name(instance): instance["state"] or "waiting" for instance in found}
+        """Return the state of each task of a run; a mapped task is listed as `task[index]`."""
+        instances = self.request("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances", limit=1000)["task_instances"]
+        return {_name(instance): instance["state"] or "waiting" for instance in instances}
 
     def task_log(self, dag_id: str, run_id: str, task_id: str, *, try_number: int = 1) -> str:
-        """Return what one try of a task logged, a line each event."""
+        """Return what one try of a task logged, one line per event."""
         events = self.task_events(dag_id, run_id, task_id, try_number=try_number)
         return "\n".join(event if isinstance(event, str) else str(event.get("event", "")) for event in events)
 
     def task_events(self, dag_id: str, run_id: str, task_id: str, *, try_number: int = 1) -> list[Any]:
-        """Return what one try of a task logged, with all that Airflow tells of each event."""
+        """Return what one try of a task logged, with everything that Airflow returns for each event."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
         events: list[Any] = self.request("GET", path, full_content="true")["content"]
         return events
@@ -159,11 +159,11 @@ class AirflowApi:
 
     def import_errors(self) -> dict[str, str]:
         """Return the report of each file that Airflow could not read, by file name."""
-        found = self.request("GET", "/importErrors", limit=1000)["import_errors"]
-        return {error["filename"]: error["stack_trace"] for error in found}
+        errors = self.request("GET", "/importErrors", limit=1000)["import_errors"]
+        return {error["filename"]: error["stack_trace"] for error in errors}
 
     def await_dag(self, dag_id: str, *, seconds: float = 60) -> None:
-        """Wait until Airflow knows `dag_id`; raises TimeoutError with the import errors there are."""
+        """Wait until Airflow knows `dag_id`; raises TimeoutError with the import errors, if any."""
         deadline = time.monotonic() + seconds
         while not self._knows(dag_id):
             if time.monotonic() > deadline:
@@ -174,9 +174,9 @@ class AirflowApi:
     def wait(
         self, run: DagRun, *, seconds: float = 600, told: Callable[[dict[str, str]], None] | None = None
     ) -> DagRun:
-        """Wait until a run ends and return it; `told` hears the states of the tasks whenever they change.
+        """Wait until a run ends and return it; `told` gets the states of the tasks whenever they change.
 
-        An Airflow that is away or in trouble for a while is waited for too.
+        Keeps waiting while Airflow is down or in trouble.
         """
         deadline = time.monotonic() + seconds
         states: dict[str, str] = {}
@@ -229,8 +229,8 @@ def _detail(answer: httpx.Response) -> str:
     return detail if isinstance(detail, str) else str(detail)
 
 
-def _run(found: Mapping[str, str]) -> DagRun:
-    return DagRun(found["dag_id"], found["dag_run_id"], found["state"])
+def _run(described: Mapping[str, str]) -> DagRun:
+    return DagRun(described["dag_id"], described["dag_run_id"], described["state"])
 
 
 def _name(instance: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The server of the app: Streamlit, running `stack/app/app.py` as a process of its own."""
+"""The server of the app: Streamlit, running `stack/app/app.py` in its own process."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ INHERITED = ("LANG", "LC_ALL", "TMPDIR", "TASKFLOW_MODEL", "TASKFLOW_DRIFT")
 
 @dataclass(frozen=True, slots=True)
 class AppServer:
-    """A Streamlit server: its folder, its port, its script, and the addresses that the script is told."""
+    """A Streamlit server: its folder, its port, its script, and the addresses that the script gets."""
 
     folder: Path
     port: int
     addresses: Mapping[str, str]
-    """By the names of the environment variables that hold them."""
+    """By environment variable."""
     script: Path = SCRIPT
 
     @property
     def address(self) -> str:
-        """Where a person opens the app."""
+        """Where people open the app."""
         return f"http://{HOST}:{self.port}"
 
     def service(self) -> Service:
@@ -52,7 +52,7 @@ class AppServer:
         )
 
     def prepare(self) -> None:
-        """Make the folder; raise FileNotFoundError where there is no script: Streamlit would look well without one."""
+        """Make the folder; raise FileNotFoundError if the script is missing: Streamlit looks healthy without it."""
         if not self.script.exists():
             raise FileNotFoundError(f"the app is not there: no {self.script}")
         private_folder(self.folder)
@@ -66,7 +66,7 @@ class AppServer:
             "server.address": HOST,
             "server.port": str(self.port),
             "server.headless": "true",
-            "server.fileWatcherType": "none",  # it would read every file of every library, each second
+            "server.fileWatcherType": "none",  # a watcher would read every file of every library, every second
             "browser.gatherUsageStats": "false",
             "browser.serverAddress": HOST,
         }

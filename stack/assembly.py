@@ -1,4 +1,4 @@
-"""The whole stack of one state folder: its services with their ports, logins and needs."""
+"""The whole stack of a state folder: its services with their ports, logins and needs."""
 
 from __future__ import annotations
 
@@ -40,23 +40,23 @@ WISHES = (
     *orchestrator.PORTS,
     *app_server.PORTS,
 )
-"""Every port of the stack, by the name under which TASKFLOW_PORTS pins it."""
+"""Every port of the stack, by the name that pins it in TASKFLOW_PORTS."""
 
 DISTRIBUTED_WISHES = (*broker.PORTS, *sparks.SECOND_WORKER_PORTS)
-"""What the distributed profile has besides."""
+"""What the distributed profile adds."""
 
 READY_SECONDS = 300
-"""How long a service may take, while its process lives: all of them need half a minute of two cores, or minutes where
-others are at work there too."""
+"""How long a service may take while its process is alive: together they need half a minute on two cores, or minutes on
+a busy machine."""
 
 
 class NotMade(Exception):
-    """The state folder holds no stack."""
+    """There is no stack in the state folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a person looks at a service, and as whom."""
+    """Where people find a service, and how they log in."""
 
     service: str
     url: str
@@ -67,7 +67,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """The services of one state folder."""
+    """The services of a state folder."""
 
     home: Home
     pipelines: Path
@@ -82,7 +82,7 @@ class Stack:
 
     @property
     def cluster(self) -> Cluster:
-        """Postgres, with a database each for Airflow, the crypto pipeline and MLflow."""
+        """Postgres, with one database each for Airflow, the crypto pipeline and MLflow."""
         bare = Cluster(self.home.database, self.ports["postgres"], self.credentials.postgres_superuser)
         passwords = {
             "airflow": self.credentials.postgres_airflow,
@@ -126,7 +126,7 @@ class Stack:
 
     @property
     def java(self) -> Java:
-        """The Java that Spark runs on, here and in tasks."""
+        """The Java for Spark, here and in tasks."""
         return javas.choose(self.home.java, os.environ.get("JAVA_HOME"))
 
     @property
@@ -144,7 +144,7 @@ class Stack:
 
     @property
     def app(self) -> AppServer:
-        """The app that serves the model in production."""
+        """The app that serves the Production model."""
         addresses = {"MLFLOW_TRACKING_URI": self.tracking.address, "AIRFLOW__API__BASE_URL": self.airflow.address}
         return AppServer(self.home.app, self.ports["app"], addresses)
 
@@ -164,7 +164,7 @@ class Stack:
 
     @property
     def clients(self) -> dict[str, str]:
-        """What the libraries of tasks need in their environment, inside Airflow and outside."""
+        """The environment variables for the libraries of tasks, inside Airflow and outside."""
         return {**self.spark.driver_environment(self.home.scratch), **QUIET}
 
     @property
@@ -178,7 +178,7 @@ class Stack:
         }
 
     def services(self) -> list[Service]:
-        """Return every service, in the order in which they are listed and, backwards, stopped."""
+        """Return every service, in the order they are listed; they are stopped in reverse."""
         return [
             self.cluster.service(),
             self.store.service(),
@@ -196,14 +196,14 @@ class Stack:
         return [java, metadata, *(self._step(service) for service in self.services())]
 
     def groups(self) -> dict[str, list[str]]:
-        """Return the names by which services are chosen, and what each stands for."""
+        """Return the names that choose services on the command line, with the services of each."""
         groups: dict[str, list[str]] = {}
         for service in self.services():
             groups.setdefault(service.group or service.name, []).append(service.name)
         return groups
 
     def addresses(self) -> list[Address]:
-        """Return where a person looks at the services."""
+        """Return where people find the services."""
         return [
             Address(
                 "postgres", f"{self.crypto.host}:{self.crypto.port}/{self.crypto.dbname}", "crypto", "postgres_crypto"
@@ -218,7 +218,7 @@ class Stack:
         ]
 
     def stop_order(self) -> list[list[Service]]:
-        """Return the services in the order in which they are stopped, together where nothing left needs them."""
+        """Return the order to stop services in: each group is stopped together, once nothing needs it any more."""
         left, order = self.services(), []
         while left:
             needed = {name for service in left for name in (*service.needs, *service.uses)}
@@ -231,12 +231,12 @@ class Stack:
         return AirflowApi(self.airflow.address, user, self.airflow.passwords()[user])
 
     def exports(self) -> dict[str, str]:
-        """Return the environment in which a task runs outside of Airflow as it does inside."""
+        """Return the environment that makes a task run outside Airflow as it does inside."""
         connections = {f"AIRFLOW_CONN_{name.upper()}": text for name, text in self.connections.items()}
         return {**connections, **self.clients}
 
     def prepare_clients(self) -> None:
-        """Make what the libraries of tasks find through their environment."""
+        """Make what the environment of tasks points to."""
         self.java.prepare()
         self.spark.write_settings()
 
@@ -261,10 +261,10 @@ def wishes(profile: Profile) -> tuple[ports.Wish, ...]:
 
 
 def plan(home: Home, profile: Profile | None = None) -> tuple[Stack, list[ports.Move]]:
-    """Return the stack of `home`, made now where it is not there yet, and the ports that moved.
+    """Return the stack of `home`, making it if there is none, and the ports that moved.
 
-    Without a profile it has that of what is running, else the local one. Raises PortTaken and ValueError for pins that
-    cannot be kept, and ValueError where another profile is running.
+    The profile defaults to the running one, else to local. Raises PortTaken and ValueError for pins that cannot be
+    kept, and ValueError if another profile is running.
     """
     home.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     up = {name for name, process in Supervisor(home).processes().items() if process.is_up}
@@ -284,7 +284,7 @@ def plan(home: Home, profile: Profile | None = None) -> tuple[Stack, list[ports.
 
 
 def existing(home: Home) -> Stack:
-    """Return the stack that was made in `home`; raises NotMade where there is none."""
+    """Return the stack that was made in `home`; raises NotMade if there is none."""
     if not home.ports.exists() or not home.secrets.exists():
         raise NotMade(f"there is no stack in {home.root}; `make up` makes one")
     kept = profiles.recall(home.profile)
@@ -292,7 +292,7 @@ def existing(home: Home) -> Stack:
 
 
 def ports_of(up: Collection[str], kept: Mapping[str, int]) -> dict[str, int]:
-    """Return those ports that services which are up hold."""
+    """Return the ports held by services that are up."""
     owners = {wish.name: wish.owner for wish in wishes(Profile.DISTRIBUTED)}
     return {name: port for name, port in kept.items() if owners.get(name) in up}
 

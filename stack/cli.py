@@ -31,16 +31,14 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="The real services, on this machine.")
 
-Services = Annotated[list[str] | None, typer.Argument(help="Some of the services; all where none is named.")]
+Services = Annotated[list[str] | None, typer.Argument(help="Some of the services; all by default.")]
 
-Shape = Annotated[
-    Profile | None, typer.Option(help="Where tasks run; that of what is up, else local, where none is named.")
-]
+Shape = Annotated[Profile | None, typer.Option(help="Where tasks run; by default as in the running stack, else local.")]
 
 
 @app.command()
 def up(services: Services = None, *, profile: Shape = None) -> None:
-    """Start the services, and wait until each does its job."""
+    """Start the services, and wait until each is ready."""
     with _alone():
         stack, moves = assembly.plan(paths.home(), profile)
         names = _chosen(stack, services)
@@ -52,25 +50,25 @@ def up(services: Services = None, *, profile: Shape = None) -> None:
         with Board() as board:
             failed = do_all(steps, begun=board.begun, ended=board.ended)
         if failed:
-            _tell_failures(failed)
+            _print_failures(failed)
             raise typer.Exit(1)
-    CONSOLE.print(f"The stack is up after {time.monotonic() - started:.1f} s; `make status` tells more.\n")
+    CONSOLE.print(f"The stack is up after {time.monotonic() - started:.1f} s; `make status` shows more.\n")
     _print_addresses(stack, passwords=False)
 
 
 @app.command()
 def down() -> None:
-    """Stop everything, and leave no process."""
+    """Stop everything, and leave no process behind."""
     with _alone():
         _stop_all(paths.home())
 
 
 @app.command()
 def status(*, passwords: Annotated[bool, typer.Option("--passwords", help="Print the passwords too.")] = False) -> None:
-    """Tell how each service is and where to look at it; exit with 3 unless all are ready."""
+    """Show the state of each service and its address; exit with 3 unless all are ready."""
     stack = assembly.existing(paths.home())
     processes = stack.supervisor.processes()
-    rows = [(one.name, *_state(one, processes.get(one.name))) for one in stack.services()]
+    rows = [(service.name, *_state(service, processes.get(service.name))) for service in stack.services()]
     CONSOLE.print(services_table(rows))
     CONSOLE.print()
     _print_addresses(stack, passwords=passwords)
@@ -82,8 +80,8 @@ def status(*, passwords: Annotated[bool, typer.Option("--passwords", help="Print
 def logs(
     services: Services = None,
     *,
-    lines: Annotated[int, typer.Option("--lines", "-n", help="How many of the last lines.")] = 50,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines are added.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="How many lines.")] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new lines.")] = False,
 ) -> None:
     """Print the last lines of the services' logs."""
     stack = assembly.existing(paths.home())
@@ -105,16 +103,16 @@ def destroy() -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # it holds what is not the stack's
+    with contextlib.suppress(OSError):  # it has files that are not the stack's
         home.root.rmdir()
     CONSOLE.print(f"The stack in {home.root} is gone, with its data.")
 
 
 @app.command()
 def env() -> None:
-    """Print connections and settings as shell exports, so that a task runs outside of Airflow as it does inside.
+    """Print connections and settings as shell exports, to run a task outside Airflow as it runs inside.
 
-    They hold passwords: `eval "$(python -m stack env)"` shows them to nobody.
+    They include passwords: `eval "$(python -m stack env)"` keeps them off the screen.
     """
     stack = assembly.existing(paths.home())
     stack.prepare_clients()
@@ -126,8 +124,8 @@ def env() -> None:
 def dag_run(
     dag: Annotated[str, typer.Argument(help="The dag_id.")],
     conf: Annotated[str, typer.Option(help="The run's params, as a JSON object.")] = "{}",
-    date: Annotated[str | None, typer.Option(help="The logical date; none where it is left out.")] = None,
-    seconds: Annotated[float, typer.Option(help="How long to wait for its end.")] = 900,
+    date: Annotated[str | None, typer.Option(help="The logical date; none by default.")] = None,
+    seconds: Annotated[float, typer.Option(help="How long to wait for the run to end.")] = 900,
 ) -> None:
     """Trigger a run through Airflow's API and wait until it ends; exit with 1 unless it succeeds."""
     api = assembly.existing(paths.home()).api()
@@ -136,22 +134,22 @@ def dag_run(
     api.unpause(dag)
     run = api.trigger(dag, params, logical_date=date)
     CONSOLE.print(f"{dag} run {run.run_id}")
-    told: dict[str, str] = {}
+    shown: dict[str, str] = {}
 
-    def tell(states: dict[str, str]) -> None:
+    def show(states: dict[str, str]) -> None:
         for task, state in states.items():
-            if told.get(task) != state and state != "waiting":
+            if shown.get(task) != state and state != "waiting":
                 CONSOLE.print(f"  {state:16} {task}")
-        told.update(states)
+        shown.update(states)
 
-    ended = api.wait(run, seconds=seconds, told=tell)
+    ended = api.wait(run, seconds=seconds, told=show)
     CONSOLE.print(f"[{'green' if ended.state == 'success' else 'red'}]{ended.state}[/]  {api.run_page(run)}")
     if ended.state != "success":
         raise typer.Exit(1)
 
 
 def main() -> None:
-    """Run the command line; what went wrong is one message and an exit code of 1."""
+    """Run the command line; an error becomes one message and exit code 1."""
     os.umask(0o077)
     try:
         app()
@@ -162,20 +160,20 @@ def main() -> None:
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """Hold the lock of the state folder, so that two commands do not start or stop the same services."""
+    """Hold the lock of the state folder, to keep two commands from starting or stopping the same services."""
     home = paths.home()
     home.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     with home.lock.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            CONSOLE.print(f"Waiting for another command that starts or stops the stack in {home.root}.")
+            CONSOLE.print(f"Waiting for another command that is starting or stopping the stack in {home.root}.")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _chosen(stack: Stack, names: list[str] | None) -> list[str]:
-    """Return the services that `names` stand for, each a service or a group of them."""
+    """Return the services for `names`, each a service or a group of services."""
     groups = stack.groups()
     every = {service: [service] for services in groups.values() for service in services}
     known = groups | every
@@ -198,14 +196,14 @@ def _stop_all(home: paths.Home) -> None:
     supervisor = Supervisor(home)
     if not supervisor.is_running():
         left = supervisor.end_leftovers()
-        CONSOLE.print(f"The stack was killed; ended what was left of it: {left}" if left else "The stack is down.")
+        CONSOLE.print(f"The stack was killed; ended its remaining processes: {left}" if left else "The stack is down.")
         return
     stack = assembly.existing(home)
     for services in stack.stop_order():
         supervisor.stop(services)
         CONSOLE.print(f"  [dim]stopped[/] {', '.join(service.name for service in services)}")
     if strays := supervisor.shut_down():
-        CONSOLE.print(f"  [yellow]killed[/]  processes that services had left behind: {strays}")
+        CONSOLE.print(f"  [yellow]killed[/]  processes that services left behind: {strays}")
     CONSOLE.print("The stack is down; its data is kept.")
 
 
@@ -221,7 +219,7 @@ def _state(service: Service, process: Process | None) -> tuple[str, Process | No
     return "ready", process, ""
 
 
-def _tell_failures(failed: list[Done]) -> None:
+def _print_failures(failed: list[Done]) -> None:
     for done in failed:
         CONSOLE.print(f"\n[red]error[/]   {escape(_reason(done))}")
 
@@ -234,5 +232,5 @@ def _reason(done: Done) -> str:
 
 def _print_addresses(stack: Stack, *, passwords: bool) -> None:
     CONSOLE.print(addresses_table(stack.addresses(), stack.credentials if passwords else None))
-    CONSOLE.print(f"\nSpark runs on {stack.java.origin}, with {stack.spark.memory:,} MiB for an application.")
+    CONSOLE.print(f"\nSpark runs on {stack.java.origin}, with {stack.spark.memory:,} MiB per application.")
     CONSOLE.print(f"Passwords: `make status PASSWORDS=1`, or {stack.home.secrets}. Logs: {stack.home.logs}")

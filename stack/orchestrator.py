@@ -1,7 +1,7 @@
 """Airflow, as four processes of the stack: the API server with the UI, the scheduler, the DAG processor, the triggerer.
 
-In the distributed profile its workers (`stack.workers`) come to them.
-Not `airflow standalone`: it listens on every address and leaves processes behind.
+The distributed profile adds its workers (`stack.workers`).
+Not `airflow standalone`, which listens on every address and leaves processes behind.
 """
 
 from __future__ import annotations
@@ -42,26 +42,26 @@ INHERITED = (
 DEPLOYMENT = "TASKFLOW_DEPLOYMENT"
 """What tells the runs of this Airflow from those of another one that writes to the same database."""
 PARTNERS = ("objects", "spark-master", "spark-worker", "spark-worker-2", "mlflow", "redis")
-"""What tasks speak to; Airflow starts without them."""
+"""The services that tasks use; Airflow starts without them."""
 STOP_SECONDS = {"scheduler": 20}
-"""How long a process may take to stop: the scheduler lets running tasks end, the others have nothing to lose."""
+"""How long a process may take to stop: the scheduler lets running tasks finish, the others have nothing to lose."""
 
 TUNING = {
     "AIRFLOW__CORE__PARALLELISM": "4",  # each is an idle process; the default is 32
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__API__WORKERS": "1",
-    "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",  # a new spec shows soon; an edited one is noticed without it
+    "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",  # new specs show up soon; edited ones do anyway
     "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.25",  # the pause between two tasks; the default is 1
-    "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",  # a task whose exit was missed keeps its slot so long
-    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",  # the tasks of a killed scheduler are taken up soon
+    "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",  # a task whose exit was missed keeps its slot this long
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",  # a killed scheduler's tasks are picked up soon
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
 }
-"""What a user may override in the environment of `make up`."""
+"""Settings that users may override in the environment of `make up`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Airflow:
-    """One Airflow: its folders, its port, its metadata database and its keys."""
+    """An Airflow: its folders, its port, its metadata database and its keys."""
 
     home: Home
     pipelines: Path
@@ -71,9 +71,9 @@ class Airflow:
     connections: Mapping[str, str]
     """The connections of the stack's own services, by id, as JSON."""
     clients: Mapping[str, str]
-    """What the libraries that tasks use need in their environment."""
+    """The environment variables for the libraries of tasks."""
     workers: Workers | None = None
-    """What runs the tasks; the scheduler itself does, where there is none."""
+    """What runs the tasks; without workers, the scheduler does."""
 
     @property
     def address(self) -> str:
@@ -82,20 +82,20 @@ class Airflow:
 
     @property
     def passwords_file(self) -> Path:
-        """Where the API server finds the users' passwords."""
+        """The users' passwords, for the API server."""
         return self.home.airflow / "passwords.json"
 
     def services(self) -> list[Service]:
         """Return how the four processes are run."""
         commands = {
             "api-server": ("api-server",),
-            "scheduler": ("scheduler", "--skip-serve-logs"),  # the server of logs would listen on every address
+            "scheduler": ("scheduler", "--skip-serve-logs"),  # the log server would listen on every address
             "dag-processor": ("dag-processor",),
             "triggerer": ("triggerer", "--skip-serve-logs"),
         }
         environment = self.environment()
         made = {name: self._service(name, arguments, environment) for name, arguments in commands.items()}
-        # The scheduler runs tasks, and none outlives it.
+        # The scheduler runs tasks, and none of them outlives it.
         scheduler = replace(made["scheduler"], emptied=(self.home.scratch,))
         own = list({**made, "scheduler": scheduler}.values())
         if self.workers is None:
@@ -112,7 +112,7 @@ class Airflow:
         return {**inherited, **TUNING, **overrides, **named, **self.clients, **fixed}
 
     def prepare_metadata(self) -> bool:
-        """Bring the metadata database up to date and write the connections into it; return whether there was a need."""
+        """Bring the metadata database up to date and write the connections into it; return whether that was needed."""
         private_folder(self.home.airflow)
         write_private(self.passwords_file, json.dumps(self.passwords()))
         stamp = self.home.airflow / "metadata.json"
@@ -140,17 +140,17 @@ class Airflow:
             raise StartFailed("metadata", "Airflow's metadata database to be migrated", seconds, reason, log)
 
     def health(self) -> dict[str, dict[str, str | None]]:
-        """Return what the API server says of the parts; raises NotReady while it says nothing."""
+        """Return the health of the components from the API server; raises NotReady while it does not answer."""
         return fetch_json(f"{self.address}/api/v2/monitor/health")
 
     def probe(self, name: str) -> None:
-        """Raise NotReady unless the process `name` is healthy, and has been heard of since it started."""
+        """Raise NotReady unless the process `name` is healthy, with a heartbeat since it started."""
         part = "metadatabase" if name == "api-server" else name.replace("-", "_")
         seen = self.health()[part]
         if seen["status"] != "healthy":
             raise NotReady(f"{part} is {seen['status']}")
         if (beat := seen.get(f"latest_{part}_heartbeat")) and not self._is_newer(beat, name):
-            raise NotReady(f"the last heartbeat of {part}, {beat}, is that of an earlier process")
+            raise NotReady(f"the last heartbeat of {part}, {beat}, is from an earlier process")
 
     def _service(self, name: str, arguments: tuple[str, ...], environment: Mapping[str, str]) -> Service:
         return Service(
@@ -168,7 +168,7 @@ class Airflow:
 
     def _addresses(self) -> dict[str, str]:
         return {
-            "HOME": str(self.home.airflow),  # libraries keep caches there; the user's own may be read-only
+            "HOME": str(self.home.airflow),  # libraries keep caches there; the user's home may be read-only
             "AIRFLOW_HOME": str(self.home.airflow),
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.pipelines),
             "AIRFLOW__DAG_PROCESSOR__DAG_IMPORTER_CONFIGS": '["factory.importer.YamlImporter"]',  # read by 3.4 only
@@ -216,7 +216,7 @@ class Airflow:
 
 
 def _quiet() -> dict[str, str]:
-    """Nothing is reported to anybody, and what is printed appears at once."""
+    """Return the settings that turn off usage reports, and the buffering of output."""
     return {
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "SCARF_ANALYTICS": "false",

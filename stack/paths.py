@@ -10,12 +10,12 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SOCKET_FOLDER_LIMIT = 80
-"""The address of a Unix socket holds 107 bytes; the supervisor adds a suffix to the name while it makes one."""
+"""A Unix socket's path may have 107 bytes, and the supervisor adds a suffix while it creates one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """The one folder that holds everything the stack writes."""
+    """The folder of everything the stack writes."""
 
     root: Path
 
@@ -31,12 +31,12 @@ class Home:
 
     @property
     def profile(self) -> Path:
-        """The name of the profile that was started last."""
+        """The name of the profile last started."""
         return self.root / "profile"
 
     @property
     def logs(self) -> Path:
-        """What the services print, a file each."""
+        """The output of the services, one file each."""
         return self.root / "logs"
 
     @property
@@ -46,12 +46,12 @@ class Home:
 
     @property
     def lock(self) -> Path:
-        """Held while the stack is being started or stopped."""
+        """Locked while the stack is being started or stopped."""
         return self.root / "lock"
 
     @property
     def sockets(self) -> Path:
-        """A private folder for sockets: in the state folder, or in /tmp where the path would be too long for them."""
+        """A private folder for sockets: in the state folder, or in /tmp if that path would be too long."""
         if len(os.fsencode(self.plans)) <= SOCKET_FOLDER_LIMIT:
             return self.plans
         digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:12]
@@ -74,7 +74,7 @@ class Home:
 
     @property
     def java(self) -> Path:
-        """A JAVA_HOME for Spark, where the user's own does not serve."""
+        """A JAVA_HOME for Spark, if the user's own is not suitable."""
         return self.root / "java"
 
     @property
@@ -84,22 +84,22 @@ class Home:
 
     @property
     def scratch(self) -> Path:
-        """What the Spark drivers of tasks spill; empty whenever Airflow is down."""
+        """Where the Spark drivers of tasks spill; empty whenever Airflow is down."""
         return self.root / "scratch"
 
     @property
     def tracking(self) -> Path:
-        """What MLflow keeps on disk: nothing that matters."""
+        """What MLflow keeps on disk: nothing important."""
         return self.root / "mlflow"
 
     @property
     def app(self) -> Path:
-        """What the app keeps on disk: nothing that matters."""
+        """What the app keeps on disk: nothing important."""
         return self.root / "app"
 
     @property
     def broker(self) -> Path:
-        """What the message broker of the distributed profile holds."""
+        """The data of the distributed profile's message broker."""
         return self.root / "redis"
 
     @property
@@ -108,41 +108,41 @@ class Home:
         return self.root / "workers"
 
     def everything(self) -> list[Path]:
-        """Return all that the stack may have written; nothing else is ever removed."""
+        """Return everything that the stack may have written; nothing else is ever removed."""
         data = (self.database, self.objects, self.airflow, self.java, self.spark, self.scratch, self.tracking, self.app)
         distributed = (self.broker, self.workers, self.profile)
         return [self.plans, self.sockets, self.logs, *data, *distributed, self.ports, self.secrets, self.lock]
 
     def log(self, service: str) -> Path:
-        """Return what `service` prints."""
+        """Return the file of what `service` prints."""
         return self.logs / f"{service}.log"
 
     def pid_file(self, service: str) -> Path:
-        """Return where the process id of `service` is noted when it starts."""
+        """Return the file where `service` writes its process id when it starts."""
         return self.plans / f"{service}.pid"
 
 
 def home() -> Home:
-    """Return the state folder: `TASKFLOW_HOME` where it is set, else `.taskflow` beside the code."""
+    """Return the state folder: `TASKFLOW_HOME` if set, else `.taskflow` in the repository."""
     return Home(Path(os.environ.get("TASKFLOW_HOME") or REPOSITORY / ".taskflow").absolute())
 
 
 def pipelines() -> Path:
-    """Return the folder of the specs: `TASKFLOW_PIPELINES` where it is set, else the repository's own."""
+    """Return the folder of the specs: `TASKFLOW_PIPELINES` if set, else the repository's own."""
     return Path(os.environ.get("TASKFLOW_PIPELINES") or REPOSITORY / "pipelines").absolute()
 
 
 def private_folder(path: Path) -> Path:
-    """Make `path` a folder that only its owner may enter, and return it."""
+    """Make `path` a folder that only its owner can access, and return it."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.is_symlink() or path.stat().st_uid != os.geteuid():
-        raise PermissionError(f"{path} is not a folder of user {os.geteuid()}'s own; remove it, or set TASKFLOW_HOME")
+        raise PermissionError(f"{path} is not a folder owned by user {os.geteuid()}; remove it, or set TASKFLOW_HOME")
     path.chmod(0o700)
     return path
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write `text`, if it is not there already, so that only its owner may read it and nobody ever sees half of it."""
+    """Write `text` atomically to a file that only its owner may read, unless it is there already."""
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return
     draft = path.with_name(f".{path.name}.{os.getpid()}")

@@ -1,4 +1,4 @@
-"""Which port each service gets: a pinned one, the one it had, or the first free one from its usual place on."""
+"""Which port each service gets: the pinned one, the one it had, or the first free one from its usual port on."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Wish:
     name: str
     usual: int
     twin: int = 0
-    """How far above it the service listens a second time; 0 where it does not."""
+    """How far above this port the service also listens; 0 if it does not."""
     service: str = ""
-    """Whose port it is, where that is not the name up to its first hyphen."""
+    """The service of this port, if it is not the name up to the first hyphen."""
 
     @property
     def owner(self) -> str:
@@ -39,7 +39,7 @@ class Wish:
 
 @dataclass
 class PortTaken(Exception):
-    """A port that was pinned cannot be had."""
+    """A pinned port is not available."""
 
     name: str
     port: int
@@ -65,7 +65,7 @@ class Move:
 
 
 def read_pins(text: str, names: Iterable[str]) -> dict[str, int]:
-    """Return what a setting like `postgres=5433,airflow=8090` pins; raises ValueError saying what is wrong with it."""
+    """Return the ports pinned by a setting like `postgres=5433,airflow=8090`; raises ValueError if it is malformed."""
     known = sorted(names)
     pins: dict[str, int] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
@@ -85,7 +85,7 @@ def choose(
     kept: Mapping[str, int],
     free: Callable[[int], bool] | None = None,
 ) -> tuple[dict[str, int], list[Move]]:
-    """Return a port for each wish, and which of them moved away from where they were expected.
+    """Return a port for each wish, and those that moved from the expected port.
 
     `kept` are the ports of an earlier start. Raises PortTaken for a pin that is not free.
     """
@@ -108,7 +108,7 @@ def choose(
 
 
 def is_free(port: int) -> bool:
-    """Return whether a server could listen on `port` of the loopback address now."""
+    """Return whether a server could listen on `port` of the loopback address right now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -121,12 +121,12 @@ def is_free(port: int) -> bool:
 
 
 def next_free(first: int) -> int:
-    """Return the first port from `first` on that is free."""
+    """Return the first free port from `first` on."""
     return _search(Wish("a service", first), first, set(), is_free)
 
 
 def recall(path: Path) -> dict[str, int]:
-    """Return the ports that an earlier start noted in `path`."""
+    """Return the ports that an earlier start wrote to `path`."""
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
@@ -136,17 +136,17 @@ def note(path: Path, ports: Mapping[str, int]) -> None:
 
 
 def pinned(names: Iterable[str]) -> dict[str, int]:
-    """Return what the environment pins."""
+    """Return the ports pinned in the environment."""
     return read_pins(os.environ.get(SETTING, ""), names)
 
 
 def _fits(wish: Wish, port: int, taken: set[int], is_open: Callable[[int], bool]) -> bool:
     both = {port, port + wish.twin}
-    return not both & taken and max(both) <= LAST and all(is_open(one) for one in both)
+    return not both & taken and max(both) <= LAST and all(map(is_open, both))
 
 
 def _search(wish: Wish, first: int, taken: set[int], is_open: Callable[[int], bool]) -> int:
     for port in range(first, LAST + 1):
         if _fits(wish, port, taken, is_open):
             return port
-    raise OSError(errno.EADDRINUSE, f"{wish.name} finds no free port from {first} on at {HOST}")
+    raise OSError(errno.EADDRINUSE, f"no free port for {wish.name} from {first} on at {HOST}")

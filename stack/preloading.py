@@ -13,11 +13,11 @@ import logging
 import os
 
 MODULES = {
-    "great_expectations": "a gate: 5.6 s and 127 MB, Spark's Python classes among them",
+    "great_expectations": "a gate: 5.6 s and 127 MB, including Spark's Python classes",
     "evidently": "a drift report: 4.4 s and 82 MB more",
     "mlflow.pyfunc": "a drift report, a promotion: 1.8 s and 31 MB more",
     "pandas": "a drift report, a training: 1.2 s and 39 MB, which the gate needs anyway",
-    "airflow.providers.amazon.aws.hooks.base_aws": "whoever opens a bucket: 0.4 s and 7 MB, boto3 among them",
+    "airflow.providers.amazon.aws.hooks.base_aws": "every task that opens a bucket: 0.4 s and 7 MB, including boto3",
 }
 """What is imported ahead of tasks: who would wait for it, the processor time it takes, and the memory, once.
 
@@ -53,4 +53,4 @@ def _draw_anew() -> None:
     """Reseed NumPy in a forked process, as Python does its own generator: tasks would draw the same numbers."""
     import numpy as np
 
-    np.random.seed()  # noqa: NPY002  # the global generator is what is meant
+    np.random.seed()  # noqa: NPY002  # the global generator is meant

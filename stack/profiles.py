@@ -1,6 +1,6 @@
-"""The two shapes in which the stack runs on one machine, and which of them a state folder has.
+"""The two shapes of the stack on one machine, and which of them a state folder has.
 
-Knows their names; what belongs to each is put together in `stack.assembly`.
+Knows their names; `stack.assembly` puts together their services.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ class Profile(StrEnum):
     """How tasks are run."""
 
     LOCAL = "local"
-    """In processes below the scheduler's, one worker of Spark, files in a folder."""
+    """In child processes of the scheduler, with one Spark worker and files in a folder."""
     DISTRIBUTED = "distributed"
-    """By Celery workers that share no folder, two workers of Spark, files and logs in the object store."""
+    """By Celery workers that share no folder, with two Spark workers, and files and logs in the object store."""
 
 
 def recall(file: Path) -> Profile:
@@ -29,9 +29,9 @@ def recall(file: Path) -> Profile:
 
 
 def choose(wanted: Profile | None, file: Path, *, running: bool) -> Profile:
-    """Return the profile to start: the wanted one, else that of what is running, else the local one; note it.
+    """Return the profile to start: the wanted one, else the running one, else local; remember it.
 
-    Raises ValueError where services of another profile are running.
+    Raises ValueError if services of another profile are running.
     """
     kept = recall(file)
     if running and wanted not in {None, kept}:

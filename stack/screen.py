@@ -1,4 +1,4 @@
-"""What a person sees while the stack starts and when they ask how it is."""
+"""What people see while the stack starts, and when they ask for its state."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COLOURS = {"ready": "green", "starting": "yellow", "not ready": "yellow", "stopp
 
 
 class Board:
-    """A line for each step that is under way, and a line that stays for each that has ended."""
+    """A live line for each step that is running, and a permanent one for each that has ended."""
 
     def __init__(self) -> None:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
@@ -43,11 +43,11 @@ class Board:
         self._progress.stop()
 
     def begun(self, step: Step) -> None:
-        """Show that `step` is under way and what it waits for."""
+        """Show that `step` is running and what it waits for."""
         self._lines[step.name] = self._progress.add_task(f"{step.name}: waiting for {step.awaited}", total=None)
 
     def ended(self, done: Done) -> None:
-        """Show what came of a step."""
+        """Show how a step ended."""
         self._progress.remove_task(self._lines.pop(done.step.name))
         if done.error is None:
             CONSOLE.print(f"  [green]ready[/]   {done.step.name:14} {done.text or f'in {done.seconds:.1f} s'}")
@@ -69,12 +69,12 @@ def services_table(rows: Sequence[tuple[str, str, Process | None, str]]) -> Tabl
 
 
 def addresses_table(addresses: Sequence[Address], credentials: Credentials | None) -> Table:
-    """Return a table of addresses and logins, with the passwords where `credentials` are given."""
+    """Return a table of addresses and logins, with passwords if `credentials` are given."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("service", "address", "user", "password"):
         table.add_column(title, overflow="fold")
-    for one in addresses:
-        table.add_row(one.service, one.url, one.login, _password(one.secret, credentials))
+    for address in addresses:
+        table.add_row(address.service, address.url, address.login, _password(address.secret, credentials))
     return table
 
 

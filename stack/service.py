@@ -1,6 +1,6 @@
-"""What a service is: its command, and how one knows that it is ready.
+"""What a service is: its command, and how to tell that it is ready.
 
-Knows no service in particular, and not how the whole stack is kept running (`stack.supervisor`).
+Knows no particular service, and not how the whole stack is kept running (`stack.supervisor`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class NotReady(Exception):
-    """The condition that is awaited does not hold yet; the text says what was seen instead."""
+    """The service is not ready yet; the text says what was seen instead."""
 
 
 def _nothing() -> None:
@@ -34,7 +34,7 @@ def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One long-running process and what must hold before others may use it."""
+    """A long-running process, and the condition for others to use it."""
 
     name: str
     command: tuple[str, ...]
@@ -43,32 +43,32 @@ class Service:
     awaited: str
     """The condition that `probe` tests, in words."""
     probe: Callable[[], None]
-    """Raises NotReady until the service does its job."""
+    """Raises NotReady until the service is ready."""
     prepare: Callable[[], None] = _nothing
-    """What is done before the first start; does nothing where it was done before."""
+    """Run before a start; does nothing if it was done before."""
     settle: Callable[[], None] = _nothing
-    """What is done once the service is ready: its accounts, its buckets."""
+    """Run once the service is ready: makes its accounts or its buckets."""
     tidy: Callable[[], None] = _nothing
-    """What is done after it has stopped."""
+    """Run after it has stopped."""
     emptied: tuple[Path, ...] = ()
-    """Folders that hold nothing when it starts, whoever starts it, and nothing when it has been stopped."""
+    """Folders that are emptied whenever it starts, whatever starts it, and once it has been stopped."""
     group: str = ""
-    """The name under which several services are chosen together."""
+    """The name that chooses several services together."""
     needs: tuple[str, ...] = ()
     """The steps that must be done before this one starts."""
     uses: tuple[str, ...] = ()
-    """The services that it may speak to although it starts without them; they are stopped after it."""
+    """The services that it may use but starts without; they are stopped after it."""
     identity: str = "same"
     """Who runs it (`stack.identity`): Postgres refuses root."""
     stop_signal: signal.Signals = signal.SIGTERM
     signal_group: bool = True
-    """Whether the stop signal goes to the whole process group, or to its leader alone."""
+    """Whether the stop signal goes to the whole process group, or only to its leader."""
     stop_seconds: int = 20
     settled_after: int = 10
-    """Seconds after which it has come up: one that ends sooner, several times in a row, is given up."""
+    """Seconds after which it counts as started: if it ends sooner, several times in a row, it is given up."""
 
     def plan(self, pid_file: Path) -> Plan:
-        """Return how a process becomes this service."""
+        """Return the plan for a process to become this service."""
         return Plan(
             command=self.command,
             environment=self.environment,
@@ -80,7 +80,7 @@ class Service:
         )
 
     def clear(self) -> None:
-        """Do what is done once it has stopped."""
+        """Clean up after it has stopped."""
         for folder in self.emptied:
             empty(folder)
         self.tidy()
@@ -118,7 +118,7 @@ def client() -> httpx.Client:
 
 
 def fetch(url: str) -> httpx.Response:
-    """Return what a page of a service answers; raise NotReady where it answers nothing, or an error."""
+    """Return the answer of a service's page; raise NotReady for no answer, or an error."""
     import httpx
 
     try:
@@ -128,7 +128,7 @@ def fetch(url: str) -> httpx.Response:
 
 
 def fetch_json(url: str) -> dict[str, Any]:
-    """Return the mapping that a page of a service holds as JSON; raise NotReady where it holds none."""
+    """Return the JSON object on a service's page; raise NotReady if there is none."""
     try:
         return dict(fetch(url).json())
     except ValueError as error:
@@ -136,7 +136,7 @@ def fetch_json(url: str) -> dict[str, Any]:
 
 
 def last_lines(path: Path, count: int) -> list[str]:
-    """Return the last `count` lines of a log; none where there is no such file."""
+    """Return the last `count` lines of a log, or an empty list if there is no such file."""
     if not path.exists():
         return []
     with path.open("rb") as file:
@@ -147,7 +147,7 @@ def last_lines(path: Path, count: int) -> list[str]:
 def await_ready(service: Service, log: Path, *, died: Callable[[], str | None], seconds: float) -> float:
     """Wait until `service` is ready and return how long that took.
 
-    `died` tells why the process is gone for good, or None while there is hope. Raises StartFailed.
+    `died` returns why the process is gone for good, or None while it may still become ready. Raises StartFailed.
     """
     started = time.monotonic()
     pause = 0.02
@@ -167,7 +167,7 @@ def await_ready(service: Service, log: Path, *, died: Callable[[], str | None], 
 
 @contextlib.contextmanager
 def running(service: Service, folder: Path, *, seconds: float = 60) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `service` for as long as the `with` block lasts, with nothing that restarts it; its log is in `folder`."""
+    """Run `service` during the `with` block, without restarting it; its log is in `folder`."""
     service.prepare()
     log = folder / f"{service.name}.log"
     command = service.plan(folder / f"{service.name}.pid").write(folder / f"{service.name}.json")

@@ -1,7 +1,7 @@
 """The Spark of the stack: a standalone cluster of a master and its workers, from the pip package.
 
-Whoever may start an application on a cluster runs code as its owner, so the master asks for a secret; drivers find it
-in the folder that SPARK_CONF_DIR names, where `spark.authenticate` asks for it, and never on a command line.
+Anyone who can start an application on a cluster runs code as its owner, so the master requires a secret. Drivers with
+`spark.authenticate` read it from the folder that SPARK_CONF_DIR names; it is never on a command line.
 """
 
 from __future__ import annotations
@@ -40,24 +40,24 @@ SECOND_WORKER_PORTS = (
 )
 MEMORY_SETTING = "TASKFLOW_SPARK_MEMORY"
 APPLICATIONS = 2
-"""How many run at the same time; another waits. Each may use every processor, and has memory of its own."""
+"""How many run at the same time; others wait. Each may use every processor, and has its own memory."""
 LEAST_MEMORY = 512
-"""In MiB: an executor with less has no room beside what Spark keeps for itself."""
+"""In MiB: with less, Spark's own reserve leaves an executor no room."""
 LOG = Path(__file__).with_name("spark_log.properties")
 DAEMON_OPTIONS = f"-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Dlog4j2.configurationFile={LOG.as_uri()}"
-"""Master and worker compute nothing: half the memory, and sooner up."""
+"""Master and worker compute nothing: this halves their memory, and they start sooner."""
 COMMON = {"spark.authenticate": "true", "spark.port.maxRetries": "0", "spark.ui.killEnabled": "false"}
-"""A taken port is an error, not another port; a page of a browser's cannot kill an application."""
+"""A taken port is an error instead of another port, and no web page can kill an application."""
 MASTER = {"spark.master.rest.enabled": "false"}
 WORKER = {"spark.worker.cleanup.enabled": "true"}
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerPorts:
-    """A worker's name, and the ports of it and its page."""
+    """A worker's name, its port and the port of its page."""
 
     name: str
-    """Of its service."""
+    """The name of its service."""
     worker: int
     ui: int
 
@@ -85,11 +85,11 @@ class Spark:
     secret: str
     java: Java
     memory: int
-    """What an application takes, in MiB; the worker offers it to two."""
+    """The memory of an application, in MiB; the worker has room for two."""
 
     @property
     def master(self) -> str:
-        """What a driver takes as its master."""
+        """The master's address for drivers."""
         return f"spark://{HOST}:{self.ports.master}"
 
     @property
@@ -104,17 +104,17 @@ class Spark:
 
     @property
     def executor_memory(self) -> int:
-        """What an executor takes, in MiB: an application has one on each worker."""
+        """The memory of an executor, in MiB: an application has one on each worker."""
         return max(self.memory // len(self.ports.workers), LEAST_MEMORY)
 
     @property
     def settings(self) -> Path:
-        """What SPARK_CONF_DIR names, for the cluster and for its drivers."""
+        """The value of SPARK_CONF_DIR, for the cluster and its drivers."""
         return self.folder / "conf"
 
     @property
     def airflow_connection(self) -> str:
-        """What an environment variable `AIRFLOW_CONN_…` takes, with the share of one application."""
+        """The value of an environment variable `AIRFLOW_CONN_…`, with the share of one application."""
         conf = {
             "spark.authenticate": "true",
             "spark.driver.host": HOST,
@@ -127,7 +127,7 @@ class Spark:
         return json.dumps({"conn_type": "spark", **place, "extra": {"conf": conf}})
 
     def driver_environment(self, scratch: Path) -> dict[str, str]:
-        """Return what a driver needs in its environment; it spills to `scratch`."""
+        """Return the environment variables for a driver, which spills to `scratch`."""
         return {
             "JAVA_HOME": str(self.java.home),
             "PYSPARK_PYTHON": sys.executable,
@@ -172,7 +172,7 @@ class Spark:
         )
 
     def prepare(self) -> None:
-        """Make the folder and the settings; raise OSError for a user whom Spark refuses."""
+        """Make the folder and the settings; raise OSError for a user that Spark refuses."""
         refuse_nameless(os.geteuid())
         self.write_settings()
 
@@ -189,11 +189,11 @@ class Spark:
             raise NotReady(f"the master is {seen.get('status')}")
 
     def probe_worker(self, page: str) -> None:
-        """Raise NotReady unless the master knows this very process of the worker, and finds it alive."""
+        """Raise NotReady unless the master knows this process of the worker, and lists it as alive."""
         worker = fetch_json(f"{page}/json/").get("id")
-        states = {one["id"]: one["state"] for one in fetch_json(f"{self.master_page}/json/")["workers"]}
+        states = {known["id"]: known["state"] for known in fetch_json(f"{self.master_page}/json/")["workers"]}
         if states.get(worker) != "ALIVE":
-            raise NotReady(f"the master finds {worker} {states.get(worker, 'unknown')}")
+            raise NotReady(f"the master lists {worker} as {states.get(worker, 'unknown')}")
 
     def _environment(self, name: str, properties: dict[str, str]) -> dict[str, str]:
         return {
@@ -209,11 +209,11 @@ class Spark:
 
 
 def spark_home() -> Path:
-    """Return the folder of the pip package; importing it would load half of it."""
-    found = importlib.util.find_spec("pyspark")
-    if found is None or not found.submodule_search_locations:
+    """Return the folder of the pip package, without importing it, which would load half of it."""
+    package = importlib.util.find_spec("pyspark")
+    if package is None or not package.submodule_search_locations:
         raise FileNotFoundError("the package pyspark is not installed; run `make init`")
-    return Path(found.submodule_search_locations[0])
+    return Path(package.submodule_search_locations[0])
 
 
 def cores() -> int:
@@ -222,25 +222,25 @@ def cores() -> int:
 
 
 def memory() -> int:
-    """Return what an application takes, in MiB: what TASKFLOW_SPARK_MEMORY says, else a sixth of the machine's."""
+    """Return the memory of an application, in MiB: TASKFLOW_SPARK_MEMORY, else a sixth of the machine's."""
     wanted = os.environ.get(MEMORY_SETTING)
     return read_memory(wanted) if wanted else share(psutil.virtual_memory().total // 2**20)
 
 
 def share(total: int) -> int:
-    """Return a sixth of `total`, but from 1 to 8 GiB; in MiB."""
+    """Return a sixth of `total` in MiB, but at least 1 GiB and at most 8."""
     return min(max(total // 6, 1024), 8192)
 
 
 def driver_memory(executor: int) -> int:
-    """Return the memory of a driver beside executors of this size, in MiB: it holds results, not rows."""
+    """Return the memory of a driver for executors of this size, in MiB: it holds results, not rows."""
     return min(max(executor // 2, 1024), 2048)
 
 
 def read_memory(text: str) -> int:
-    """Return a size such as `900m` or `4g` in MiB; raises ValueError saying what is wrong with it."""
-    found = re.fullmatch(r"(\d+)([mg])", text.strip().lower())
-    size = int(found[1]) * {"m": 1, "g": 1024}[found[2]] if found else 0
+    """Return a size such as `900m` or `4g` in MiB; raises ValueError for one that is malformed or too small."""
+    match = re.fullmatch(r"(\d+)([mg])", text.strip().lower())
+    size = int(match[1]) * {"m": 1, "g": 1024}[match[2]] if match else 0
     if size < LEAST_MEMORY:
         raise ValueError(
             f"{MEMORY_SETTING} is {text!r}; a size of at least {LEAST_MEMORY}m is expected, such as 2048m or 4g"

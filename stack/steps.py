@@ -1,4 +1,4 @@
-"""Do steps that need one another, each as soon as it can be done.
+"""Run steps that need one another, each as soon as possible.
 
 Knows names and functions, not services.
 """
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing to do, after those that it needs."""
+    """One thing to do, after the steps that it needs."""
 
     name: str
     needs: tuple[str, ...]
     awaited: str
     """What it waits for, in words."""
     action: Callable[[], str]
-    """Does it and returns what to tell of it; raises where it cannot be done."""
+    """Does it and returns what to show; raises if it cannot be done."""
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A step that was tried: how long it took and what came of it."""
+    """A step that was tried: how long it took and how it ended."""
 
     step: Step
     seconds: float
@@ -38,7 +38,7 @@ class Done:
 
 
 def chosen_with_needs(steps: Sequence[Step], names: Iterable[str]) -> list[Step]:
-    """Return the steps of these names and all that they need, in the order given."""
+    """Return the steps with these names and everything they need, in the order given."""
     by_name = {step.name: step for step in steps}
     wanted: set[str] = set()
     pending = list(names)
@@ -51,10 +51,10 @@ def chosen_with_needs(steps: Sequence[Step], names: Iterable[str]) -> list[Step]
 
 
 def do_all(steps: Sequence[Step], *, begun: Callable[[Step], None], ended: Callable[[Done], None]) -> list[Done]:
-    """Do every step whose needs were met, side by side; return the steps that failed.
+    """Run every step whose needs are met, in parallel; return the steps that failed.
 
-    `begun` and `ended` are called from this thread. What needs a failed step is not tried. Threads that are still at
-    work when this one is interrupted do not keep the program from ending.
+    `begun` and `ended` are called from this thread. Steps that need a failed step are not tried. Threads that are still
+    running when this one is interrupted do not keep the program from ending.
     """
     waiting = {step.name: step for step in steps}
     met: set[str] = set()
@@ -83,6 +83,6 @@ def _do(step: Step, tell: Callable[[Done], None]) -> None:
     text, failure = "", None
     try:
         text = step.action()
-    except Exception as error:  # noqa: BLE001 - told to whoever asked for the steps
+    except Exception as error:  # noqa: BLE001 - reported to the caller
         failure = error
     tell(Done(step, time.monotonic() - started, text, failure))

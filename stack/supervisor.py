@@ -1,6 +1,6 @@
-"""Keep services running: supervisord, as one private process that is spoken to over a socket in the state folder.
+"""Keep services running: supervisord, as one private process, controlled over a socket in the state folder.
 
-Knows how services are started, restarted and stopped; not what any of them is for.
+Knows how services are started, restarted and stopped, but not what they are for.
 """
 
 from __future__ import annotations
@@ -31,40 +31,40 @@ if TYPE_CHECKING:
 
 NAME = "supervisor"
 RETRIES = 3
-"""A service that dies before it has settled is started again this often, after 1, 2 and 3 s; then it is given up."""
+"""A service that dies before it has settled is restarted this often, after 1, 2 and 3 s; then it is given up."""
 DOWN = frozenset({"STOPPED", "FATAL", "UNKNOWN"})
-"""Not EXITED: what ended without being told to is about to be started again."""
+"""Not EXITED: a service that ended by itself is about to be restarted."""
 RPC_FACTORY = "supervisor.rpcinterface:make_main_rpcinterface"
 LOG_BYTES, LOG_FILES = 10_000_000, 3
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """What the supervisor knows of a service."""
+    """What the supervisor knows about a service."""
 
     name: str
     state: str
-    """supervisord's word: STOPPED, STARTING, RUNNING, BACKOFF, STOPPING, EXITED, FATAL."""
+    """supervisord's name for it: STOPPED, STARTING, RUNNING, BACKOFF, STOPPING, EXITED, FATAL."""
     pid: int
     since: float
-    """When it was last started, in seconds since the epoch; 0 where it never was."""
+    """When it was last started, in seconds since the epoch; 0 if never."""
     note: str
 
     @property
     def is_up(self) -> bool:
-        """Whether there is a process, or one is about to be."""
+        """Whether there is a process, or is about to be."""
         return self.state not in DOWN
 
 
 @dataclass(frozen=True, slots=True)
 class Supervisor:
-    """The supervisor of one state folder."""
+    """The supervisor of a state folder."""
 
     home: Home
 
     @property
     def socket(self) -> Path:
-        """Where it listens."""
+        """The socket where it listens."""
         return self.home.sockets / "supervisor.sock"
 
     def is_running(self) -> bool:
@@ -76,7 +76,7 @@ class Supervisor:
             return False
 
     def start(self, services: Sequence[Service]) -> None:
-        """Start the supervisor, knowing `services` but running none yet; one that runs learns of new ones."""
+        """Start the supervisor with `services`, but do not start them yet; if it is running, add new ones to it."""
         if self.is_running():
             self._learn(services)
             return
@@ -91,19 +91,19 @@ class Supervisor:
         )
 
     def process(self, name: str) -> Process:
-        """Return what is known of the service `name`."""
+        """Return what is known about the service `name`."""
         with self._control() as control:
             return _process(control.getProcessInfo(name))
 
     def processes(self) -> dict[str, Process]:
-        """Return what is known of every service; nothing where the supervisor does not run."""
+        """Return what is known about every service, or nothing if the supervisor is not running."""
         if not self.is_running():
             return {}
         with self._control() as control:
             return {info["name"]: _process(info) for info in control.getAllProcessInfo()}
 
     def run(self, service: Service, *, seconds: float) -> float | None:
-        """Bring `service` up and wait until it is ready; return how long that took, None where it was up already."""
+        """Start `service` and wait until it is ready; return how long that took, or None if it was up already."""
         fresh = not self.process(service.name).is_up
         if fresh:
             self._start_service(service)
@@ -117,16 +117,16 @@ class Supervisor:
         seconds = 5 + max(service.stop_seconds for service in services)
 
         def all_stopped() -> bool:
-            return False not in [self._is_stopped(service.name) for service in services]  # each is told, at once
+            return False not in [self._is_stopped(service.name) for service in services]  # tells each at once
 
         if not _await(all_stopped, seconds=seconds):
             names = ", ".join(service.name for service in services)
-            raise TimeoutError(f"of {names}, some still run after {seconds} s; see {self.home.log(NAME)}")
+            raise TimeoutError(f"some of {names} still run after {seconds} s; see {self.home.log(NAME)}")
         for service in services:
             service.clear()
 
     def shut_down(self) -> list[int]:
-        """End the supervisor and whatever is left below it; return the pids of strays that had to be killed."""
+        """End the supervisor and all its remaining children; return the pids of strays that had to be killed."""
         own = psutil.Process(self._pid())
         strays = kill_trees(own.children(recursive=True))
         with self._control() as control, contextlib.suppress(OSError, xmlrpc.client.Error):
@@ -136,7 +136,7 @@ class Supervisor:
         return strays
 
     def end_leftovers(self) -> list[int]:
-        """Kill what a supervisor that was itself killed left running; return the pids."""
+        """Kill what a killed supervisor left running; return the pids."""
         pids = sorted(pid for pid_file in self.home.plans.glob("*.pid") for pid in end_group(pid_file))
         self._forget()
         return pids
@@ -146,7 +146,7 @@ class Supervisor:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _is_stopped(self, name: str) -> bool:
-        """Return whether the service has stopped; tell it to, where it was not told yet."""
+        """Return whether the service has stopped; tell it to stop if it was not told yet."""
         state = self.process(name).state
         if state not in DOWN | {"STOPPING"}:
             with self._control() as control, contextlib.suppress(xmlrpc.client.Fault):  # it ended by itself just now
@@ -156,7 +156,7 @@ class Supervisor:
     def _start_service(self, service: Service) -> None:
         pid_file = self.home.pid_file(service.name)
         end_group(pid_file)
-        pid_file.unlink(missing_ok=True)  # written anew at the start, so that its age is that of the process
+        pid_file.unlink(missing_ok=True)  # rewritten at the start: its age is the age of the process
         service.prepare()
         service.plan(pid_file).write(self._plan(service.name))
         with self._control() as control:
@@ -190,7 +190,7 @@ class Supervisor:
         return self.home.plans / "supervisord.conf"
 
     def _write_configuration(self, services: Sequence[Service]) -> None:
-        sections = (*self._own_sections(), *((f"program:{one.name}", self._program(one)) for one in services))
+        sections = (*self._own_sections(), *map(self._program, services))
         lines = (
             line
             for title, settings in sections
@@ -200,7 +200,7 @@ class Supervisor:
 
     def _own_sections(self) -> tuple[tuple[str, dict[str, str]], ...]:
         own = {
-            "nodaemon": "true",  # it is in a session of its own already
+            "nodaemon": "true",  # it already has its own session
             "silent": "true",
             "pidfile": self._inside(self.home.plans / "supervisord.process"),
             "logfile": self._inside(self.home.log(NAME)),
@@ -209,15 +209,15 @@ class Supervisor:
             "umask": "077",
         }
         if os.geteuid() == 0:
-            own["user"] = "root"  # said, it does not warn
+            own["user"] = "root"  # unless it is set, supervisord warns
         return (
             ("supervisord", own),
             ("unix_http_server", {"file": self._inside(self.socket), "chmod": "0600"}),
             ("rpcinterface:supervisor", {"supervisor.rpcinterface_factory": RPC_FACTORY}),
         )
 
-    def _program(self, service: Service) -> dict[str, str]:
-        return {
+    def _program(self, service: Service) -> tuple[str, dict[str, str]]:
+        return f"program:{service.name}", {
             "command": shlex.join(launch_command(self._inside(self._plan(service.name)))).replace("%", "%%"),
             "autostart": "false",
             "autorestart": "true",
@@ -234,7 +234,7 @@ class Supervisor:
         }
 
     def _inside(self, path: Path) -> str:
-        """Return `path` relative to the state folder, where it works: a `%` in a path would be read as a variable."""
+        """Return `path` relative to the state folder, its working directory: a `%` in the path would be a variable."""
         return str(path.relative_to(self.home.root)) if path.is_relative_to(self.home.root) else str(path)
 
     def _death(self, name: str) -> str | None:
@@ -266,7 +266,7 @@ def _bare_environment() -> dict[str, str]:
 
 
 def _await(condition: Callable[[], bool], *, seconds: float) -> bool:
-    """Return whether `condition` came to hold within `seconds`."""
+    """Return whether `condition` became true within `seconds`."""
     deadline = time.monotonic() + seconds
     while not (holds := condition()) and time.monotonic() < deadline:
         time.sleep(0.05)

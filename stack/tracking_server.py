@@ -1,7 +1,7 @@
-"""The MLflow of the stack: runs and models in Postgres, artifacts in the object store, reached through it alone.
+"""The MLflow of the stack: runs and models in Postgres, artifacts in the object store, reachable only through it.
 
-Its clients hold no key of the object store. Its defaults start ten processes that evaluate language models; the
-settings below leave one, and the one that starts it.
+Its clients need no key of the object store. By default it starts ten processes that evaluate language models; with the
+settings below it has one server process, and the one that starts it.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ HOST = "127.0.0.1"
 BUCKET = "mlflow-artifacts"
 PORTS = (Wish("mlflow", 5000),)
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_DISABLE_AGENT_HINT": "true", "GIT_PYTHON_REFRESH": "quiet"}
-"""For the server and its clients: nothing is reported to anybody, and nobody is told that git is not installed."""
+"""For the server and its clients: no usage reports, and no warning that git is not installed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tracking:
-    """An MLflow server: its folder, its port, and where it keeps runs and artifacts."""
+    """An MLflow server: its folder, its port, and the stores of its runs and artifacts."""
 
     folder: Path
     port: int
@@ -41,12 +41,12 @@ class Tracking:
 
     @property
     def address(self) -> str:
-        """The address of the UI and of the API: what clients take as their tracking URI."""
+        """The address of the UI and of the API: the tracking URI of clients."""
         return f"http://{HOST}:{self.port}"
 
     @property
     def airflow_connection(self) -> str:
-        """What an environment variable `AIRFLOW_CONN_…` takes."""
+        """The value of an environment variable `AIRFLOW_CONN_…`."""
         return json.dumps({"conn_type": "http", "schema": "http", "host": HOST, "port": self.port})
 
     def service(self) -> Service:
@@ -67,7 +67,7 @@ class Tracking:
         private_folder(self.folder)
 
     def probe(self) -> None:
-        """Raise NotReady unless the server answers, and finds its database and its bucket."""
+        """Raise NotReady unless the server answers, and reaches its database and its bucket."""
         self._ask("GET", "/health")
         self._ask("POST", "/api/2.0/mlflow/experiments/search", {"max_results": 1})
         self._ask("GET", "/api/2.0/mlflow-artifacts/artifacts")

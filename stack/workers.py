@@ -1,7 +1,7 @@
-"""The Celery workers of the distributed profile: each in a directory of its own, as if on a machine of its own.
+"""The Celery workers of the distributed profile: each in its own directory, as if on its own machine.
 
-They read the code and the specs as these would be installed on each machine, and write nothing but below their own
-directory; what one step hands to another goes through the object store, and so do the logs of tasks.
+They read the code and the specs, which would be installed on each machine, and write only to their own directory; files
+passed from step to step go through the object store, and so do the logs of tasks.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from stack.paths import private_folder
 from stack.service import NotReady, Service
 
 QUEUES = {"worker-1": ("default",), "worker-2": ("default", "spark")}
-"""The queues that each worker takes tasks from: a step goes to another than `default` by `queue`."""
+"""The queues that each worker takes tasks from; a step chooses its queue with `queue`, else it is `default`."""
 CONCURRENCY = 2
-"""Tasks that a worker runs at the same time."""
+"""How many tasks a worker runs at the same time."""
 ENVIRONMENT = "distributed"
-"""The file of `configs/environments/` by which steps hand files to each other through the object store."""
+"""The file of `configs/environments/` that makes steps pass files through the object store."""
 LOGS = "airflow-logs"
-"""The bucket of the tasks' logs: no worker serves its own."""
+"""The bucket for the logs of tasks: workers do not serve their own."""
 PRELOADED = "stack.preloaded"
 """The module that a worker imports before it forks its pool."""
 WORKER = "TASKFLOW_WORKER"
 _LOADING = Lock()
-"""Celery takes the place of its own module while it loads; a second thread would find the first half."""
+"""Celery replaces its own module while it loads; a second thread would see it half loaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """The workers: the folder of their directories, and the broker that they get tasks from."""
+    """The workers: the parent of their directories, and the broker that sends them tasks."""
 
     folder: Path
     broker: Broker
 
     @property
     def settings(self) -> dict[str, str]:
-        """What every process of this Airflow has in its environment."""
+        """The environment variables of every process of this Airflow."""
         return {
             "TASKFLOW_ENVIRONMENT": os.environ.get("TASKFLOW_ENVIRONMENT") or ENVIRONMENT,
             "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
@@ -52,7 +52,7 @@ class Workers:
             "AIRFLOW__CELERY__BROKER_URL": self.broker.url,
             "AIRFLOW__CELERY__WORKER_CONCURRENCY": str(CONCURRENCY),
             "AIRFLOW__CELERY__EXTRA_CELERY_CONFIG": json.dumps({"imports": [PRELOADED]}),
-            "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": "86400",  # said, it does not warn
+            "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": "86400",  # unless it is set, Airflow warns
             "AIRFLOW__LOGGING__REMOTE_LOGGING": "True",
             "AIRFLOW__LOGGING__REMOTE_BASE_LOG_FOLDER": f"s3://{LOGS}",
             "AIRFLOW__LOGGING__REMOTE_LOG_CONN_ID": "object_store",
@@ -60,7 +60,7 @@ class Workers:
         }
 
     def services(self, environment: Mapping[str, str], *, group: str, uses: tuple[str, ...]) -> list[Service]:
-        """Return how the workers are run in the environment of Airflow's processes."""
+        """Return how the workers are run, given the environment of Airflow's processes."""
         return [self._service(name, environment, group, uses) for name in QUEUES]
 
     def directory(self, name: str) -> Path:
@@ -91,7 +91,7 @@ class Workers:
     def _service(self, name: str, environment: Mapping[str, str], group: str, uses: tuple[str, ...]) -> Service:
         own = self.directory(name)
         flags = ("--queues", ",".join(QUEUES[name]), "--celery-hostname", f"{name}@{name}")
-        quiet = ("--skip-serve-logs", "--without-mingle", "--without-gossip")  # that server would listen everywhere
+        quiet = ("--skip-serve-logs", "--without-mingle", "--without-gossip")  # it would listen on every address
         places = {
             "HOME": str(own),
             "AIRFLOW_HOME": str(own),
@@ -106,16 +106,16 @@ class Workers:
             awaited=f"itself taking tasks from {' and '.join(QUEUES[name])}",
             probe=partial(self.probe, name),
             prepare=partial(self.prepare, name),
-            emptied=(own / "scratch", own / "tmp"),  # what tasks that were killed left there: none outlives its worker
+            emptied=(own / "scratch", own / "tmp"),  # of what killed tasks left there: no task outlives its worker
             group=group,
             needs=("metadata", "java", BROKER),
             uses=uses,
-            signal_group=False,  # the worker lets its tasks end, which a signal of their own would stop
+            signal_group=False,  # the worker lets its tasks finish; a signal to them would stop them
         )
 
 
 def name() -> str:
-    """Return the name by which Airflow knows this process: who ran a task stands beside it in the UI."""
+    """Return the name of this process in Airflow: the UI shows it next to the tasks that it ran."""
     import socket
 
     return os.environ.get(WORKER) or socket.getfqdn()

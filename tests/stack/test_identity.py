@@ -41,4 +41,4 @@ def test_unknown_identity_refused(tmp_path: Path) -> None:
     """A misspelt identity is named, with those that there are."""
     command = [sys.executable, "-m", "stack.identity", "somebody", str(tmp_path), "/bin/true"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (1, "'somebody' is no identity; choose auto, same, namespace, nobody\n")
+    assert (done.returncode, done.stderr) == (1, "'somebody' is not an identity; use auto, same, namespace, nobody\n")

@@ -56,7 +56,7 @@ def test_good_home_is_kept(tmp_path: Path) -> None:
     [
         ("echo 'openjdk version \"11.0.2\" 2018-10-16' >&2", "which is Java 11.0.2; Spark needs 17, 21 or 25.0.3"),
         ("echo Module jdk.incubator.vector not found; exit 1", "refuses --add-modules=jdk.incubator.vector: Module"),
-        ("echo hello", "tells no version: hello"),
+        ("echo hello", "prints no version: hello"),
     ],
 )
 def test_bad_home_is_told(tmp_path: Path, script: str, fault: str) -> None:
@@ -128,7 +128,7 @@ def test_shim_is_private(tmp_path: Path) -> None:
 
 def test_nameless_user_refused() -> None:
     """A user whom the system does not name is told what Spark needs."""
-    with pytest.raises(OSError, match="Spark cannot run as user 54321, whom the system gives no name"):
+    with pytest.raises(OSError, match="Spark cannot run as user 54321, who has no name on this system"):
         refuse_nameless(54321)
     refuse_nameless(os.geteuid())
 
