@@ -3,9 +3,13 @@
 import json
 import subprocess
 import sys
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from factory.command.cli import app
 
 TASKFLOW = Path(sys.executable).parent / "taskflow"
 GOOD = """\
@@ -24,22 +28,31 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def taskflow(folder: Path, *arguments: str, code: int = 0) -> str:
+def installed(folder: Path, *arguments: str, code: int = 0) -> str:
+    """Return what the installed command prints, in a process of its own."""
     done = subprocess.run([TASKFLOW, *arguments], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
+def taskflow(folder: Path, *arguments: str, code: int = 0) -> str:
+    """Return what the command prints, in this process."""
+    with chdir(folder):
+        done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == code, done.output
+    return done.output
+
+
 def test_lint_of_good_spec(project: Path) -> None:
     """Nothing wrong is said in one line."""
-    assert taskflow(project, "lint") == "1 spec checked, no errors\n"
+    assert installed(project, "lint") == "1 spec checked, no errors\n"
 
 
 def test_lint_shows_place(project: Path) -> None:
     """A mistake is shown with its place, its line and a way out, and the exit code is 1."""
     (project / "pipelines" / "good.yaml").write_text(GOOD.replace("messages.log", "messages.lag"))
 
-    assert taskflow(project, "lint", code=1) == (
+    assert installed(project, "lint", code=1) == (
         'pipelines/good.yaml:4:15: error: there is no task "messages.lag" [unknown-task]\n'
         '4 |   say: {uses: messages.lag, with: {message: "hello {{ params.who }}"}}\n'
         "  |               ^^^^^^^^^^^^\n"
@@ -162,7 +175,7 @@ def test_plan_as_json(project: Path) -> None:
 
 def test_run_here(project: Path) -> None:
     """A pipeline runs in this process, with params and a date."""
-    said = taskflow(project, "run", "good", "--date", "2026-02-03", "--param", "who=them")
+    said = installed(project, "run", "good", "--date", "2026-02-03", "--param", "who=them")
 
     assert "hello them" in said
     assert "good 2026-02-03" in said
@@ -195,7 +208,7 @@ def test_missing_connection_fails_at_once(project: Path) -> None:
     step = "{uses: postgres.run_sql, with: {connection: nowhere, file: x.sql}, retries: 5, retry_delay: 1h}"
     (project / "pipelines" / "good.yaml").write_text(f"dag_id: good\nsteps:\n  run: {step}\n")
 
-    said = taskflow(project, "run", "good", code=1)
+    said = installed(project, "run", "good", code=1)
 
     assert "connection 'nowhere' does not exist" in said
     assert "failed" in said

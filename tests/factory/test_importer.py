@@ -80,7 +80,7 @@ def test_defaults_reach_dag(folder: Path) -> None:
     assert bag(folder).dags["good"].tags == {"x"}
 
 
-def test_environment_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_lies_over_defaults(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment named by TASKFLOW_ENVIRONMENT lies over the defaults; an unknown one is an error."""
     environments = folder.parent / "configs" / "environments"
     environments.mkdir()

@@ -140,5 +140,8 @@ def test_duplicate_names_both_places() -> None:
     def second() -> None:
         """Act."""
 
-    with pytest.raises(RegistryError, match=r'two tasks are named "area\.act"'):
+    with pytest.raises(RegistryError) as raised:
         registry_of([module_of(first=first, second=second)])
+
+    places = [f"{__file__}:{function.__code__.co_firstlineno}" for function in (first, second)]
+    assert str(raised.value) == f'two tasks are named "area.act": {places[0]} and {places[1]}; rename one of them'
