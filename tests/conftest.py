@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from secrets import token_hex
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,7 @@ from stack.tracking_server import QUIET, Tracking
 from tasks.spark.session import COMPILE_LESS, JAVA_OPTIONS
 from tests.support.demo import Demo, made
 from tests.support.ports import free_port, free_ports
+from tests.support.side_by_side import WholeFiles, is_misplaced, rank
 from tests.support.whole_stack import IMPATIENT, IMPATIENT_DEFAULTS, RunningStack, whole_stack
 
 STATE = pytest.StashKey[Path]()
@@ -48,12 +50,34 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests that need the whole stack last, so that it is up for no others; after them those of the demo.
+    """Put the long files first, and the tests that need the whole stack last, so that it is up for no others.
 
-    The demo leaves rows, runs and models behind: what wants an empty database comes before it. Last is what stops it.
+    After them come those of the demo, which leaves rows, runs and models behind: what wants an empty database is before
+    it. Last is the one that stops it.
     """
     late = ("used_stack", "demo", "stack")
-    items.sort(key=lambda item: [name in getattr(item, "fixturenames", ()) for name in late])
+    items.sort(key=lambda item: (*(name in fixtures(item) for name in late), place(item)))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let Java and MLflow start in one process only."""
+    assert not is_misplaced(item.nodeid, fixtures(item)), "name the file in tests/support/side_by_side.py"
+
+
+def fixtures(item: pytest.Item) -> tuple[str, ...]:
+    """Return the names of the fixtures that a test needs."""
+    return tuple(getattr(item, "fixturenames", ()))
+
+
+def place(item: pytest.Item) -> int:
+    """Return when a test that needs no whole stack is begun; the others keep their order."""
+    return 0 if "stack" in fixtures(item) else rank(item.nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> WholeFiles:
+    """Let tests that share services share a process."""
+    return WholeFiles(config, log)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -12,6 +12,8 @@ import pytest
 
 from stack import bootstrap
 
+pytestmark = pytest.mark.airflow_3_4
+
 ROOT = Path(__file__).parents[1]
 REQUIREMENTS = ROOT / "tests" / "airflow_3_4" / "requirements.txt"
 TESTS = ("tests/bridge", "tests/factory/test_arguments.py", "tests/factory/test_dag.py")

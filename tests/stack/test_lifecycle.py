@@ -38,6 +38,15 @@ def environment(state: Path, request: pytest.FixtureRequest) -> Iterator[Environ
     command_line(made, "destroy")
 
 
+@pytest.fixture(scope="module")
+def up(state: Path) -> Iterator[Environment]:
+    """The environment of a stack whose Postgres is up: for the tests that leave it up, whatever they did to it."""
+    made = stack_environment(state / "a 100% shared", state)
+    command_line(made, "up", "postgres")
+    yield made
+    command_line(made, "destroy")
+
+
 def home(environment: Environment) -> Path:
     return Path(environment["TASKFLOW_HOME"])
 
@@ -58,20 +67,18 @@ def pinned(environment: Environment, **ports: int) -> Environment:
     return environment | {"TASKFLOW_PORTS": ",".join(f"{name}={port}" for name, port in ports.items())}
 
 
-def test_second_up_changes_nothing(environment: Environment) -> None:
+def test_second_up_changes_nothing(up: Environment) -> None:
     """Who is up already stays as it is: same process, same passwords, same ports, same files."""
-    command_line(environment, "up", "postgres")
-    before = process(environment, "postgres")
-    files = {path: path.stat().st_mtime_ns for path in home(environment).glob("*.json")}
-    assert "postgres       is up already" in command_line(environment, "up", "postgres")
-    assert process(environment, "postgres") == before
+    before = process(up, "postgres")
+    files = {path: path.stat().st_mtime_ns for path in home(up).glob("*.json")}
+    assert "postgres       is up already" in command_line(up, "up", "postgres")
+    assert process(up, "postgres") == before
     assert {path: path.stat().st_mtime_ns for path in files} == files
 
 
-def test_everything_is_private(environment: Environment) -> None:
+def test_everything_is_private(up: Environment) -> None:
     """Nobody but the owner may enter the state folder or read a file that holds a password."""
-    command_line(environment, "up", "postgres")
-    folder = home(environment)
+    folder = home(up)
     secrets = [value.encode() for value in json.loads((folder / "secrets.json").read_text()).values()]
     folders = [path for path in folder.iterdir() if path.is_dir()]
     assert {stat.S_IMODE(path.stat().st_mode) for path in folders} == {0o700}
@@ -103,30 +110,27 @@ def test_taken_pin_is_error(environment: Environment) -> None:
     assert not (home(environment) / "run").exists()
 
 
-def test_running_service_keeps_port(environment: Environment) -> None:
+def test_running_service_keeps_port(up: Environment) -> None:
     """A pin cannot move a service that is up, and the way out is told."""
-    command_line(environment, "up", "postgres")
-    told = command_line(pinned(environment, postgres=port(environment) + 1), "up", "postgres", code=1)
+    told = command_line(pinned(up, postgres=port(up) + 1), "up", "postgres", code=1)
     assert "`make down` first" in told
 
 
-def test_killed_postgres_returns(environment: Environment) -> None:
+def test_killed_postgres_returns(up: Environment) -> None:
     """Postgres killed with -9 comes back by itself, with the same data, however often it is killed once it was up."""
-    command_line(environment, "up", "postgres")
-    supervisor = existing(Home(home(environment))).supervisor
+    supervisor = existing(Home(home(up))).supervisor
     for _ in range(5):
         eventually("Postgres to run", lambda: supervisor.process("postgres").state, lambda seen: seen == "RUNNING")
-        before = process(environment, "postgres")
+        before = process(up, "postgres")
         before.kill()
-        look = partial(pid, environment, "postgres")
+        look = partial(pid, up, "postgres")
         eventually("its successor", look, partial(operator.ne, before.pid))
-        assert "is up already" in command_line(environment, "up", "postgres")
+        assert "is up already" in command_line(up, "up", "postgres")
 
 
-def test_busy_postgres_returns(environment: Environment) -> None:
+def test_busy_postgres_returns(up: Environment) -> None:
     """Postgres killed with -9 comes back although one of its sessions goes on computing and does not notice."""
-    command_line(environment, "up", "postgres")
-    server, login = process(environment, "postgres"), existing(Home(home(environment))).crypto
+    server, login = process(up, "postgres"), existing(Home(home(up))).crypto
     with ThreadPoolExecutor() as threads:
         busy = threads.submit(compute, login)
         eventually(
@@ -134,7 +138,7 @@ def test_busy_postgres_returns(environment: Environment) -> None:
         )
         server.kill()
         assert isinstance(busy.exception(timeout=30), psycopg2.OperationalError)
-    assert "is up already" in command_line(environment, "up", "postgres")
+    assert "is up already" in command_line(up, "up", "postgres")
 
 
 def compute(login: Database) -> None:
@@ -154,13 +158,12 @@ def test_down_leaves_no_process(environment: Environment) -> None:
     assert "The stack is down." in command_line(environment, "down")
 
 
-def test_killed_supervisor_is_survived(environment: Environment) -> None:
+def test_killed_supervisor_is_survived(up: Environment) -> None:
     """When the supervisor is killed its services end too, and the next `up` finds the data."""
-    command_line(environment, "up", "postgres")
-    supervisor, postgres = process(environment, "supervisor"), process(environment, "postgres")
+    supervisor, postgres = process(up, "supervisor"), process(up, "postgres")
     supervisor.kill()
     eventually("Postgres to end", postgres.is_running, operator.not_)
-    told = command_line(environment, "up", "postgres")
+    told = command_line(up, "up", "postgres")
     assert "ready   postgres" in told
     assert "moves" not in told
 
@@ -178,17 +181,15 @@ def test_failed_start_is_explained(environment: Environment) -> None:
     assert "failed" in command_line(environment, "status", code=3)
 
 
-def test_stopped_stack_has_status(environment: Environment) -> None:
+def test_stopped_stack_has_status(up: Environment) -> None:
     """`status` tells what is up and what is not, and so does its exit code."""
-    command_line(environment, "up", "postgres")
-    told = command_line(environment, "status", code=3)
+    told = command_line(up, "status", code=3)
     assert [line.split()[:2] for line in told.splitlines()[1:3]] == [["postgres", "ready"], ["objects", "stopped"]]
 
 
-def test_logs_are_shown(environment: Environment) -> None:
+def test_logs_are_shown(up: Environment) -> None:
     """`logs` prints what a service said last."""
-    command_line(environment, "up", "postgres")
-    assert "database system is ready to accept connections" in command_line(environment, "logs", "postgres")
+    assert "database system is ready to accept connections" in command_line(up, "logs", "postgres")
 
 
 def test_unknown_service_is_refused(environment: Environment) -> None:
@@ -228,10 +229,9 @@ def test_long_path_works(state: Path) -> None:
     assert not home(environment).exists()
 
 
-def test_environment_holds_connections(environment: Environment) -> None:
+def test_environment_holds_connections(up: Environment) -> None:
     """`env` prints what a shell needs to run a task outside of Airflow, and makes what that names."""
-    command_line(environment, "up", "postgres")
-    printed = command_line(environment | {"JAVA_HOME": ""}, "env").splitlines()
+    printed = command_line(up | {"JAVA_HOME": ""}, "env").splitlines()
     exports = dict(line.removeprefix("export ").split("=", 1) for line in printed)
     assert [name for name in exports if name.startswith("AIRFLOW")] == [
         "AIRFLOW_CONN_CRYPTO_POSTGRES",
@@ -252,7 +252,6 @@ def test_chosen_java_is_told(environment: Environment) -> None:
     assert told in command_line(other, "status", code=3)
 
 
-def test_services_leave_terminal(environment: Environment) -> None:
+def test_services_leave_terminal(up: Environment) -> None:
     """The services are not of the caller's session: Ctrl-C and a closed terminal leave them be."""
-    command_line(environment, "up", "postgres")
-    assert os.getsid(process(environment, "postgres").pid) != os.getsid(0)
+    assert os.getsid(process(up, "postgres").pid) != os.getsid(0)

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from stack.paths import REPOSITORY
 from tasks.contract import DataRejected, MissingResource, PermanentError, Run
 from tasks.files.places import InBucket, InFolder
 from tasks.spark.features import Built, Value, build_table
@@ -287,13 +288,11 @@ def test_feature_types_are_plain(spark_connection: str, run: Run, tmp_path: Path
 
 @pytest.fixture(scope="module")
 def invented(spark_connection: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The cleaned inputs of 20,000 invented users."""
-    from stack.paths import REPOSITORY
-
+    """The cleaned inputs of 6,000 invented users."""
     folder = tmp_path_factory.mktemp("invented")
-    write_inputs(folder, 20_000, AS_OF, 30)
+    write_inputs(folder, 6_000, AS_OF, 30)
     done = build_users(folder, Run("d", "r", "users", AS_OF, configs=REPOSITORY / "configs"))
-    assert (done.rows, done.columns) == (20_000, 15)
+    assert (done.rows, done.columns) == (6_000, 15)
     return folder
 
 

@@ -17,14 +17,10 @@ from stack.app.batch import score_csv
 from stack.app.production import Shelf
 from stack.app.registered_models import Registry
 from tasks.contract import MissingResource, PermanentError, Run, TransientError
-from tasks.files.places import InFolder
 from tasks.models import versions
-from tasks.models.classifiers import Classifier, LogisticRegression
-from tasks.models.preparation import Features
 from tasks.models.promotion import evaluate, promote
-from tasks.models.training import train_classifier
 from tests.support.candidates import TRUTH, WEAK, Recipe, auc, log_candidate
-from tests.support.customers import FEATURES, write_customers
+from tests.support.customers import FEATURES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +28,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from tasks.models.promotion import Evaluation
+    from tasks.models.training import Training
+    from tests.support.training import Trainer
 
 CONNECTION = "mlflow_default"
 BARE = Recipe().lacking("plots", "shap")
@@ -321,22 +319,10 @@ def test_many_versions_are_found(client: mlflow.MlflowClient, model: str, strong
 
 
 def test_trained_model_is_served(
-    spark_connection: str, client: mlflow.MlflowClient, model: str, address: str, tmp_path: Path, run: Run
+    done: tuple[Trainer, Training], client: mlflow.MlflowClient, model: str, address: str, tmp_path: Path, run: Run
 ) -> None:
     """What Spark trained is judged, promoted and asked for in the app's form; its file scores as Spark did."""
-    write_customers(tmp_path / "customers.parquet", 2_000)
-    trained = train_classifier(
-        spark_connection,
-        CONNECTION,
-        "app",
-        InFolder(folder=str(tmp_path)),
-        "customers.parquet",
-        "user_id",
-        "churned",
-        Features.model_validate(FEATURES),
-        Classifier(logistic_regression=LogisticRegression(reg_param=[0.01])),
-        run=run,
-    )
+    _, trained = done
     found = judged(model, trained.run_id, run)
     assert found.promote
     assert found.roc_auc == pytest.approx(trained.roc_auc, abs=1e-4), "the training measures by histograms"

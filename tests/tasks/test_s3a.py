@@ -29,7 +29,7 @@ from stack.service import running
 from stack.spark import Spark, SparkPorts, WorkerPorts
 from tasks.contract import PermanentError
 from tasks.spark.s3a import COMPANIONS, store_settings
-from tasks.spark.session import spark_session
+from tasks.spark.session import COMPILE_LESS, spark_session
 from tests.support.ports import free_port
 from tests.support.s3a import BUCKET, FILES, a_run
 
@@ -52,19 +52,22 @@ def classes(spark_connection: str, state: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster(state: Path, java: Java, classes: Path) -> Iterator[dict[str, str]]:
-    """What a driver needs in its environment to compute on a cluster with the stand-in, and on one where it lacks."""
+    """What a driver needs in its environment to compute alone or on a cluster with the stand-in, or on one without."""
     one, two, three, four = (free_port() for _ in range(4))
     ports = SparkPorts(one, two, (WorkerPorts("spark-worker", three, four),))
     spark = Spark(state / "spark-s3a", ports, token_hex(16), java, 700)
     master, worker = spark.services()
     conf = json.loads(spark.airflow_connection)["extra"]["conf"] | {
         "spark.driver.extraClassPath": str(classes),
+        "spark.executor.extraJavaOptions": COMPILE_LESS,  # each session has new ones, which live for seconds
         "spark.hadoop.fs.s3a.bucket.other.secret.key": token_hex(16),
     }
     host, _, port = spark.master.rpartition(":")
     connection: dict[str, Any] = {"conn_type": "spark", "host": host, "port": int(port)}
     whole = connection | {"extra": {"conf": conf | {"spark.executor.extraClassPath": str(classes)}}}
     nobody = {"endpoint_url": f"http://{HOST}:{free_port()}"}
+    alone = conf | {"spark.authenticate": "false"}  # it would leave a secret of its own in the JVM
+    local = {"conn_type": "spark", "host": "local[2]", "extra": {"conf": alone}}
     down = {"conn_type": "aws", "login": token_hex(16), "password": token_hex(16), "extra": nobody}
     with running(master, state), running(worker, state):
         yield (
@@ -73,6 +76,7 @@ def cluster(state: Path, java: Java, classes: Path) -> Iterator[dict[str, str]]:
             | {
                 "AIRFLOW_CONN_SPARK_DEFAULT": json.dumps(whole),
                 "AIRFLOW_CONN_STORE_DOWN": json.dumps(down),
+                "AIRFLOW_CONN_SPARK_LOCAL": json.dumps(local),
                 "AIRFLOW_CONN_SPARK_BARE": json.dumps(connection | {"extra": {"conf": conf}}),
             }
         )
@@ -97,14 +101,13 @@ from tasks.spark.parquet import read_frame
 from tasks.spark.reach import reach_of
 from tasks.spark.s3a import let_open
 from tasks.spark.session import spark_errors, spark_session
-from tests.support.s3a import FILES
-from tests.support.s3a import a_run
+from tests.support.s3a import FILES, a_run
 
 run = replace(a_run("build"), configs=Path(sys.argv[1]))
 
-def build(sql, output):
+def build(spark, sql, output):
     inputs = {"people": "people.parquet"}
-    return build_table("spark_default", inputs, sql, ["id"], output, FILES, run=run).model_dump()
+    return build_table(spark, inputs, sql, ["id"], output, FILES, run=run).model_dump()
 
 def failure(act):
     try:
@@ -143,10 +146,10 @@ outputs = {"people.parquet": FromSource(source="people"), "names.parquet": FromS
 told = {
     "bare": failure(bare),
     "cleaned": clean_csv(
-        "spark_default", {"people": source}, outputs, "report.json", FILES, run=replace(run, task_id="clean")
+        "spark_local", {"people": source}, outputs, "report.json", FILES, run=replace(run, task_id="clean")
     ).model_dump(),
-    "built": build("twice.sql", "twice.parquet"),
-    "failed": failure(lambda: build("broken.sql", "old.parquet")),
+    "built": build("spark_default", "twice.sql", "twice.parquet"),
+    "failed": failure(lambda: build("spark_local", "broken.sql", "old.parquet")),
     "looked": looked(),
 }
 print("TOLD", json.dumps(told))

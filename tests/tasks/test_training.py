@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import logging
 import socket
 import threading
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,63 +19,23 @@ from mlflow import MlflowClient, pyfunc
 from stack.objects import ObjectStore
 from stack.tracking_server import Tracking
 from tasks.contract import DataRejected, MissingResource, PermanentError, Run, TransientError
-from tasks.files.places import InFolder
 from tasks.models.preparation import Features
-from tasks.models.training import Training, train_classifier
+from tasks.models.training import Training
 from tasks.models.training_run import RESULT, SUPERSEDED
 from tasks.services.tracking import airflow_tags, nested_runs, runs_of, tracking
 from tests.support.buckets import refusing_writes
-from tests.support.customers import FEATURES, write_customers
-from tests.support.grids import FILE, LINEAR, classifier
+from tests.support.customers import FEATURES
+from tests.support.grids import FILE, classifier
+from tests.support.training import EXPERIMENT, Trainer
 
-EXPERIMENT = "training_tests"
 COLUMNS = [*FEATURES["numeric"], *FEATURES["categorical"]]
 PLOTS = ["calibration", "confusion", "pr", "roc", "shap_bar", "shap_summary"]
 
 
-@dataclass
-class Trainer:
-    """Runs the step as the pipeline does."""
-
-    folder: Path
-    run: Run
-
-    def __call__(self, **changes: Any) -> Training:
-        arguments: dict[str, Any] = {
-            "spark": "spark_default",
-            "mlflow": "mlflow_default",
-            "experiment": EXPERIMENT,
-            "files": InFolder(folder=str(self.folder)),
-            "data": FILE,
-            "key": "user_id",
-            "label": "churned",
-            "features": Features(**FEATURES),
-            "classifier": classifier(LINEAR),
-            "seed": 7,
-            "run": self.run,
-        }
-        return train_classifier(**arguments | changes)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the made-up customers."""
-    place = tmp_path_factory.mktemp("files")
-    write_customers(place / FILE, 2_500)
-    return place
-
-
 @pytest.fixture
-def trainer(spark_connection: str, mlflow_server: Tracking, folder: Path, run: Run) -> Trainer:
+def trainer(spark_connection: str, mlflow_server: Tracking, customers_folder: Path, run: Run) -> Trainer:
     """The step, on the made-up customers."""
-    return Trainer(folder, replace(run, dag_id="churn_training_dag", task_id="train_spark_model"))
-
-
-@pytest.fixture(scope="module")
-def done(spark_connection: str, mlflow_server: Tracking, folder: Path) -> tuple[Trainer, Training]:
-    """One training that came to its end."""
-    first = Trainer(folder, Run("churn_training_dag", "scheduled__1", "train_spark_model", dt.date(2026, 1, 5)))
-    return first, first()
+    return Trainer(customers_folder, replace(run, dag_id="churn_training_dag", task_id="train_spark_model"))
 
 
 @pytest.fixture
@@ -160,18 +119,20 @@ def test_rerun_returns_same(
     assert len(runs_of(client, experiment(client), trainer.run)) == 1
 
 
-def test_killed_attempt_is_replaced(trainer: Trainer, client: MlflowClient) -> None:
-    """What a killed attempt left is gone after the retry; another grid makes a new run and marks the old one."""
-    output = trainer()
-    killed = client.create_run(experiment(client), tags=airflow_tags(trainer.run)).info.run_id
+def test_what_attempts_left_is_replaced(done: tuple[Trainer, Training], client: MlflowClient) -> None:
+    """What killed and failed attempts left is gone after the retry; another grid makes a new run and marks the old."""
+    trainer, output = done
+    tags = airflow_tags(trainer.run)
+    killed, failed = (client.create_run(experiment(client), tags=tags).info.run_id for _ in range(2))
+    client.set_terminated(failed, "FAILED")
     nested = client.create_run(experiment(client), tags={"mlflow.parentRunId": killed}).info.run_id
     model = client.create_logged_model(experiment(client), "model", source_run_id=killed)
-    other = trainer(seed=8)
+    other = trainer(classifier=classifier({"logistic_regression": {}}))
     left = runs_of(client, experiment(client), trainer.run)
     assert {one.info.run_id for one in left} == {output.run_id, other.run_id}
     assert client.get_run(output.run_id).data.tags[SUPERSEDED] == other.run_id
     assert RESULT in client.get_run(other.run_id).data.tags
-    assert {client.get_run(one).info.lifecycle_stage for one in (killed, nested)} == {"deleted"}
+    assert {client.get_run(one).info.lifecycle_stage for one in (killed, failed, nested)} == {"deleted"}
     listed = client.search_logged_models([experiment(client)], f"source_run_id = '{killed}'")
     assert model.model_id not in [one.model_id for one in listed]
 
@@ -195,7 +156,7 @@ def test_mlflow_down_comes_first(trainer: Trainer, monkeypatch: pytest.MonkeyPat
 
 
 def test_bucket_that_takes_no_more(trainer: Trainer, client: MlflowClient, object_store: ObjectStore) -> None:
-    """A bucket that may be read but not written leaves a failed run without a model; the retry starts anew."""
+    """A bucket that may be read but not written leaves a failed run without a model, which a retry replaces."""
     told, one = replace(trainer.run, run_id="read_only"), classifier({"logistic_regression": {}})
     refusal = pytest.raises((PermanentError, TransientError), match=r"artifact.*store.*keys")
     with refusing_writes(object_store, "mlflow-artifacts"), refusal as refused:
@@ -204,8 +165,6 @@ def test_bucket_that_takes_no_more(trainer: Trainer, client: MlflowClient, objec
     (left,) = runs_of(client, experiment(client), told)
     assert left.info.status == "FAILED"
     assert client.search_logged_models([experiment(client)], f"source_run_id = '{left.info.run_id}'") == []
-    output = Trainer(trainer.folder, replace(told, try_number=2))(classifier=one)
-    assert [found.info.run_id for found in runs_of(client, experiment(client), told)] == [output.run_id]
 
 
 class Wire:
@@ -257,7 +216,7 @@ class Cut(logging.Handler):
 def test_mlflow_lost_midway(
     trainer: Trainer, mlflow_server: Tracking, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """MLflow going away while candidates are fitted is transient, logs no model, and the retry starts anew."""
+    """MLflow going away while candidates are fitted is transient and logs no model; a retry replaces what was begun."""
     wire, log = Wire(mlflow_server.port), logging.getLogger("midway")
     log.setLevel(logging.INFO)
     log.addHandler(Cut(wire))
@@ -270,7 +229,3 @@ def test_mlflow_lost_midway(
     (left,) = runs_of(client, experiment(client), lost)
     assert left.info.status == "RUNNING"
     assert client.search_logged_models([experiment(client)], f"source_run_id = '{left.info.run_id}'") == []
-    again = replace(lost, try_number=2, log=trainer.run.log)
-    output = Trainer(trainer.folder, again)(classifier=classifier({"logistic_regression": {}}))
-    assert [one.info.run_id for one in runs_of(client, experiment(client), lost)] == [output.run_id]
-    assert client.get_run(left.info.run_id).info.lifecycle_stage == "deleted"
