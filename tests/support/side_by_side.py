@@ -31,6 +31,7 @@ SLOW_FIXTURES = {"java", "mlflow_server"}
 LONG = (
     *WITH_JAVA_OR_MLFLOW,
     "tests/stack/test_lifecycle.py",
+    "tests/tasks/test_load_model.py",
     "tests/test_airflow_3_4.py",
     "tests/bridge/test_bridge.py",
     "tests/tasks/test_quality.py",
