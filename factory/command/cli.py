@@ -131,7 +131,7 @@ def tasks(name: Annotated[str | None, typer.Argument(help="The task to show in f
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of a spec, for editors."""
-    from factory.command.reference import json_schema
+    from factory.command.json_schema import json_schema
     from factory.registry import load_registry
 
     typer.echo(json.dumps(json_schema(load_registry()), indent=2, ensure_ascii=False))

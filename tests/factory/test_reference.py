@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from factory.command.reference import FILES, json_schema, texts
+from factory.command.json_schema import json_schema
+from factory.command.reference import FILES, texts
 from factory.language.document import read
 from factory.registry import load_registry
 
