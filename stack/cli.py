@@ -149,10 +149,17 @@ def dag_run(
 
 
 def main() -> None:
-    """Run the command line; an error becomes one message and exit code 1."""
+    """Run the command line."""
     os.umask(0o077)
-    try:
+    with one_message():
         app()
+
+
+@contextlib.contextmanager
+def one_message() -> Iterator[None]:
+    """Turn an error of the block into one message and exit code 1."""
+    try:
+        yield
     except (NotMade, PortTaken, StartFailed, ApiError, AirflowAway, RunTimeout, ValueError, OSError) as error:
         CONSOLE.print(f"[red]error[/]   {escape(str(error))}")
         raise SystemExit(1) from None

@@ -51,7 +51,7 @@ TUNING = {
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__API__WORKERS": "1",
     "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",  # new specs show up soon; edited ones do anyway
-    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.25",  # the pause between two tasks; the default is 1
+    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",  # the pause between two tasks; the default is 1
     "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",  # a task whose exit was missed keeps its slot this long
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",  # a killed scheduler's tasks are picked up soon
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stack import assembly, paths
-from stack.cli import Shape, up
+from stack.cli import Shape, one_message, up
 from stack.demo import churn, crypto, drift
 from stack.demo.runs import COLOURS
 from stack.screen import CONSOLE, addresses_table
@@ -58,4 +58,5 @@ def _show_addresses(stack: Stack, api: AirflowApi, runs: list[DagRun]) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with one_message():
+        typer.run(main)

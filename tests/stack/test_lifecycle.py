@@ -110,6 +110,14 @@ def test_taken_pin_is_error(environment: Environment) -> None:
     assert not (home(environment) / "run").exists()
 
 
+def test_demo_reports_taken_pin(environment: Environment) -> None:
+    """What stops `make up` stops `make demo` with the same message, and no traceback."""
+    with socket.create_server((HOST, 0)) as server:
+        taken = server.getsockname()[1]
+        told = command_line(pinned(environment, postgres=taken), "crypto_events_dag", code=1, module="stack.demo")
+    assert told.startswith(f"error   port {taken}, which TASKFLOW_PORTS pins for postgres, is taken")
+
+
 def test_running_service_keeps_port(up: Environment) -> None:
     """A pin cannot move a service that is up, and the way out is told."""
     told = command_line(pinned(up, postgres=port(up) + 1), "up", "postgres", code=1)

@@ -86,10 +86,10 @@ def stack_environment(home: Path, pipelines: Path) -> dict[str, str]:
     return kept | {"TASKFLOW_HOME": str(home), "TASKFLOW_PIPELINES": str(pipelines), "TASKFLOW_PORTS": pins}
 
 
-def command_line(environment: dict[str, str], *arguments: str, code: int = 0) -> str:
-    """Run `python -m stack`, expect it to exit with `code`, and return what it printed."""
+def command_line(environment: dict[str, str], *arguments: str, code: int = 0, module: str = "stack") -> str:
+    """Run `python -m stack`, or another module, expect it to exit with `code`, and return what it printed."""
     done = subprocess.run(
-        [sys.executable, "-m", "stack", *arguments], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", module, *arguments], env=environment, capture_output=True, text=True, check=False
     )
     printed = done.stdout + done.stderr
     assert done.returncode == code, printed
