@@ -83,7 +83,7 @@ def test_kinds_are_found_inside() -> None:
     assert definition.kind_at(("columns", "a")) == TextKind("sql")
     assert definition.kind_at(("where",)) == TextKind("sql")
     assert definition.kind_at(("suite", "batch", "where")) == TextKind("sql")
-    assert definition.kind_at(("suite", "batch", "table")) == TextKind("table")
+    assert definition.kind_at(("suite", "batch", "table")) == TextKind("table", of="judge")
     assert definition.kind_at(("suite", "name")) is None
     assert definition.suites == {"suite"}
 

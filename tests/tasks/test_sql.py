@@ -97,7 +97,7 @@ def test_fragment_is_one_value(sql: Sql, expression: str, value: object) -> None
 )
 def test_other_sql_is_refused(expression: str) -> None:
     """What is not one expression over the row's columns is refused before any database sees it."""
-    with pytest.raises(ValueError, match=r"^(holds|is not a SQL expression)"):
+    with pytest.raises(ValueError, match=r"^(contains|is not a SQL expression)"):
         check_expression(expression)
 
 
