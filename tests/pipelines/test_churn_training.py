@@ -15,8 +15,6 @@ from tests.support.pipeline import Pipeline
 from tests.support.whole_stack import RunningStack
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
@@ -114,9 +112,9 @@ def test_plots_are_kept(trained: Trained, registry: MlflowClient) -> None:
     assert [one.path for one in registry.list_artifacts(run_id, "shap")] == ["shap/mean_absolute.json"]
 
 
-def test_history_has_snapshot(trained: Trained, data: Path) -> None:
+def test_history_has_snapshot(stack: RunningStack, trained: Trained) -> None:
     """The features of the week are kept for the monitor of drift."""
-    assert [one.name for one in (data / "reference_history.parquet").iterdir()] == [
+    assert [one.name for one in (data(stack) / "reference_history.parquet").iterdir()] == [
         f"snapshot_date={trained.outputs['keep_reference_history']['dates'][0]}.parquet"
     ]
 

@@ -188,7 +188,7 @@ def test_kill_changes_nothing(stack: RunningStack, kills: Pipeline, undisturbed:
 
 
 def test_killed_quarantine_keeps_rejects(stack: RunningStack, kills: Pipeline) -> None:
-    """A gate that was killed three times while it set bad rows aside leaves each of them once, and stops the run."""
+    """A gate that was killed twice while it set bad rows aside leaves each of them once, and stops the run."""
     spoilt = PARAMS | {"bad_share": 0.2}
     prepare(kills)
     assert kills.run(DATE, hour=10, **spoilt).state == "failed"
@@ -197,7 +197,7 @@ def test_killed_quarantine_keeps_rejects(stack: RunningStack, kills: Pipeline) -
     prepare(kills)
     close_gates(kills, "ge_validate_raw")
     run = kills.start(DATE, hour=11, **spoilt)
-    kill_in_turn(stack, kills, run, "ge_validate_raw", (task_process, scheduler, postgres))
+    kill_in_turn(stack, kills, run, "ge_validate_raw", (task_process, postgres))
     assert kills.api.wait(run, seconds=300).state == "failed"
     assert kills.states(run)["ge_validate_candidate"] == "upstream_failed"
     assert expected[REJECTS].total() > 0
