@@ -87,6 +87,8 @@ class GateBefore:
     """What it judges."""
     digest: str
     """Of its suite, as the suite is written and its values are now."""
+    connection: str = ""
+    """Of the database in which it judges."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,8 @@ def _before(definition: TaskDefinition, values: Mapping[str, Any], before: Mappi
     return Before(
         builds=before.get("builds", {}),
         gates=tuple(
-            GateBefore(gate["task_id"], gate["table"], _digest([gate["suite"]])) for gate in before.get("gates", ())
+            GateBefore(gate["task_id"], gate["table"], _digest([gate["suite"]]), gate["suite"]["connection"])
+            for gate in before.get("gates", ())
         ),
         digest=_digest(own) if own else "",
         watched=frozenset(before.get("watched", ())),

@@ -11,6 +11,7 @@ from tasks.contract import GateBefore, PermanentError, Run
 from tasks.postgres.sql import quoted_table, table_identifier
 from tasks.postgres.statements import only_row, statement
 from tasks.postgres.versions import Build, make_records
+from tasks.services.postgres import postgres
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor  # noqa: N812  psycopg2 spells its class in lower case
@@ -50,10 +51,18 @@ _NEWEST = """
 """
 
 
-def require_passes(cursor: Cursor, run: Run, taken: Judged) -> None:
-    """Raise PermanentError unless every gate before a load has passed in this run; those of `taken`, in its version."""
+def require_passes(cursor: Cursor, connection: str, run: Run, taken: Judged) -> None:
+    """Raise PermanentError unless every gate before a load has passed in this run; those of `taken`, in its version.
+
+    `cursor` is that of the load, in the database of `connection`. A gate on the loaded table must have judged it there;
+    one on another table may have judged, and recorded it, in a database of its own.
+    """
     for gate in run.before.gates:
-        _require_pass(cursor, gate, run, taken)
+        if gate.table == taken.table or gate.connection in ("", connection):
+            _require_pass(cursor, gate, run, taken)
+        else:
+            with postgres(gate.connection, run=run) as session, session.cursor() as elsewhere:
+                _require_pass(elsewhere, gate, run, taken)
 
 
 def _require_pass(cursor: Cursor, gate: GateBefore, run: Run, taken: Judged) -> None:

@@ -187,7 +187,7 @@ def merge(
     with postgres(connection, run=run) as session, session.cursor() as cursor:
         _lock(cursor, source, target)
         taken = _taken(cursor, source, run, is_external=external_source)
-        require_passes(cursor, run, taken)
+        require_passes(cursor, connection, run, taken)
         terms = Terms(source, target, keys, columns, deactivate, timestamps or Timestamps(), taken.build, allow_empty)
         done = merge_tables(cursor, terms, run)
     counts = ", ".join(f"{rows:,} {kind}" for kind, rows in done)

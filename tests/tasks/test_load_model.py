@@ -46,8 +46,6 @@ DAYS = 3
 ROWS = 3
 """Rows of each day."""
 
-Rows = tuple[tuple[int, int, int], ...]
-
 
 @dataclass
 class Model:
@@ -393,7 +391,10 @@ def accepts_failures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def accepts_other_builds(monkeypatch: pytest.MonkeyPatch) -> None:
     real = passes.require_passes
-    judged_elsewhere = lambda cursor, run, taken: real(cursor, run, taken._replace(table="s.other"))  # noqa: E731
+
+    def judged_elsewhere(cursor: Any, connection: str, run: Run, taken: Judged) -> None:
+        real(cursor, connection, run, taken._replace(table="s.other"))
+
     monkeypatch.setattr(tables, "require_passes", judged_elsewhere)
 
 

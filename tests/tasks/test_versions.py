@@ -10,6 +10,7 @@ import pytest
 from stack.database import Cluster, Database
 from tasks.contract import Before, DataRejected, GateBefore, PermanentError, Run
 from tasks.postgres.merging import Deactivation
+from tasks.postgres.passes import Judged, record_pass
 from tasks.postgres.tables import merge, rebuild_table, run_sql
 from tests.support.database import Sql
 
@@ -129,6 +130,27 @@ def test_gate_without_verdict_stops_load(tables: None, run: Run) -> None:
 
     with pytest.raises(PermanentError, match="gate 'check' has recorded no verdict in this run, whatever its state"):
         load(run, gates=(GateBefore("check", "s.staging", "x"),))
+
+
+def test_gate_may_judge_in_another_database(
+    tables: None, run: Run, cluster: Cluster, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gate on another table passes in its own database; one on the loaded table must have judged it in the load's."""
+    other = database.named(f"{database.dbname}_other")
+    cluster.create(other)
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER_POSTGRES", other.airflow_connection)
+    with other.connect() as session, session.cursor() as cursor:
+        cursor.execute("CREATE SCHEMA s; CREATE TABLE s.lookup (id int); CREATE TABLE s.staging (id int)")
+        for table, gate in (("s.lookup", "source"), ("s.staging", "wrong")):
+            judge = replace(run, task_id=gate, before=Before(digest="x"))
+            record_pass(cursor, Judged(table), "suite", judge, passed=True)
+    build(run)
+
+    with pytest.raises(PermanentError, match="gate 'wrong' has recorded no verdict"):
+        load(run, gates=(GateBefore("wrong", "s.staging", "x", "other_postgres"),))
+
+    assert load(run, gates=(GateBefore("source", "s.lookup", "x", "other_postgres"),)).inserted == 10
+    cluster.drop(other)
 
 
 def test_empty_source_switches_nothing_off(tables: None, run: Run, sql: Sql) -> None:
