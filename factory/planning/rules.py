@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from factory.language.errors import did_you_mean, errors_of, quoted_list
 from factory.language.report import Report
 from factory.planning.graph import Edges, cycle, stopped
+from factory.planning.guards import Guards
 from factory.planning.load_rules import unproven_loads, unseen_failures
 from factory.planning.plan import Node, Plan
 from factory.planning.sql_columns import columns_of
@@ -20,7 +21,7 @@ Rule = Callable[[Plan, Report, Registry], None]
 
 def check(plan: Plan, report: Report, registry: Registry) -> None:
     """Check `plan` by every rule: without a cycle, the rules on order; without any error, those on tidiness."""
-    if has_cycle(plan, report):
+    if has_cycle(plan, report, registry):
         return
     for rule in RULES:
         rule(plan, report, registry)
@@ -29,9 +30,9 @@ def check(plan: Plan, report: Report, registry: Registry) -> None:
             rule(plan, report, registry)
 
 
-def has_cycle(plan: Plan, report: Report) -> bool:
+def has_cycle(plan: Plan, report: Report, registry: Registry) -> bool:
     """Report steps that wait for each other."""
-    ring = cycle(_upstream(plan))
+    ring = cycle(Guards(plan, registry).upstream)
     if ring is None:
         return False
     shown = " -> ".join([*ring, ring[0]])
@@ -68,19 +69,15 @@ GUARDS = (
 )
 
 
-def unguarded_steps(plan: Plan, report: Report, _registry: Registry) -> None:
+def unguarded_steps(plan: Plan, report: Report, registry: Registry) -> None:
     """Report a load that could run although no gate has passed, and a promotion that nothing has evaluated."""
-    upstream, rules = _upstream(plan), _trigger_rules(plan)
+    guards = Guards(plan, registry)
     for rule in GUARDS:
-        guards = [node.task_id for node in plan.nodes if node.role == rule.guard]
+        names = [node.task_id for node in plan.nodes if node.role == rule.guard]
         for node in (node for node in plan.nodes if node.role == rule.guarded):
-            if not any(_guards(guard, node.task_id, upstream, rules) for guard in guards):
+            if not guards.before(node, rule.guard):
                 message = f'step "{node.task_id}" ({node.uses}) {rule.does}'
-                report.add(rule.code, node.path, message, _guard_hint(rule, guards, node), key=True)
-
-
-def _guards(guard: str, guarded: str, upstream: Edges, rules: Mapping[str, str]) -> bool:
-    return all(guarded in stopped(upstream, rules, [guard], skipped=skipped) for skipped in (False, True))
+                report.add(rule.code, node.path, message, _guard_hint(rule, names, node), key=True)
 
 
 def _guard_hint(rule: Guard, guards: list[str], node: Node) -> str:
@@ -90,9 +87,10 @@ def _guard_hint(rule: Guard, guards: list[str], node: Node) -> str:
     return f"make it need {which}, with no trigger_rule in between that lets it run after a failure or a skip"
 
 
-def skipped_joins(plan: Plan, report: Report, _registry: Registry) -> None:
+def skipped_joins(plan: Plan, report: Report, registry: Registry) -> None:
     """Report a step that waits for the success of several arms of a branch, of which only one runs."""
-    upstream, rules = _upstream(plan), _trigger_rules(plan)
+    guards = Guards(plan, registry)
+    upstream, rules = guards.upstream, guards.trigger_rules
     for branch in (node for node in plan.nodes if node.is_branch):
         never = _never_run(branch, upstream, rules)
         for node in (
@@ -222,13 +220,3 @@ def same_dag_id(plans: Iterable[tuple[Plan, Report]]) -> None:
                 f'the dag_id "{plan.dag_id}" is taken by {other}',
                 "give each pipeline its own dag_id",
             )
-
-
-def _upstream(plan: Plan) -> dict[str, tuple[str, ...]]:
-    known = {node.task_id for node in plan.nodes}
-    return {node.task_id: tuple(wait for wait in node.upstream if wait in known) for node in plan.nodes}
-
-
-def _trigger_rules(plan: Plan) -> dict[str, str]:
-    default = str(plan.default_args.get("trigger_rule", "all_success"))
-    return {node.task_id: str(node.airflow.get("trigger_rule", default)) for node in plan.nodes}
