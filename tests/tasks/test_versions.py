@@ -10,7 +10,7 @@ import pytest
 from stack.database import Cluster, Database
 from tasks.contract import Before, DataRejected, GateBefore, PermanentError, Run
 from tasks.postgres.merging import Deactivation
-from tasks.postgres.passes import Judged, record_pass
+from tasks.postgres.passes import Judged, fingerprint, record_pass
 from tasks.postgres.tables import merge, rebuild_table, run_sql
 from tests.support.database import Sql
 
@@ -151,6 +151,29 @@ def test_gate_may_judge_in_another_database(
 
     assert load(run, gates=(GateBefore("source", "s.lookup", "x", "other_postgres"),)).inserted == 10
     cluster.drop(other)
+
+
+@pytest.mark.parametrize("source", ["s.raw", "s.seen"], ids=["table", "view"])
+@pytest.mark.parametrize(
+    "change",
+    ["INSERT INTO s.raw VALUES (11, 11)", "UPDATE s.raw SET price = 0 WHERE id = 1", "DELETE FROM s.raw WHERE id = 5"],
+)
+def test_external_rows_are_those_of_the_gate(
+    tables: None, run: Run, sql: Sql, database: Database, source: str, change: str
+) -> None:
+    """A table or view that another system fills is loaded as its gate saw it, and not after a change."""
+    sql("CREATE VIEW s.seen AS SELECT * FROM s.raw")
+    gate = GateBefore("check", source, "x")
+    with database.connect() as session, session.cursor() as cursor:
+        judged = Judged(source, fingerprint=fingerprint(cursor, source))
+        record_pass(cursor, judged, "suite", replace(run, task_id="check", before=Before(digest="x")), passed=True)
+
+    loading = named(run, "load", gates=(gate,))
+    assert merge(CONNECTION, source, "s.prod", ["id"], external_source=True, run=loading).inserted == 10
+
+    sql(change)
+    with pytest.raises(PermanentError, match=f"{source} was built or changed after gate 'check' judged it"):
+        merge(CONNECTION, source, "s.prod", ["id"], external_source=True, run=loading)
 
 
 def test_empty_source_switches_nothing_off(tables: None, run: Run, sql: Sql) -> None:
