@@ -10,15 +10,19 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Role = Literal["source", "transform", "gate", "load", "maintenance", "report", "notify", "train", "evaluate", "promote"]
 """What a task does to the world; the factory's rules rely on it."""
 
-TaskKind = Literal["plain"]
-"""How Airflow runs a task: `plain` is a function that a worker's process calls once."""
+TaskKind = Literal["plain", "deferrable"]
+"""How Airflow runs a task: `plain` is a function that a worker's process calls once.
+
+A `deferrable` one may raise `Occupied`: it is called again when what it waits for may be free, without a worker's slot
+in between.
+"""
 
 TextKindName = Literal["connection", "table", "column", "sql", "sql_file", "file", "bucket", "link"]
 
@@ -61,6 +65,10 @@ DataColumn = Annotated[Column, TextKind("column", of="data")]
 """A column of the file in the step's argument `data`; lint checks it if it knows the file's columns."""
 Bucket = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]$"), TextKind("bucket")]
 """A bucket of the object store."""
+LockTimeout = Annotated[float, Field(gt=0, le=86_400)]
+"""Seconds to wait for a lock that another session than a task's holds, before the task fails and is retried."""
+ClaimTimeout = Annotated[float, Field(gt=0, le=604_800)]
+"""Seconds to wait for another run that has claimed the same table, before the task fails."""
 Link = Annotated[str, TextKind("link")]
 """Where to see what a task made: `s3://bucket/key`, an http address, or an absolute path on the workers' disk.
 
@@ -91,6 +99,13 @@ class GateBefore:
     """Of the database in which it judges."""
 
 
+class BuiltIn(NamedTuple):
+    """A table that a step of the pipeline builds, and the connection through which it does."""
+
+    connection: str
+    table: str
+
+
 @dataclass(frozen=True, slots=True)
 class Before:
     """What the plan puts before a task: which data the task may take for its run's own."""
@@ -103,6 +118,14 @@ class Before:
     """Of a gate's own suite."""
     watched: frozenset[str] = frozenset()
     """Tables filled from outside that a load takes: their gate notes what it saw of each row."""
+    claims: tuple[BuiltIn, ...] = ()
+    """All tables that the pipeline builds: a build claims them for its run."""
+    loaded_once: frozenset[str] = frozenset()
+    """The tables that a load takes and no other step loads."""
+
+
+def _nobody_runs(_dag_id: str, _run_id: str) -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +145,10 @@ class Run:
     """The Airflow that runs it: another one may have a run of the same name in the same database."""
     attempt: str = ""
     """The UUID of the task instance: another one for each try."""
+    is_local: bool = False
+    """Whether the run ends with this process: then no Airflow can be asked for its state later."""
+    is_running: Callable[[str, str], bool] = _nobody_runs
+    """Whether a run of this deployment, by dag_id and run_id, is running now."""
     before: Before = field(default_factory=Before)
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("tasks"))
 
@@ -160,6 +187,22 @@ class TransientError(Exception):
 
     def __str__(self) -> str:
         return f"{self.service}: {self.problem}"
+
+
+@dataclass
+class Occupied(Exception):
+    """Another run has what a deferrable task needs: the task is called again when that run may have ended."""
+
+    problem: str
+    dag_id: str
+    run_id: str
+    can_ask: bool
+    """Whether the Airflow that runs the task knows that run."""
+    timeout: float
+    """How many seconds the task waits at most."""
+
+    def __str__(self) -> str:
+        return self.problem
 
 
 @dataclass(frozen=True, slots=True)

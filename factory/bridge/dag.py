@@ -29,13 +29,14 @@ from airflow.sdk.exceptions import AirflowFailException
 from factory.bridge import runtime
 from factory.bridge.links import with_links
 from factory.bridge.rendering import rendered_later, run_of
+from factory.bridge.waiting import deferrable, wait
 from factory.language.arguments import AssetSpec
 from factory.language.schedules import AssetSchedule, Schedule, TimetableSchedule
 from factory.language.spec import Airflow, ParamSpec
 from factory.language.templates import Template
 from factory.planning.plan import GuardsBefore, Node, Plan
 from factory.planning.project import find_root
-from tasks.contract import DataRejected, PermanentError, Run, TaskKind
+from tasks.contract import DataRejected, Occupied, PermanentError, Run, TaskKind
 
 _TIMETABLES = {
     "CronDataIntervalTimetable": CronDataIntervalTimetable,
@@ -70,10 +71,13 @@ def build(plan: Plan) -> DAG:
 
 
 def execute(uses: str, arguments: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
-    """Run a registered task with its rendered arguments; `before` is what precedes a gate or a load."""
+    """Run a registered task with its rendered arguments; `before` is what precedes a build, a gate or a load."""
     context: Mapping[str, Any] = get_current_context()
+    run = _run(context)
     try:
-        return runtime.call(uses, arguments, _run(context), before or {})
+        return runtime.call(uses, arguments, run, before or {})
+    except Occupied as occupied:
+        wait(occupied, run, context)
     except DataRejected as error:
         _keep_output(error, context)
         _fail(error)
@@ -146,7 +150,16 @@ def _plain(node: Node, settings: dict[str, Any], function: Callable[..., Any]) -
     return decorated
 
 
-_KINDS: Mapping[TaskKind, Callable[[Node, dict[str, Any], Callable[..., Any]], Any]] = {"plain": _plain}
+def _deferrable(node: Node, settings: dict[str, Any], function: Callable[..., Any]) -> Any:
+    decorated = _plain(node, settings, function)
+    decorated.operator_class = deferrable(decorated.operator_class)
+    return decorated
+
+
+_KINDS: Mapping[TaskKind, Callable[[Node, dict[str, Any], Callable[..., Any]], Any]] = {
+    "plain": _plain,
+    "deferrable": _deferrable,
+}
 """How the `@task` function of a step is made, by the kind of its task."""
 
 
@@ -158,7 +171,9 @@ def _given(node: Node, plan: Plan) -> dict[str, Any]:
 
 def _as_values(before: GuardsBefore) -> dict[str, Any]:
     gates = [{"task_id": gate.task_id, "table": gate.table, "suite": gate.suite} for gate in before.gates]
-    return {"builds": dict(before.builds), "gates": gates, "watched": sorted(before.watched)}
+    names = {"watched": sorted(before.watched), "loaded_once": sorted(before.loaded_once)}
+    values = {"builds": dict(before.builds), "gates": gates, "claims": [list(one) for one in before.claims], **names}
+    return {name: value for name, value in values.items() if value}
 
 
 def _mapped(node: Node, plan: Plan, settings: dict[str, Any]) -> Any:

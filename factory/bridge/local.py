@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from factory.bridge.deployment import be_local
 from factory.planning.plan import Plan
 
 
@@ -57,6 +58,7 @@ def _configure(home: Path, file: Path) -> None:
         "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
     }
     os.environ.update(settings)
+    be_local()
     sys.warnoptions.append("ignore")  # without any option, Airflow turns on its own deprecation warnings
     warnings.simplefilter("ignore")
 

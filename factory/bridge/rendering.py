@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -12,12 +11,11 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from factory.bridge.deployment import deployment, is_local
+from factory.bridge.waiting import is_running
 from factory.language.templates import AIRFLOW_NAMES, RUN_FIELDS, Template, whole_expression
 from tasks.contract import PermanentError, Run
 from tasks.postgres.sql import literal
-
-DEPLOYMENT = "TASKFLOW_DEPLOYMENT"
-"""The environment variable that names an Airflow, where several write to one database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +88,14 @@ def run_of(context: Mapping[str, Any]) -> Run:
         task_id=ti.task_id,
         date=moment.astimezone(dag.timezone).date(),
         try_number=ti.try_number,
-        deployment=_deployment(),
+        deployment=deployment(),
+        is_local=is_local(),
+        is_running=is_running,
         attempt=str(getattr(ti, "id", "")),
         map_index=-1 if ti.map_index is None else ti.map_index,
         interval_start=dag_run.data_interval_start,
         interval_end=dag_run.data_interval_end,
     )
-
-
-def _deployment() -> str:
-    """Return the name of this Airflow: `TASKFLOW_DEPLOYMENT`, or the address at which its tasks reach it."""
-    from airflow.sdk.configuration import conf
-
-    return os.environ.get(DEPLOYMENT) or str(conf.get("core", "execution_api_server_url", fallback=""))
 
 
 class StepOutput:

@@ -15,7 +15,7 @@ from pydantic_core import to_json
 
 from factory.planning.values import expected
 from factory.registry import TaskDefinition, load_registry
-from tasks.contract import Before, GateBefore, Output, PermanentError, Run
+from tasks.contract import Before, BuiltIn, GateBefore, Output, PermanentError, Run
 
 
 def call(uses: str, values: Mapping[str, Any], run: Run, before: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -37,6 +37,8 @@ def _before(definition: TaskDefinition, values: Mapping[str, Any], before: Mappi
         ),
         digest=_digest(own) if own else "",
         watched=frozenset(before.get("watched", ())),
+        claims=tuple(BuiltIn(connection, table) for connection, table in before.get("claims", ())),
+        loaded_once=frozenset(before.get("loaded_once", ())),
     )
 
 

@@ -14,6 +14,7 @@ from factory.planning.graph import ancestors, stopped
 from factory.planning.plan import GuardsBefore, JudgedBefore, Node, Plan
 from factory.planning.values import texts
 from factory.registry import Registry
+from tasks.contract import BuiltIn
 
 
 @dataclass(frozen=True)
@@ -83,15 +84,10 @@ def batch_table(suite: Mapping[str, Any]) -> object:
 
 
 def with_guards(plan: Plan, registry: Registry) -> Plan:
-    """Return `plan` with what comes before each gate and each load."""
-    if not any(node.role in ("gate", "load") for node in plan.nodes):
-        return plan
+    """Return `plan` with what comes before each build, gate and load."""
     guards = Guards(plan, registry)
-    return replace(plan, before={node.task_id: _before(node, guards) for node in plan.nodes if _is_guarded(node)})
-
-
-def _is_guarded(node: Node) -> bool:
-    return node.role in ("gate", "load")
+    guarded = [node for node in plan.nodes if node.role in ("gate", "load") or guards.tables(node, "build")]
+    return replace(plan, before={node.task_id: _before(node, guards) for node in guarded})
 
 
 def _before(node: Node, guards: Guards) -> GuardsBefore:
@@ -106,7 +102,24 @@ def _before(node: Node, guards: Guards) -> GuardsBefore:
             for suite in guards.suites(gate)
         ),
         watched=frozenset(guards.tables(node, "judge") & _external_tables(guards)),
+        claims=_built_tables(guards) if guards.tables(node, "build") else (),
+        loaded_once=frozenset(table for table in guards.tables(node, "load") if _loads(guards, table) == 1),
     )
+
+
+def _built_tables(guards: Guards) -> tuple[BuiltIn, ...]:
+    """Return the tables that the steps build, where the spec names both the table and its connection."""
+    built = {
+        BuiltIn(connection, table)
+        for node in guards.plan.nodes
+        if isinstance(connection := node.arguments.get("connection"), str)
+        for table in guards.tables(node, "build")
+    }
+    return tuple(sorted(built))
+
+
+def _loads(guards: Guards, table: str) -> int:
+    return sum(table in guards.tables(node, "load") for node in guards.plan.nodes)
 
 
 def _external_tables(guards: Guards) -> set[str]:

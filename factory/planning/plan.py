@@ -17,7 +17,7 @@ from factory.language.schedules import Schedule
 from factory.language.spec import Airflow, ParamSpec
 from factory.language.templates import Template
 from factory.planning.defaults import Origin
-from tasks.contract import Role, TaskKind
+from tasks.contract import BuiltIn, Role, TaskKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +74,17 @@ class JudgedBefore:
 
 @dataclass(frozen=True, slots=True)
 class GuardsBefore:
-    """What certainly comes before a gate or a load."""
+    """What certainly comes before a build, a gate or a load."""
 
     builds: Mapping[str, str]
     """The tables that it takes or judges and that earlier steps build, each with the last of these steps."""
     gates: tuple[JudgedBefore, ...]
     watched: frozenset[str]
     """The tables that it judges and that a load takes although no step builds them."""
+    claims: tuple[BuiltIn, ...] = ()
+    """All tables that the pipeline builds, for a step that builds one."""
+    loaded_once: frozenset[str] = frozenset()
+    """The tables that it loads and no other step does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,7 @@ class Plan:
     suites: Mapping[str, Path] = field(default_factory=dict)
     """The spec's own suites, and where each is written."""
     before: Mapping[str, GuardsBefore] = field(default_factory=dict)
-    """What comes before each gate and load, by task_id."""
+    """What comes before each build, gate and load, by task_id."""
     dag_origins: Mapping[str, Origin] = field(default_factory=dict)
     default_args_origins: Mapping[str, Origin] = field(default_factory=dict)
 

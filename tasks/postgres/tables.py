@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from tasks.contract import (
+    BuiltIn,
     BuiltTable,
+    ClaimTimeout,
     Column,
     ConnectionId,
     LoadedTable,
+    LockTimeout,
     Output,
     PermanentError,
     Run,
@@ -26,6 +29,7 @@ from tasks.contract import (
     Table,
     reusable,
 )
+from tasks.postgres.claims import claim, note_loaded
 from tasks.postgres.merging import Deactivation, Merged, Terms, Timestamps, merge_tables
 from tasks.postgres.passes import Judged, fingerprint, require_passes
 from tasks.postgres.sql import fragment, table_identifier
@@ -70,12 +74,14 @@ class Vacuumed(Output):
     dead_rows_after: int
 
 
-@reusable("postgres.run_sql", role="maintenance")
+@reusable("postgres.run_sql", role="maintenance", kind="deferrable")
 def run_sql(
     connection: ConnectionId,
     file: SqlFile,
     values: dict[str, Bound] | None = None,
     builds: list[BuiltTable] | None = None,
+    lock_timeout: LockTimeout = 60,
+    claim_timeout: ClaimTimeout = 7200,
     *,
     run: Run,
 ) -> Executed:
@@ -85,12 +91,17 @@ def run_sql(
     `values` is bound to `%(name)s` in the file; a plain `%` is then written `%%`. Two runs of the same file wait for
     each other. Write it so that it can run again (`CREATE TABLE IF NOT EXISTS`). `builds` names the tables that the
     file empties and fills, so that gates and loads accept their rows as this run's.
+
+    While another run has claimed one of the tables in `builds`, the step waits up to `claim_timeout` seconds, without a
+    worker's slot. It waits up to `lock_timeout` seconds for a lock that no task holds.
     """
     text = sql_text(file, run)
     if values:
         check_placeholders(file, text, values)
+    if builds:
+        claim((BuiltIn(connection, table) for table in builds), run, claim_timeout)
     started = monotonic()
-    with postgres(connection, run=run) as session, session.cursor() as cursor:
+    with postgres(connection, run=run, lock_timeout=lock_timeout) as session, session.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('postgres.run_sql'), hashtext(%s))", (file,))
         cursor.execute(text, values or None)
         rows = max(cursor.rowcount, 0)
@@ -115,13 +126,15 @@ def check_placeholders(file: str, text: str, values: Collection[str]) -> None:
         raise PermanentError(f"configs/sql/{file} has no %({unused[0]})s; remove {unused[0]} from `values`, or use it")
 
 
-@reusable("postgres.rebuild_table", role="transform")
+@reusable("postgres.rebuild_table", role="transform", kind="deferrable")
 def rebuild_table(
     connection: ConnectionId,
     target: BuiltTable,
     source: Table,
     columns: Annotated[dict[Column, Sql], Field(min_length=1)],
     where: Sql | None = None,
+    lock_timeout: LockTimeout = 60,
+    claim_timeout: ClaimTimeout = 7200,
     *,
     run: Run,
 ) -> Rebuilt:
@@ -129,11 +142,15 @@ def rebuild_table(
 
     `columns` gives each column of `target` as an expression over a row of `source`; `where` limits the rows. Readers
     of `target` wait until the new rows are there: they never see it empty or half full.
+
+    While another run has claimed `target`, the step waits up to `claim_timeout` seconds, without a worker's slot. It
+    waits up to `lock_timeout` seconds for a lock that no task holds.
     """
     if source == target:
         raise PermanentError(f"{target} cannot be rebuilt from itself: it is emptied first; name another `source`")
+    claim([BuiltIn(connection, target)], run, claim_timeout)
     started = monotonic()
-    with postgres(connection, run=run) as session, session.cursor() as cursor:
+    with postgres(connection, run=run, lock_timeout=lock_timeout) as session, session.cursor() as cursor:
         # Not DELETE: it writes every old row again, and leaves the table twice as long for every scan until the next
         # vacuum. TRUNCATE costs nothing, but blocks readers until the commit, and a REPEATABLE READ transaction that
         # began before will see an empty table. Only its own run reads a staging table.
@@ -167,6 +184,7 @@ def merge(
     timestamps: Timestamps | None = None,
     external_source: bool = False,  # noqa: FBT001, FBT002  # a field of `with`
     allow_empty: bool = False,  # noqa: FBT001, FBT002  # a field of `with`
+    lock_timeout: LockTimeout = 60,
     *,
     run: Run,
 ) -> Merged:
@@ -181,15 +199,16 @@ def merge(
 
     Only rows that a step of the same run built, and that the gates before the load passed, are loaded; if they have
     changed since, nothing is. Set `external_source` if another system fills `source`: then the rows must be the ones
-    that the gates saw.
+    that the gates saw. The step waits up to `lock_timeout` seconds for a lock that no task holds.
     """
     started = monotonic()
-    with postgres(connection, run=run) as session, session.cursor() as cursor:
+    with postgres(connection, run=run, lock_timeout=lock_timeout) as session, session.cursor() as cursor:
         _lock(cursor, source, target)
         taken = _taken(cursor, source, run, is_external=external_source)
         require_passes(cursor, connection, run, taken)
         terms = Terms(source, target, keys, columns, deactivate, timestamps or Timestamps(), taken.build, allow_empty)
         done = merge_tables(cursor, terms, run)
+        note_loaded(cursor, source, run)
     counts = ", ".join(f"{rows:,} {kind}" for kind, rows in done)
     run.log.info("%s: %s in %.1f s", target, counts, monotonic() - started)
     return done
@@ -217,13 +236,15 @@ def _lock(cursor: Cursor, source: str, target: str) -> None:
 
 
 @reusable("postgres.vacuum", role="maintenance")
-def vacuum(connection: ConnectionId, table: Table, *, run: Run) -> Vacuumed:
+def vacuum(connection: ConnectionId, table: Table, lock_timeout: LockTimeout = 60, *, run: Run) -> Vacuumed:
     """Vacuum `table` and update its statistics: dead rows free their space, and later plans are good.
 
-    Readers and writers are not blocked. The login must own the table, or have MAINTAIN on it.
+    Readers and writers are not blocked. The login must own the table, or have MAINTAIN on it. The step
+    waits up to `lock_timeout` seconds for a lock that no task holds.
     """
     started = monotonic()
-    with postgres(connection, run=run, autocommit=True) as session, session.cursor() as cursor:
+    opened = postgres(connection, run=run, autocommit=True, lock_timeout=lock_timeout)
+    with opened as session, session.cursor() as cursor:
         counted = {"table": table_identifier(table).as_string(session)}
         cursor.execute(_COUNT_ROWS, counted)
         _, before = only_row(cursor)

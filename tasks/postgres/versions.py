@@ -60,12 +60,26 @@ _MAKE_RECORDS = """
         judged_at    timestamptz NOT NULL DEFAULT clock_timestamp()
     );
     CREATE INDEX IF NOT EXISTS passes_by_gate ON taskflow.passes (dag_id, run_id, task_id, map_index, id DESC);
+    CREATE TABLE IF NOT EXISTS taskflow.claims (
+        table_name   text PRIMARY KEY,
+        deployment   text,
+        dag_id       text,
+        run_id       text,
+        run_date     date,
+        task_id      text,
+        claimed_at   timestamptz,
+        is_local     boolean,
+        is_loaded    boolean
+    );
 """
-_HAS_RECORDS = "SELECT to_regclass('taskflow.builds') IS NOT NULL AND to_regclass('taskflow.passes') IS NOT NULL"
+_HAS_RECORDS = """
+    SELECT bool_and(to_regclass('taskflow.' || one) IS NOT NULL)
+    FROM (VALUES ('builds'), ('passes'), ('claims')) AS made (one)
+"""
 
 
 def make_records(cursor: Cursor) -> None:
-    """Make the tables of builds and passes where they are missing; raise PermanentError where the login may not."""
+    """Make the tables of builds, passes and claims where they are missing; raise PermanentError if it may not."""
     from psycopg2.errors import InsufficientPrivilege
 
     cursor.execute(_HAS_RECORDS)
@@ -76,8 +90,8 @@ def make_records(cursor: Cursor) -> None:
         cursor.execute(_MAKE_RECORDS)
     except InsufficientPrivilege:
         raise PermanentError(
-            "the schema taskflow, which records builds and passed gates, is missing and this login may not make it; "
-            "GRANT CREATE ON DATABASE to it once, or GRANT USAGE and INSERT, SELECT on a schema made by its owner"
+            "the schema taskflow, which records builds, passes and claims, lacks a table that this login may not make; "
+            "GRANT CREATE ON DATABASE to it once, or USAGE, and INSERT, SELECT and UPDATE on a schema made by its owner"
         ) from None
 
 

@@ -16,6 +16,7 @@ from tasks.contract import (
     ConnectionId,
     DataRejected,
     Link,
+    LockTimeout,
     Model,
     Output,
     PermanentError,
@@ -67,18 +68,25 @@ class Validation(Output):
 
 @reusable("quality.validate", role="gate")
 def validate(
-    suite: Suite, record_in: Table | None = None, artifacts: Artifacts | None = None, *, run: Run
+    suite: Suite,
+    record_in: Table | None = None,
+    artifacts: Artifacts | None = None,
+    lock_timeout: LockTimeout = 60,
+    *,
+    run: Run,
 ) -> Validation:
     """Judge a batch by a suite; if a rule is broken, set the rows aside and stop the run.
 
     The rules run as SQL in Postgres, on one consistent view of the batch. Rows that break an expectation with a
     `reason` go to the suite's quarantine; `record_in` gets one row per validation, and `artifacts` the results and
     Data Docs. A retry replaces what it wrote before. Raises DataRejected, which is not retried, if a rule is broken,
-    and MissingResource for a table, column or bucket that does not exist.
+    and MissingResource for a table, column or bucket that does not exist. The step waits up to `lock_timeout` seconds
+    for a lock that no task holds.
     """
     check_arguments(suite)
     load_library()
-    with postgres(suite.connection, run=run, autocommit=True) as session, _one_snapshot(session, suite, run) as cursor:
+    opened = postgres(suite.connection, run=run, autocommit=True, lock_timeout=lock_timeout)
+    with opened as session, _one_snapshot(session, suite, run) as cursor:
         judged = _judged(cursor, suite, run)
         verdict = judge(session, suite, run)
         record_pass(cursor, judged, suite.name, run, passed=not verdict.failed)

@@ -55,6 +55,8 @@ def rejection(
         lines.append(f"Data Docs: {links.data_docs}")
     if problem:
         lines.append(f"no Data Docs: {problem}")
+    clear = run.before.builds.get(suite.batch.table, run.task_id)
+    lines.append(f"after mending the source, clear {clear!r} with its downstream")
     return "\n".join(lines)
 
 

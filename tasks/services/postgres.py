@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
+from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 from tasks.contract import MissingResource, PermanentError, TransientError
 from tasks.services.connection import airflow_connection
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Iterator
 
     import psycopg2
@@ -46,24 +48,108 @@ _MISSING_OBJECT = re.compile(
 
 
 @contextmanager
-def postgres(connection: str, *, run: Run | None = None, autocommit: bool = False) -> Iterator[PostgresSession]:
+def postgres(
+    connection: str, *, run: Run | None = None, autocommit: bool = False, lock_timeout: float | None = None
+) -> Iterator[PostgresSession]:
     """Open one transaction: committed at the end of the block, rolled back on an exception, closed in any case.
 
     `run` names the session in `pg_stat_activity`. With `autocommit` every statement is its own transaction, as VACUUM
-    requires. Raises MissingResource or PermanentError if a retry cannot help, otherwise TransientError.
+    requires. `lock_timeout` is how many seconds a statement waits for a lock that no task holds. Raises MissingResource
+    or PermanentError if a retry cannot help, otherwise TransientError.
     """
+    conn = airflow_connection(connection, "postgres")
+    with _translated(_address(conn)):
+        session = _connected(conn, run)
+        try:
+            session.autocommit = autocommit
+            with _lock_watch(conn, session, lock_timeout):
+                yield session
+                session.commit()
+        finally:
+            session.close()  # an open transaction is rolled back by the server
+
+
+def _connected(conn: Connection, run: Run | None = None) -> PostgresSession:
     import psycopg2
     from psycopg2.extensions import make_dsn
 
+    return psycopg2.connect(make_dsn("", **_libpq_arguments(conn, _application_name(run))))
+
+
+_held: dict[tuple[str, str], PostgresSession] = {}
+
+
+def held_open(connection: str, name: str) -> None:
+    """Hold a session open until this process ends, with the advisory lock of `name`: others see that it lives."""
+    held = _held.get((connection, name))
+    if held is not None and not held.closed:
+        return
     conn = airflow_connection(connection, "postgres")
     with _translated(_address(conn)):
-        session = psycopg2.connect(make_dsn("", **_libpq_arguments(conn, _application_name(run))))
-        try:
-            session.autocommit = autocommit
-            yield session
-            session.commit()
-        finally:
-            session.close()  # an open transaction is rolled back by the server
+        session = _connected(conn)
+        session.autocommit = True
+        with session.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock_shared(hashtextextended(%s, 0))", [name])
+    _held[connection, name] = session
+
+
+@contextmanager
+def _lock_watch(conn: Connection, session: PostgresSession, lock_timeout: float | None) -> Iterator[None]:
+    """Cancel a statement in the block that has waited `lock_timeout` seconds for a lock that no task holds.
+
+    The server's own lock_timeout would end a wait for another task too, and say nothing of the holder.
+    """
+    if lock_timeout is None:
+        yield
+        return
+    ended, held_by = Event(), list[str]()
+    watch = Thread(target=_watch, args=(conn, session, lock_timeout, ended, held_by), daemon=True)
+    watch.start()
+    try:
+        yield
+    except Exception as error:
+        if held_by:
+            raise TransientError(_address(conn), held_by[0]) from error
+        raise
+    finally:
+        ended.set()
+        watch.join()
+
+
+_LOOK_AGAIN_SECONDS = 5.0
+_FOREIGN_HOLDER = """
+    SELECT extract(epoch FROM now() - waiting.waitstart)::float, holder.pid, application_name, xact_start
+    FROM pg_locks AS waiting
+    CROSS JOIN LATERAL unnest(pg_blocking_pids(waiting.pid)) AS holder (pid)
+    LEFT JOIN pg_stat_activity AS activity ON activity.pid = holder.pid
+    WHERE waiting.pid = %(pid)s AND NOT waiting.granted AND waiting.waitstart IS NOT NULL
+        AND coalesce(application_name, '') NOT LIKE %(ours)s
+    ORDER BY xact_start LIMIT 1
+"""
+
+
+def _watch(conn: Connection, session: PostgresSession, lock_timeout: float, ended: Event, held_by: list[str]) -> None:
+    import psycopg2
+
+    wanted = {"pid": session.info.backend_pid, "ours": _OURS + "%"}
+    pause = lock_timeout
+    while not ended.wait(pause):
+        pause = min(lock_timeout, _LOOK_AGAIN_SECONDS)
+        with suppress(psycopg2.OperationalError), closing(_connected(conn)) as looking, looking.cursor() as cursor:
+            cursor.execute(_FOREIGN_HOLDER, wanted)
+            row = cursor.fetchone()
+            if row and row[0] >= lock_timeout:
+                held_by.append(_held_for_too_long(*row))
+                session.cancel()
+                return
+
+
+def _held_for_too_long(waited: float, pid: int, application: str | None, since: dt.datetime | None) -> str:
+    known = [f"application {application!r}"] if application else []
+    known += [f"in a transaction since {since:%Y-%m-%d %H:%M:%S %Z}"] if since else []
+    about = f" ({', '.join(known)})" if known else ""
+    remedy = "end it, or set a longer lock_timeout"
+    return f"waited {waited:.0f} s for a lock that the session with pid {pid} holds{about}; {remedy}"
 
 
 @contextmanager
@@ -107,8 +193,12 @@ def _libpq_arguments(conn: Connection, application_name: str) -> dict[str, str |
     }
 
 
+_OURS = "taskflow"
+"""The application name of a task's session begins with it."""
+
+
 def _application_name(run: Run | None) -> str:
-    return "taskflow" if run is None else f"taskflow {run.dag_id}.{run.task_id}"
+    return _OURS if run is None else f"{_OURS} {run.dag_id}.{run.task_id}"
 
 
 def _address(conn: Connection) -> str:

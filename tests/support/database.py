@@ -59,6 +59,10 @@ class Gate:
         text = "SELECT count(*) FROM pg_locks WHERE relation = %s::regclass AND NOT granted"
         eventually(f"somebody to wait for {table}", lambda: self.sql(text, table), lambda counted: counted == [(1,)])
 
+    def seen(self, what: str, look: Callable[[], Any], wanted: Any) -> None:
+        """Return once `look` returns what is wanted."""
+        eventually(what, look, lambda found: found == wanted)
+
     def terminate(self, pid: int) -> None:
         """End a session as a crash of the server process would."""
         self.sql("SELECT pg_terminate_backend(%s, 10000)", pid)

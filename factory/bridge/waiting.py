@@ -1,0 +1,87 @@
+"""How a task waits for another run without a worker's slot: Airflow's triggerer looks, and the task is called again.
+
+Knows Airflow's deferral; does not know what is waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import AsyncIterator, Mapping
+from functools import cache
+from http import HTTPStatus
+from types import new_class
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError, TaskDeferred
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from tasks.contract import Occupied, Run
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator
+
+_POLL_SECONDS = 2.0
+"""How often the triggerer asks for the state of a run."""
+_LOOK_AGAIN_SECONDS = 15.0
+"""After which the task itself looks again, where Airflow cannot be asked."""
+
+
+class RunEnded(BaseTrigger):
+    """Fires when a run is no longer running; or after some seconds, for a run that this Airflow does not know."""
+
+    def __init__(self, dag_id: str, run_id: str, can_ask: bool, since: str, seconds: float) -> None:  # noqa: FBT001  # deserialized
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.dag_id, self.run_id, self.can_ask, self.since, self.seconds = dag_id, run_id, can_ask, since, seconds
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return what the triggerer makes it from."""
+        names = ("dag_id", "run_id", "can_ask", "since", "seconds")
+        return f"{__name__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Yield one event: since when the task has waited."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + (self.seconds if self.can_ask else min(self.seconds, _LOOK_AGAIN_SECONDS))
+        while (left := end - loop.time()) > 0:
+            if self.can_ask and not await asyncio.to_thread(is_running, self.dag_id, self.run_id):
+                break
+            await asyncio.sleep(min(left, _POLL_SECONDS))
+        yield TriggerEvent({"since": self.since})  # type: ignore[no-untyped-call]
+
+
+def is_running(dag_id: str, run_id: str) -> bool:
+    """Return whether Airflow says that a run is running now; a run that is gone is not."""
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    try:
+        return bool(RuntimeTaskInstance.get_dagrun_state(dag_id=dag_id, run_id=run_id) == "running")
+    except AirflowRuntimeError as error:
+        if (error.error.detail or {}).get("status_code") == HTTPStatus.NOT_FOUND:
+            return False
+        raise
+
+
+def wait(occupied: Occupied, run: Run, context: Mapping[str, Any]) -> NoReturn:
+    """Give the worker's slot back until what the task needs may be free; fail after the longest wait."""
+    now = dt.datetime.now(dt.UTC)
+    since = getattr(context["task"], "waiting_since", None) or now
+    waited = (now - since).total_seconds()
+    if waited >= occupied.timeout:
+        remedy = "let that run end, or mark it as failed; then clear this task"
+        raise AirflowFailException(f"waited {waited:,.0f} s: {occupied}; {remedy}") from None
+    run.log.info("waiting, without a worker's slot: %s", occupied)
+    trigger = RunEnded(occupied.dag_id, occupied.run_id, occupied.can_ask, since.isoformat(), occupied.timeout - waited)
+    raise TaskDeferred(trigger=trigger, method_name="resume") from None
+
+
+@cache
+def deferrable(operator_class: type[BaseOperator]) -> type[BaseOperator]:
+    """Return `operator_class` with the method that Airflow calls after a wait. It keeps its name."""
+
+    def resume(self: Any, context: Any, event: Mapping[str, str]) -> Any:
+        self.waiting_since = dt.datetime.fromisoformat(event["since"])
+        return self.execute(context)
+
+    attributes = {"__module__": operator_class.__module__, "resume": resume}
+    return new_class(operator_class.__name__, (operator_class,), exec_body=lambda body: body.update(attributes))
