@@ -97,6 +97,13 @@ class GateBefore:
     """Of its suite, as the suite is written and its values are now."""
     connection: str = ""
     """Of the database in which it judges."""
+    items: int | None = None
+    """How many items it is mapped over; None for a gate that is not mapped."""
+
+    @property
+    def map_indexes(self) -> list[int]:
+        """The map indexes of its task instances, as Airflow numbers them."""
+        return [-1] if self.items is None else list(range(self.items))
 
 
 class BuiltIn(NamedTuple):

@@ -170,7 +170,11 @@ def _given(node: Node, plan: Plan) -> dict[str, Any]:
 
 
 def _as_values(before: GuardsBefore) -> dict[str, Any]:
-    gates = [{"task_id": gate.task_id, "table": gate.table, "suite": gate.suite} for gate in before.gates]
+    gates = [
+        {"task_id": gate.task_id, "table": gate.table, "suite": gate.suite}
+        | ({"expand": list(gate.expand)} if gate.expand else {})
+        for gate in before.gates
+    ]
     names = {"watched": sorted(before.watched), "loaded_once": sorted(before.loaded_once)}
     values = {"builds": dict(before.builds), "gates": gates, "claims": [list(one) for one in before.claims], **names}
     return {name: value for name, value in values.items() if value}

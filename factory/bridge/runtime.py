@@ -6,6 +6,7 @@ Knows the registry and a task's contract; neither YAML nor Airflow.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -31,15 +32,18 @@ def _before(definition: TaskDefinition, values: Mapping[str, Any], before: Mappi
     own = [values[name] for name in sorted(definition.suites) if name in values]
     return Before(
         builds=before.get("builds", {}),
-        gates=tuple(
-            GateBefore(gate["task_id"], gate["table"], _digest([gate["suite"]]), gate["suite"]["connection"])
-            for gate in before.get("gates", ())
-        ),
+        gates=tuple(map(_gate_before, before.get("gates", ()))),
         digest=_digest(own) if own else "",
         watched=frozenset(before.get("watched", ())),
         claims=tuple(BuiltIn(connection, table) for connection, table in before.get("claims", ())),
         loaded_once=frozenset(before.get("loaded_once", ())),
     )
+
+
+def _gate_before(gate: Mapping[str, Any]) -> GateBefore:
+    suite, lists = gate["suite"], gate.get("expand")
+    items = math.prod(map(len, lists)) if lists else None
+    return GateBefore(gate["task_id"], gate["table"], _digest([suite]), suite["connection"], items)
 
 
 def _digest(suites: list[Any]) -> str:

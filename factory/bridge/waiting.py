@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 2.0
 """How often the triggerer asks for the state of a run."""
-_LOOK_AGAIN_SECONDS = 15.0
+_LOOK_AGAIN_SECONDS = 5.0
 """After which the task itself looks again, where Airflow cannot be asked."""
 
 

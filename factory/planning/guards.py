@@ -97,7 +97,7 @@ def _before(node: Node, guards: Guards) -> GuardsBefore:
     return GuardsBefore(
         builds={table: found[-1].task_id for table, found in builders.items() if found},
         gates=tuple(
-            JudgedBefore(gate.task_id, str(batch_table(suite)), suite)
+            JudgedBefore(gate.task_id, str(batch_table(suite)), suite, tuple(gate.expand.values()))
             for gate in gates
             for suite in guards.suites(gate)
         ),

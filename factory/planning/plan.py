@@ -70,6 +70,8 @@ class JudgedBefore:
     task_id: str
     table: str
     suite: Mapping[str, Any]
+    expand: tuple[Any, ...] = ()
+    """The lists that it is mapped over."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,6 +176,9 @@ class _StepReader:
                 hint = did_you_mean(name, parameters, f'arguments of "{self.definition.name}"')
                 message = f'"{name}" is not an argument of "{self.definition.name}"'
                 report.add("unknown-argument", where, message, hint, key=True)
+            elif name in self.definition.suites:
+                message, hint = f'"{name}" cannot be mapped over', "give each suite a step of its own"
+                report.add("wrong-value", where, message, hint, key=True)
             elif name in step.arguments:
                 message = f'"{name}" is set in both `with` and `expand`'
                 report.add("wrong-value", where, message, "keep one of them", key=True)

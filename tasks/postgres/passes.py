@@ -47,6 +47,7 @@ _NEWEST = """
     SELECT DISTINCT ON (map_index) passed, build, fingerprint, digest, table_oid = %(table)s::regclass
     FROM taskflow.passes
     WHERE (deployment, dag_id, run_id, task_id) = (%(deployment)s, %(dag_id)s, %(run_id)s, %(task_id)s)
+        AND map_index = ANY (%(map_indexes)s)
     ORDER BY map_index, id DESC
 """
 
@@ -68,11 +69,13 @@ def require_passes(cursor: Cursor, connection: str, run: Run, taken: Judged) -> 
 def _require_pass(cursor: Cursor, gate: GateBefore, run: Run, taken: Judged) -> None:
     identity = {"deployment": run.deployment, "dag_id": run.dag_id, "run_id": run.run_id, "task_id": gate.task_id}
     make_records(cursor)
-    cursor.execute(_NEWEST, {**identity, "table": quoted_table(gate.table)})
+    indexes = gate.map_indexes
+    cursor.execute(_NEWEST, {**identity, "table": quoted_table(gate.table), "map_indexes": indexes})
     records = cursor.fetchall()
     clear = f"clear {gate.task_id!r} with its downstream"
-    if not records:
-        raise PermanentError(f"gate {gate.task_id!r} has recorded no verdict in this run, whatever its state; {clear}")
+    if len(records) < len(indexes):
+        missing = "no verdict" if not records else f"{len(records)} of {len(indexes)} verdicts"
+        raise PermanentError(f"gate {gate.task_id!r} has recorded {missing} in this run, whatever its state; {clear}")
     for passed, build, fingerprint, digest, is_same_table in records:
         if not passed:
             raise PermanentError(f"gate {gate.task_id!r} did not pass in this run, whatever its state; {clear}")

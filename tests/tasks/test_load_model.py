@@ -13,14 +13,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import psycopg2
 import pytest
 
 from stack.database import Database
-from tasks.contract import Before, GateBefore, PermanentError, Run
-from tasks.postgres import merging, passes, tables, versions
+from tasks.contract import Before, GateBefore, Occupied, PermanentError, Run
+from tasks.postgres import claims, merging, passes, tables, versions
 from tasks.postgres.merging import Deactivation
 from tasks.postgres.passes import Judged, record_pass
 from tasks.postgres.versions import make_records
@@ -32,6 +33,7 @@ TABLES = """
     CREATE TABLE s.raw (id int, day int, price int);
     CREATE TABLE s.staging (id int, day int, price int);
     CREATE TABLE s.prod (id int PRIMARY KEY, day int, price int, is_active bool NOT NULL DEFAULT true);
+    CREATE TABLE s.copy (LIKE s.prod INCLUDING ALL);
     CREATE TABLE s.killed (at text);
     CREATE FUNCTION s.kill() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
@@ -60,10 +62,13 @@ class Model:
     built: frozenset[int] = frozenset()
     """The rows of that build, by id, and those of them that nobody has written since."""
     own: frozenset[int] = frozenset()
-    passed: dict[tuple[int, str], tuple[int, int, bool]] = field(default_factory=dict)
-    """By run and gate: the build that it judged last, the suite that it had, and its verdict."""
+    passed: dict[tuple[int, str, int], tuple[int, int, bool]] = field(default_factory=dict)
+    """By run, gate and map index: the build that it judged last, the suite that it had, and its verdict."""
     suite: int = 0
-    prod: dict[int, tuple[int, bool]] = field(default_factory=dict)
+    loaded: dict[str, dict[int, tuple[int, bool]]] = field(
+        default_factory=lambda: {table: {} for table in TARGETS.values()}
+    )
+    """The rows of each target."""
 
     def holds_rows_of(self, run: int) -> bool:
         """Whether staging is exactly what `run` built: a row that is inserted and deleted again leaves no trace."""
@@ -71,18 +76,27 @@ class Model:
 
     def may_load(self, run: int) -> bool:
         wanted = (self.build, self.suite, True)
-        return self.holds_rows_of(run) and all(self.passed.get((run, gate)) == wanted for gate in GATES)
+        instances = [(run, gate.task_id, index) for gate in GATES for index in gate.map_indexes]
+        return self.holds_rows_of(run) and all(self.passed.get(one) == wanted for one in instances)
 
-    def loaded(self, run: int) -> dict[int, tuple[int, bool]]:
+    def load(self, run: int, target: str) -> None:
         left = {
-            key: (price, active and not (key // 10 == run and key not in self.staging))
-            for key, (price, active) in self.prod.items()
+            key: (price, active and not (key // 10 == day_of(run) and key not in self.staging))
+            for key, (price, active) in self.loaded[target].items()
         }
-        return left | {key: (price, True) for key, price in self.staging.items()}
+        self.loaded[target] = left | {key: (price, True) for key, price in self.staging.items()}
 
 
-GATES = ("gate_a", "gate_b")
-STEPS = ("build", *GATES, "load")
+GATES = (GateBefore("gate_a", "s.staging", ""), GateBefore("gate_b", "s.staging", "", items=2))
+"""A gate, and one that is mapped over two items."""
+TARGETS = {"load": "s.prod", "load_copy": "s.copy"}
+"""Two steps that load what one build made."""
+STEPS = ("build", "gate_a", "gate_b", *TARGETS)
+
+
+def day_of(run: int) -> int:
+    """Return the day of a run: the runs from `DAYS` on have the days and names of the first, in another Airflow."""
+    return run % DAYS
 
 
 @dataclass
@@ -90,6 +104,7 @@ class World:
     """The real tables, with a model beside them."""
 
     session: Any
+    configs: Path
     random: random.Random
     model: Model = field(default_factory=Model)
     told: list[str] = field(default_factory=list)
@@ -106,7 +121,8 @@ class World:
         self.model, self.told, self.places = Model(), [], {}
         for key in (10 * day + one for day in range(DAYS) for one in range(ROWS)):
             self.model.raw[key] = self.random.choice([1, 2, -1]) if self.random.random() < 0.2 else 1
-        everything = "s.raw", "s.prod", "s.killed", "s.staging", "taskflow.passes", "taskflow.builds"
+        everything = "s.raw", *TARGETS.values(), "s.killed", "s.staging", "taskflow.passes", "taskflow.builds"
+        everything += ("taskflow.claims",)
         self.sql("; ".join(f"DELETE FROM {table}" for table in everything))
         rows = [f"({key}, {key // 10}, {price})" for key, price in self.model.raw.items()]
         self.sql(f"INSERT INTO s.raw VALUES {', '.join(rows)}")
@@ -116,94 +132,123 @@ class World:
     def advances(self, run: int) -> None:
         """Do the next step of a run; go on only where it went well, or where somebody marks it as success."""
         place = self.places.get(run, 0)
-        step = STEPS[place]
-        went_well = (
-            self.loads(run) if step == "load" else self.builds(run) if step == "build" else self.gates(run, step)
-        )
+        went_well = self.does(run, STEPS[place])
         if went_well or self.random.random() < 0.2:
             self.places[run] = (place + 1) % len(STEPS)
+
+    def does(self, run: int, step: str) -> bool:
+        if step == "build":
+            return self.builds(run)
+        if step in TARGETS:
+            return self.loads(run, step)
+        (gate,) = (gate for gate in GATES if gate.task_id == step)
+        passed = [self.gates(run, gate.task_id, index) for index in gate.map_indexes]
+        return all(passed)
 
     def is_cleared(self, run: int) -> None:
         """Let a run go on from any of its steps."""
         self.places[run] = self.random.randrange(len(STEPS))
 
     def builds(self, run: int) -> bool:
-        where = f"day = {run}"
+        where = f"day = {day_of(run)}"
         columns = {"id": "id", "day": "day", "price": "price"}
-        if self.is_killed(
-            "builds",
-            lambda: tables.rebuild_table(
-                self.connection, "s.staging", "s.raw", columns, where, run=run_of(run, "build")
-            ),
-        ):
+        asked = run_of(run, "build", other_runs_are_running=self.random.random() < 0.1)
+        patience = self.random.choice([0, 0, 0, 7200])
+        act = lambda: tables.rebuild_table(  # noqa: E731
+            self.connection, "s.staging", "s.raw", columns, where, claim_timeout=patience, run=asked
+        )
+        try:
+            ended = self.attempt("builds", act)
+        except Occupied as holder:
+            if not (asked.is_running("", "") if holder.can_ask else patience):
+                raise AssertionError(f"a run waits for nobody: {holder}") from None
+            self.counts["waited"] += 1
             return False
-        self.model.staging = {key: price for key, price in self.model.raw.items() if key // 10 == run}
+        if ended == "killed":
+            return False
+        self.model.staging = {key: price for key, price in self.model.raw.items() if key // 10 == day_of(run)}
         self.model.builder, self.model.build = run, self.model.build + 1
         self.model.own = self.model.built = frozenset(self.model.staging)
-        return True
+        return ended == "done"
 
-    def gates(self, run: int, name: str) -> bool:
+    def appends(self, run: int) -> None:
+        """Run a file that claims to build the table and does not empty it first: right only if it was empty."""
+        asked = replace(run_of(run, "build"), configs=self.configs)
+        try:
+            tables.run_sql(self.connection, "append.sql", builds=["s.staging"], claim_timeout=0, run=asked)
+        except PermanentError:
+            assert self.model.staging, "a build into an empty table was refused"
+            self.counts["append refused"] += 1
+            return
+        assert not self.model.staging, "a build was recorded with rows that it did not write"
+        self.model.staging = {key: price for key, price in self.model.raw.items() if key // 10 == 0}
+        self.model.builder, self.model.build = run, self.model.build + 1
+        self.model.own = self.model.built = frozenset(self.model.staging)
+
+    def gates(self, run: int, name: str, index: int) -> bool:
         expected = self.model.holds_rows_of(run)
         verdict = all(price > 0 for price in self.model.staging.values())
+        if self.random.random() < 0.1:
+            return False  # killed before it did anything
+        asked = replace(run_of(run, name, suite=self.model.suite), map_index=index)
         try:
-            killed = self.is_killed("passes", lambda: judge(self.connection, run_of(run, name, suite=self.model.suite)))
+            ended = self.attempt("passes", lambda: judge(self.connection, asked))
         except PermanentError as error:
             if expected:
                 raise AssertionError(f"a gate refused its own rows: {error}") from None
             self.counts["gate refused"] += 1
             return False
-        if killed:
+        if ended == "killed":
             return False
         assert expected, "a gate judged rows that are not of its run"
-        self.model.passed[run, name] = (self.model.build, self.model.suite, verdict)
-        return verdict
+        self.model.passed[run, name, index] = (self.model.build, self.model.suite, verdict)
+        return verdict and ended == "done"
 
-    def loads(self, run: int) -> bool:
+    def loads(self, run: int, step: str) -> bool:
         allowed = self.model.may_load(run)
-        window = Deactivation(window=f"day = {run}", max_deactivated_share=1)
-        before = Before(
-            builds={"s.staging": "build"},
-            gates=tuple(GateBefore(gate, "s.staging", digest(self.model.suite)) for gate in GATES),
+        window = Deactivation(window=f"day = {day_of(run)}", max_deactivated_share=1)
+        gates = tuple(replace(gate, digest=digest(self.model.suite)) for gate in GATES)
+        asked = replace(run_of(run, step), before=Before(builds={"s.staging": "build"}, gates=gates))
+        act = lambda: tables.merge(  # noqa: E731
+            self.connection, "s.staging", TARGETS[step], ["id"], deactivate=window, allow_empty=True, run=asked
         )
-        asked = replace(run_of(run, "load"), before=before)
         try:
-            killed = self.is_killed(
-                "prod",
-                lambda: tables.merge(
-                    self.connection, "s.staging", "s.prod", ["id"], deactivate=window, allow_empty=True, run=asked
-                ),
-            )
+            ended = self.attempt(TARGETS[step].removeprefix("s."), act)
         except PermanentError as error:
             if allowed or "clear" not in str(error):
                 raise AssertionError(f"a load refused its own rows, or told no way out: {error}") from None
             self.counts["load refused"] += 1
             return False
-        if killed:
+        if ended == "killed":
             return False
         assert allowed, "a load took rows that its own run did not build, or that its gates did not pass"
         self.counts["loaded"] += 1
-        self.model.prod = self.model.loaded(run)
-        return True
+        self.model.load(run, TARGETS[step])
+        return ended == "done"
 
-    def is_killed(self, table: str, act: Callable[[], object]) -> bool:
-        """Do something, killed at its last write one time in ten."""
-        if self.random.random() > 0.1:
+    def attempt(self, table: str, act: Callable[[], object]) -> Literal["done", "killed", "killed after its commit"]:
+        """Do something; one time in ten it is killed at its last write, one time in twenty after its commit."""
+        chance = self.random.random()
+        if chance > 0.1:
             act()
-            return False
+            if chance < 0.15:
+                self.counts["killed after its commit"] += 1
+                return "killed after its commit"
+            return "done"
         self.sql("INSERT INTO s.killed VALUES (%s)", table)
         try:
             act()
-        except PermanentError as error:
-            if "clear" in str(error):
+        except (PermanentError, Occupied) as error:
+            if isinstance(error, Occupied) or "clear" in str(error):
                 raise
             self.counts["killed"] += 1
-            return True
+            return "killed"
         except Exception:  # noqa: BLE001  # whatever psycopg2 makes of it
             self.counts["killed"] += 1
-            return True
+            return "killed"
         finally:
             self.sql("DELETE FROM s.killed")
-        return False
+        return "done"
 
     # --- what others do -------------------------------------------------------------------------------------------
 
@@ -219,12 +264,12 @@ class World:
         self.model.staging = {key: price for key, _, price in self.sql("SELECT id, day, price FROM s.staging")}
 
     def mends(self, run: int) -> None:
-        for key in [key for key in self.model.raw if key // 10 == run]:
+        for key in [key for key in self.model.raw if key // 10 == day_of(run)]:
             self.model.raw[key] = 1
-        self.sql("UPDATE s.raw SET price = 1 WHERE day = %s", run)
+        self.sql("UPDATE s.raw SET price = 1 WHERE day = %s", day_of(run))
 
     def spoils(self, run: int) -> None:
-        key = 10 * run + self.random.randrange(ROWS)
+        key = 10 * day_of(run) + self.random.randrange(ROWS)
         self.model.raw[key] = price = self.random.choice([-1, 3])
         self.sql("UPDATE s.raw SET price = %s WHERE id = %s", price, key)
 
@@ -236,8 +281,10 @@ class World:
         return self.random.choice(["crypto_postgres", "the_same_postgres"])
 
     def check(self) -> None:
-        rows = {key: (price, active) for key, price, active in self.sql("SELECT id, price, is_active FROM s.prod")}
-        assert rows == self.model.prod, "prod is not what the model says"
+        for table in TARGETS.values():
+            found = self.sql(f"SELECT id, price, is_active FROM {table}")
+            rows = {key: (price, active) for key, price, active in found}
+            assert rows == self.model.loaded[table], f"{table} is not what the model says"
 
 
 CHANGED: Mapping[str, Callable[[int, frozenset[int]], frozenset[int]]] = {
@@ -264,6 +311,7 @@ ACTS: Mapping[Callable[[World, int], None], int] = {
     World.mends: 1,
     World.spoils: 1,
     World.edits_suite: 1,
+    World.appends: 1,
 }
 SUITE = Suite(
     name="positive",
@@ -277,10 +325,20 @@ def digest(suite: int) -> str:
     return f"suite {suite}"
 
 
-def run_of(run: int, task: str, *, suite: int = 0) -> Run:
+def run_of(run: int, task: str, *, suite: int = 0, other_runs_are_running: bool = False) -> Run:
+    """Return a run by its number: of the stack, or of `taskflow run`, which has runs of the same names."""
     before = Before(builds={"s.staging": "build"}, digest=digest(suite))
-    date = dt.date(2026, 1, 1 + run)
-    return Run("dag", f"run_{run}", task, date, before=before, deployment="here", attempt=f"{run}{task}")
+    day = day_of(run)
+    return Run(
+        dag_id="dag",
+        run_id=f"run_{day}",
+        task_id=task,
+        date=dt.date(2026, 1, 1 + day),
+        before=before,
+        deployment="the stack" if run < DAYS else "taskflow run",
+        attempt=f"{run}{task}",
+        is_running=lambda _dag_id, _run_id: other_runs_are_running,
+    )
 
 
 def judge(connection: str, run: Run) -> None:
@@ -296,13 +354,15 @@ def judge(connection: str, run: Run) -> None:
 
 
 @pytest.fixture
-def world(database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[World]:
+def world(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> Iterator[World]:
     """The tables, and one session for all tasks: to connect for each would take most of the time."""
     caplog.set_level(logging.WARNING, logger="tasks")
     session, tasks_session = (psycopg2.connect(database.dsn, options="-c synchronous_commit=off") for _ in "ab")
 
     @contextmanager
-    def postgres(_connection: str, *, run: Run | None = None, autocommit: bool = False) -> Iterator[Any]:
+    def postgres(_connection: str, *, autocommit: bool = False, **_named: object) -> Iterator[Any]:
         tasks_session.rollback()
         tasks_session.autocommit = autocommit
         try:
@@ -317,12 +377,15 @@ def world(database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.Lo
             tasks_session.rollback()
             tasks_session.autocommit = False
 
-    monkeypatch.setattr(tables, "postgres", postgres)
-    world = World(session, random.Random(0))
+    for module in (tables, claims):
+        monkeypatch.setattr(module, "postgres", postgres)
+    (tmp_path / "sql").mkdir()
+    (tmp_path / "sql" / "append.sql").write_text("INSERT INTO s.staging SELECT * FROM s.raw WHERE day = 0")
+    world = World(session, tmp_path, random.Random(0))
     world.sql(TABLES)
     with session, session.cursor() as cursor:
         make_records(cursor)
-    for table in ("taskflow.builds", "taskflow.passes", "s.prod"):
+    for table in ("taskflow.builds", "taskflow.passes", *TARGETS.values()):
         world.sql(KILLS.format(table=table))
     yield world
     tasks_session.close()
@@ -333,7 +396,7 @@ def interleave(world: World, seed: int) -> None:
     """Play one interleaving of two or three runs."""
     world.random = random.Random(seed)
     world.start()
-    runs = range(world.random.choice([2, 3]))
+    runs = world.random.sample(range(2 * DAYS), world.random.choice([2, 3]))
     for _ in range(world.random.randrange(8, 24)):
         act = world.random.choices(list(ACTS), list(ACTS.values()))[0]
         run = world.random.choice(runs)
@@ -356,7 +419,14 @@ def test_no_interleaving_reaches_prod_wrongly(world: World, pytestconfig: pytest
     play(world, range(first, first + count))
 
     assert world.counts["loaded"] > count / 4
-    assert {"load refused", "gate refused", "killed", *MEDDLING} <= set(world.counts)
+    seen = {"load refused", "gate refused", "append refused", "waited", "killed", "killed after its commit", *MEDDLING}
+    assert seen <= set(world.counts)
+
+
+def counted(cursor: Any, table: str) -> int:
+    """Return the rows of a table, whoever wrote them."""
+    cursor.execute(f"SELECT count(*) FROM {table}")
+    return int(cursor.fetchone()[0])
 
 
 def _nothing(*_arguments: object, **_named: object) -> None:
@@ -368,7 +438,7 @@ WITHOUT: Mapping[str, tuple[object, str, Any]] = {
     "changed rows, in the load": (merging, "require_unchanged", _nothing),
     "changed rows, in the gate": (versions, "require_unchanged", _nothing),
     "gates at all": (tables, "require_passes", _nothing),
-    "one of several gates": (passes, "_require_pass", None),
+    "rows that a build did not write": (versions, "count_rows", lambda cursor, table, _: (counted(cursor, table), 0)),
 }
 
 
@@ -376,9 +446,6 @@ WITHOUT: Mapping[str, tuple[object, str, Any]] = {
 def test_model_has_teeth(world: World, monkeypatch: pytest.MonkeyPatch, check: str) -> None:
     """With one of the checks removed, an interleaving is found that leaves prod wrong or takes foreign rows."""
     place, name, instead = WITHOUT[check]
-    if name == "_require_pass":
-        real = passes._require_pass
-        instead = lambda cursor, gate, run, taken: None if gate.task_id == "gate_b" else real(cursor, gate, run, taken)  # noqa: E731
     monkeypatch.setattr(place, name, instead)
 
     with pytest.raises(AssertionError, match="seed"):
@@ -409,11 +476,33 @@ def accepts_other_suites(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passes, "_require_pass", lenient)
 
 
-@pytest.mark.parametrize("remove", [accepts_failures, accepts_other_builds, accepts_other_suites])
+def accepts_missing_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = passes._require_pass
+
+    def lenient(cursor: Any, gate: GateBefore, run: Run, taken: Judged) -> None:
+        real(cursor, replace(gate, items=1) if gate.items else gate, run, taken)
+
+    monkeypatch.setattr(passes, "_require_pass", lenient)
+
+
+def accepts_missing_gates(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = passes._require_pass
+
+    def lenient(cursor: Any, gate: GateBefore, run: Run, taken: Judged) -> None:
+        if gate.task_id != "gate_b":
+            real(cursor, gate, run, taken)
+
+    monkeypatch.setattr(passes, "_require_pass", lenient)
+
+
+@pytest.mark.parametrize(
+    "remove",
+    [accepts_failures, accepts_other_builds, accepts_other_suites, accepts_missing_items, accepts_missing_gates],
+)
 def test_model_needs_each_part_of_a_pass(
     world: World, monkeypatch: pytest.MonkeyPatch, remove: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
-    """A pass counts with its verdict, its version and its suite: without one of them a fault is found."""
+    """A pass counts with its verdict, version and suite, of each gate and item: without one, a fault is found."""
     remove(monkeypatch)
 
     with pytest.raises(AssertionError, match="seed"):

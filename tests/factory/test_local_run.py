@@ -1,0 +1,50 @@
+"""`taskflow run` beside an Airflow that works on the same tables."""
+
+from __future__ import annotations
+
+import datetime as dt
+import subprocess
+from pathlib import Path
+
+from stack.database import Database
+from tasks.contract import BuiltIn, Run
+from tasks.postgres.claims import claim
+from tests.factory.test_cli import TASKFLOW
+from tests.support.waiting import eventually
+
+SPEC = """\
+dag_id: local
+steps:
+  build:
+    uses: postgres.rebuild_table
+    with:
+      connection: crypto_postgres
+      source: s.raw
+      target: s.staging
+      columns: {id: id}
+"""
+
+
+def test_local_run_waits_for_a_run_of_airflow(database: Database, tmp_path: Path) -> None:
+    """The run in this process waits for the other one, says for whom, and goes on when its rows are loaded."""
+    (tmp_path / "configs").mkdir()
+    spec = tmp_path / "pipelines" / "local.yaml"
+    spec.parent.mkdir()
+    spec.write_text(SPEC)
+    with database.connect() as session, session.cursor() as cursor:
+        cursor.execute("CREATE SCHEMA s; CREATE TABLE s.raw AS SELECT 1 AS id; CREATE TABLE s.staging (id int)")
+        theirs = Run("crypto", "scheduled__1", "build", dt.date(2026, 1, 1), deployment="the stack")
+        claim([BuiltIn("crypto_postgres", "s.staging")], theirs, 60)
+        said = tmp_path / "said"
+        with (
+            said.open("w") as out,
+            subprocess.Popen([TASKFLOW, "run", "local"], cwd=tmp_path, stdout=out, stderr=out) as process,
+        ):
+            told = "waiting, without a worker's slot: s.staging is claimed by crypto, run scheduled__1 of the stack"
+            eventually("the local run to wait", lambda: told in " ".join(said.read_text().split()))
+            cursor.execute("UPDATE taskflow.claims SET is_loaded = true")
+        cursor.execute("SELECT deployment FROM taskflow.claims")
+        ((holder,),) = cursor.fetchall()
+
+    assert process.returncode == 0, said.read_text()
+    assert holder.startswith("taskflow run on ")
