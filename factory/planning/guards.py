@@ -14,7 +14,7 @@ from factory.planning.graph import ancestors, stopped
 from factory.planning.plan import GuardsBefore, JudgedBefore, Node, Plan
 from factory.planning.values import texts
 from factory.registry import Registry
-from tasks.contract import BuiltIn
+from tasks.contract import BuiltIn, TextKind
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,14 @@ class Guards:
                 kind = definition.kind_at(path)
                 if kind and kind.name == "table" and kind.of == of:
                     yield text
+
+    def unnamed(self, node: Node, of: str) -> list[str]:
+        """Return the arguments that name such a table only when the step runs: by a template, or by an item of a list."""
+        if node.uses not in self.registry:
+            return []
+        definition, given = self.registry[node.uses], {**node.arguments, **node.expand}
+        named = [name for name in definition.parameters if definition.kind_at((name,)) == TextKind("table", of)]
+        return [name for name in named if name in given and not isinstance(given[name], str)]
 
     def builders(self, table: str) -> list[Node]:
         """Return the steps that build `table`."""

@@ -16,9 +16,14 @@ from factory.registry import Registry
 def unproven_loads(plan: Plan, report: Report, registry: Registry) -> None:
     """Report a load of rows that no step builds, that no gate judges whole, or that are built again after the gate."""
     guards = Guards(plan, registry)
-    for node in plan.nodes:
-        for table in sorted(guards.tables(node, "load")) if node.role == "load" else ():
+    for node in (node for node in plan.nodes if node.role == "load"):
+        for table in sorted(guards.tables(node, "load")):
             _check_load(node, table, guards, report)
+        for name in guards.unnamed(node, "load"):
+            part = "expand" if name in node.expand else "with"
+            message = f'which table step "{node.task_id}" loads is known only when it runs, so no gate can be found for it'
+            hint = "write schema.table, and one step for each table"
+            report.add("unjudged-load", (*node.path, part, name), message, hint)
 
 
 def _check_load(node: Node, table: str, guards: Guards, report: Report) -> None:
