@@ -31,6 +31,7 @@ from factory.bridge.links import with_links
 from factory.bridge.rendering import rendered_later, run_of
 from factory.bridge.waiting import deferrable, wait
 from factory.language.arguments import AssetSpec
+from factory.language.params import for_form
 from factory.language.schedules import AssetSchedule, Schedule, TimetableSchedule
 from factory.language.spec import Airflow, ParamSpec
 from factory.language.templates import Template
@@ -251,7 +252,7 @@ def _asset(spec: AssetSpec) -> Asset:
 
 
 def _param(param: ParamSpec) -> Param:
-    schema: dict[str, Any] = dict(param.schema)
+    schema = for_form(param.schema)
     description = schema.pop("description", None)
     default: dict[str, Any] = {"default": param.default} if param.has_default else {}
     return Param(**default, description=description, **schema)

@@ -24,7 +24,7 @@ from airflow.sdk.importers import (
     get_file_suffix,
 )
 
-from factory.bridge.outcome import import_spec, rehearse
+from factory.bridge.outcome import import_spec, learn_dag_ids, rehearse
 from factory.planning.project import EXTENSIONS, is_spec
 
 if TYPE_CHECKING:
@@ -55,11 +55,12 @@ class YamlImporter(AbstractDagImporter[FilesystemDagDefinition]):
 
         The dag-processor lists a folder and forks afterwards; a worker lists the one file it needs and forks nothing.
         """
+        found = find_file_dag_definitions(bundle.path, self.supported_extensions)
+        specs = [definition for definition in found if is_spec(definition.path)]
         if bundle.path.is_dir():
             rehearse(bundle.path)
-        for definition in find_file_dag_definitions(bundle.path, self.supported_extensions):
-            if is_spec(definition.path):
-                yield definition
+            learn_dag_ids(bundle.path, (definition.path for definition in specs))
+        yield from specs
 
     def import_definition(self, definition: FilesystemDagDefinition, bundle: BaseDagBundle) -> DagImportResult:
         """Return the DAG of a spec, or its report as an import error."""

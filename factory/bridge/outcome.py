@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,8 +64,11 @@ def _import(path: Path, shown: str) -> Imported:
     from factory.bridge.dag import build
     from factory.compiler import compile_file
     from factory.planning.project import ENVIRONMENT
+    from factory.planning.rules import report_taken
 
     compiled = compile_file(path, environment=os.environ.get(ENVIRONMENT))
+    if compiled.plan and (other := _earlier_spec(path, compiled.plan.dag_id)):
+        report_taken(compiled.plan, compiled.report, os.path.relpath(other, compiled.plan.root))
     errors = compiled.errors
     if errors or compiled.plan is None:
         return Imported(problem=_problem(errors))
@@ -72,6 +76,43 @@ def _import(path: Path, shown: str) -> Imported:
     dag.fileloc = str(path)
     dag.relative_fileloc = shown
     return Imported(dag, warnings=_warnings(compiled.report.diagnostics))
+
+
+_dag_ids: dict[Path, dict[Path, tuple[int, str | None]]] = {}
+"""By folder, the dag_id of each spec that the dag-processor has found in it, and when the file was changed."""
+
+
+def learn_dag_ids(folder: Path, specs: Iterable[Path]) -> None:
+    """Learn which spec has which dag_id, in the dag-processor, before it forks a child for each file.
+
+    Airflow itself lets two files with one dag_id replace each other's DAG. A worker learns nothing and reads only its
+    own spec.
+    """
+    before, found = _dag_ids.get(folder, {}), {}
+    for spec in specs:
+        try:
+            changed = spec.stat().st_mtime_ns
+        except FileNotFoundError:  # removed since it was listed
+            continue
+        known = before.get(spec)
+        found[spec] = known if known and known[0] == changed else (changed, _dag_id(spec))
+    _dag_ids[folder] = found
+
+
+def _dag_id(spec: Path) -> str | None:
+    from factory.language.document import scalar_at_top
+
+    try:
+        return scalar_at_top(spec.read_bytes(), "dag_id")
+    except OSError:  # it is gone: it has no dag_id
+        return None
+
+
+def _earlier_spec(path: Path, dag_id: str) -> Path | None:
+    """Return the spec that has the dag_id and comes first in the order of paths, if that is not `path`."""
+    listed = next((specs for specs in _dag_ids.values() if path in specs), {})
+    others = sorted(spec for spec, (_, known) in listed.items() if known == dag_id and spec < path)
+    return next((spec for spec in others if _dag_id(spec) == dag_id), None)
 
 
 def _problem(errors: list[Diagnostic]) -> ImportProblem:

@@ -167,11 +167,9 @@ def _file(pipeline: str) -> Path:
 
 
 def _dag_id(path: Path) -> str | None:
-    from factory.language.document import read
+    from factory.language.document import scalar_at_top
 
-    value = read(path.read_bytes(), path.name)[0].value
-    dag_id = value.get("dag_id") if isinstance(value, dict) else None
-    return dag_id if isinstance(dag_id, str) else None
+    return scalar_at_top(path.read_bytes(), "dag_id")
 
 
 def _compiled(pipeline: str, environment: str | None) -> Compiled:

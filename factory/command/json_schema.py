@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from factory.language.arguments import DAG_ARGUMENTS, GROUP_ARGUMENTS, TASK_ARGUMENTS, Argument
-from factory.language.params import TYPES
+from factory.language.params import KEYS, TYPES
 from factory.language.schedules import TIMETABLES
 from factory.registry import Registry, TaskDefinition
 from tasks.quality.lint import Batch, ExpectationSchema, Quarantine, catalogue
@@ -24,7 +24,7 @@ _JSON_TYPES: Mapping[str, Any] = {
     "texts": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
     "duration": {"type": "string", "description": "30s, 5m, 1h 30m"},
     "datetime": {"type": "string", "description": "2026-01-01 or 2026-01-01 06:30"},
-    "mapping": {"type": "object"},
+    "links": {"type": "object", "additionalProperties": {"type": "string", "pattern": "^(https?://|mailto:)"}},
     "assets": {"description": "an asset's name, {name, uri}, or a list of them"},
 }
 
@@ -65,7 +65,11 @@ def json_schema(registry: Registry) -> dict[str, Any]:
             "default_args": {"type": "object", "properties": _airflow(TASK_ARGUMENTS), "additionalProperties": False},
             "params": {
                 "type": "object",
-                "additionalProperties": {"type": "object", "properties": {"type": _param_types(), "default": {}}},
+                "additionalProperties": {
+                    "type": "object",
+                    "properties": {**{key: {} for key in KEYS}, "type": _param_types(), "default": {}},
+                    "additionalProperties": False,
+                },
             },
             "suites": {"type": "object", "additionalProperties": {"$ref": "#/$defs/suite"}},
             "steps": {"$ref": "#/$defs/steps"},

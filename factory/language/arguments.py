@@ -22,7 +22,7 @@ ArgumentKind = Literal[
     "texts",
     "duration",
     "datetime",
-    "mapping",
+    "links",
     "assets",
     "choice",
     "choices",
@@ -42,7 +42,11 @@ class AssetSpec:
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """How one argument is written. `code` needs a Python object, which no spec can give; `spec` has its own reader."""
+    """How one argument is written.
+
+    `code` cannot be set in a spec: it needs a Python object, or it is for Airflow's admin to decide. `spec` has its own
+    reader.
+    """
 
     kind: ArgumentKind
     minimum: float | None = None
@@ -51,12 +55,7 @@ class Argument:
 
 
 _BOOLEAN, _TEXT, _TEXTS, _DURATION = Argument("boolean"), Argument("text"), Argument("texts"), Argument("duration")
-_DATETIME, _MAPPING, _ASSETS, _INTEGER = (
-    Argument("datetime"),
-    Argument("mapping"),
-    Argument("assets"),
-    Argument("integer"),
-)
+_DATETIME, _ASSETS, _INTEGER = Argument("datetime"), Argument("assets"), Argument("integer")
 _CODE, _POSITIVE, _NOT_NEGATIVE = Argument("code"), Argument("integer", 1), Argument("integer", 0)
 _RUN_TYPES = ("backfill", "scheduled", "manual", "operator_triggered", "asset_triggered", "asset_materialization")
 
@@ -84,12 +83,12 @@ DAG_ARGUMENTS: Mapping[str, Argument] = {
     ),
     "doc_md": _TEXT,
     "params": Argument("spec"),
-    "access_control": _MAPPING,
+    "access_control": Argument("code", instead="who may see and run a pipeline is set in Airflow, by its admin"),
     "is_paused_upon_creation": _BOOLEAN,
     "jinja_environment_kwargs": _CODE,
     "render_template_as_native_obj": Argument("code", instead="a value that is a single {{ … }} keeps its type anyway"),
     "tags": _TEXTS,
-    "owner_links": _MAPPING,
+    "owner_links": Argument("links"),
     "auto_register": _CODE,
     "fail_fast": _BOOLEAN,
     "allowed_run_types": Argument("choices", choices=_RUN_TYPES),
@@ -141,13 +140,13 @@ TASK_ARGUMENTS: Mapping[str, Argument] = {
     "pre_execute": _CODE,
     "post_execute": _CODE,
     "trigger_rule": Argument("choice", choices=_TRIGGER_RULES),
-    "resources": _MAPPING,
-    "run_as_user": _TEXT,
+    "resources": Argument("code", instead="name a `queue`: its workers have the resources"),
+    "run_as_user": Argument("code", instead="a task runs as the user of its worker"),
     "map_index_template": Argument("code", instead="Airflow renders it with its own objects"),
     "max_active_tis_per_dag": _POSITIVE,
     "max_active_tis_per_dagrun": _POSITIVE,
-    "executor": _TEXT,
-    "executor_config": _MAPPING,
+    "executor": Argument("code", instead="the executor is set in Airflow, by its admin; name a `queue`"),
+    "executor_config": Argument("code", instead="the executor is set in Airflow, by its admin; name a `queue`"),
     "do_xcom_push": Argument("code", instead="other steps may refer to what a task returns, so it is always kept"),
     "multiple_outputs": Argument("code", instead="refer to a field with {{ steps.<id>.<field> }}"),
     "inlets": _ASSETS,
@@ -232,9 +231,13 @@ def _texts(_argument: Argument, value: Value) -> list[Value]:
     return values
 
 
-def _mapping(_argument: Argument, value: Value) -> dict[str, Value]:
-    if not isinstance(value, dict):
-        raise ValueError("a mapping")
+_LINK = re.compile(r"(?:https?://|mailto:)[^\s<>\"']+\Z")
+
+
+def _links(_argument: Argument, value: Value) -> dict[str, Value]:
+    links = value.values() if isinstance(value, dict) else [None]
+    if not isinstance(value, dict) or not all(isinstance(one, str) and _LINK.match(one) for one in links):
+        raise ValueError("a mapping from owners to addresses that begin with https://, http:// or mailto:")
     return value
 
 
@@ -273,7 +276,7 @@ _READERS: Mapping[ArgumentKind, Callable[[Argument, Value], ArgumentValue]] = {
     "texts": _texts,
     "duration": lambda _, value: read_duration(value),
     "datetime": lambda _, value: read_datetime(value),
-    "mapping": _mapping,
+    "links": _links,
     "assets": _assets,
     "choice": _choice,
     "choices": _choices,

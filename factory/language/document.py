@@ -119,6 +119,22 @@ def read(content: bytes, file: str) -> tuple[Document, list[Diagnostic]]:
     return _constructed(Document(file, document.lines, None, root))
 
 
+def scalar_at_top(content: bytes, key: str) -> str | None:
+    """Return the text of a key at the top of a document, or None; reads no further than that key."""
+    depth, nodes, is_next = 0, 0, False
+    try:
+        for event in yaml.parse(content, Loader=yaml.CSafeLoader):
+            if isinstance(event, yaml.NodeEvent) and depth == 1:  # keys and values in turn
+                if is_next:
+                    return event.value if isinstance(event, yaml.ScalarEvent) else None
+                is_next = nodes % 2 == 0 and isinstance(event, yaml.ScalarEvent) and event.value == key
+                nodes += 1
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+    except yaml.YAMLError:
+        return None
+    return None
+
+
 def _compose(text: str) -> Node | None:
     composer = _Composer(text)
     try:

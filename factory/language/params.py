@@ -1,47 +1,269 @@
-"""The params of a pipeline: JSON Schemas that Airflow draws as a trigger form."""
+"""The params of a pipeline: a closed part of JSON Schema, from which Airflow draws the trigger form.
+
+A schema refers to nothing outside of it, and its patterns never reach Python's `re`, which some patterns keep busy for
+hours: RE2, which reads each text once, checks them here and when a run starts.
+"""
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
-from factory.language.errors import Path
+from factory.language.errors import Path, did_you_mean
 
 TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
-KEYS = (
-    "const", "description", "description_md", "enum", "examples", "exclusiveMaximum", "exclusiveMinimum", "format",
-    "items", "maxItems", "maxLength", "maximum", "minItems", "minLength", "minimum", "multipleOf", "pattern",
-    "properties", "additionalProperties", "required", "section", "title", "type", "uniqueItems", "values_display",
-    "anyOf", "oneOf", "allOf",
-)  # fmt: skip
+FORMATS = ("date", "date-time", "duration", "email", "ipv4", "ipv6", "multiline", "time", "uuid")
+"""The formats that are checked, and `multiline`, which only makes the field of the form larger."""
+MAX_DEPTH = 5
+"""How deep a schema may be nested: a choice between choices is tried branch by branch."""
+
+Found: TypeAlias = tuple[Path, str, str | None]
+"""A problem: its path below the param, what is wrong, and how to mend it."""
 
 
 @lru_cache(maxsize=4096)
-def param_problems(schema_json: str, default_json: str, *, has_default: bool) -> tuple[tuple[Path, str], ...]:
-    """Return what is wrong with a param: paths below it, and messages. Cached, since many pipelines share params."""
-    from jsonschema import Draft202012Validator, FormatChecker, SchemaError
-
-    schema, default = json.loads(schema_json), json.loads(default_json)
-    if unknown := [key for key in schema if key not in KEYS]:
-        return tuple(
-            ((key,), f'"{key}" is not a key of a param; keys: {", ".join(("default", *sorted(KEYS)))}')
-            for key in unknown
-        )
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        return ((tuple(error.absolute_path), _schema_message(error)),)
-    checker = Draft202012Validator(schema, format_checker=FormatChecker())
-    if not has_default:
-        return ()
+def param_problems(schema_json: str, default_json: str, *, has_default: bool) -> tuple[Found, ...]:
+    """Return what is wrong with a param. Cached, since many pipelines share params."""
+    schema = json.loads(schema_json)
+    wrong = tuple(_Reader().problems(schema, ()))
+    if wrong or not has_default:
+        return wrong
     return tuple(
-        (("default", *error.absolute_path), f"its default {error.message}") for error in checker.iter_errors(default)
+        (("default", *path), f"its default {message}", None)
+        for path, message in value_problems(schema, json.loads(default_json))
     )
 
 
-def _schema_message(error: Any) -> str:
-    where = error.absolute_path[-1] if error.absolute_path else "schema"
-    if where == "type":
-        return f"its type is {json.dumps(error.instance)}; it should be one of {', '.join(TYPES)}"
-    return f"its {where}: {error.message}"
+def value_problems(schema: Mapping[str, Any], value: Any) -> Iterator[tuple[Path, str]]:
+    """Yield what is wrong with the value of a param whose schema is sound: paths inside the value, and messages."""
+    from jsonschema import Draft202012Validator, FormatChecker
+
+    for error in Draft202012Validator(for_form(schema), format_checker=FormatChecker()).iter_errors(value):
+        yield tuple(error.absolute_path), error.message
+    yield from pattern_problems(schema, value)
+
+
+def pattern_problems(schema: Mapping[str, Any], value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
+    """Yield the texts in a value that do not match their pattern, or are not the time that their format asks for."""
+    if isinstance(value, str):
+        pattern, read = schema.get("pattern"), _MOMENTS.get(schema.get("format", ""))
+        if pattern is not None and not _compiled(pattern).search(value):
+            yield path, f"{value!r} does not match {pattern!r}"
+        if read and not _is_moment(read, value):
+            yield path, f"{value!r} is not a {schema['format']!r}"
+    if isinstance(value, list) and isinstance(schema.get("items"), dict):
+        for index, one in enumerate(value):
+            yield from pattern_problems(schema["items"], one, (*path, index))
+    if isinstance(value, dict):
+        for name, inner in (schema.get("properties") or {}).items():
+            if name in value:
+                yield from pattern_problems(inner, value[name], (*path, name))
+
+
+def has_patterns(schema: Mapping[str, Any]) -> bool:
+    """Return whether a value needs `pattern_problems` beside what Airflow checks."""
+    inner = [schema.get("items"), *(schema.get("properties") or {}).values()]
+    own = "pattern" in schema or schema.get("format") in _MOMENTS
+    return own or any(has_patterns(one) for one in inner if isinstance(one, dict))
+
+
+def for_form(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema as Airflow gets it: without patterns."""
+    kept: dict[str, Any] = {key: value for key, value in schema.items() if key != "pattern"}
+    if isinstance(kept.get("items"), dict):
+        kept["items"] = for_form(kept["items"])
+    if isinstance(kept.get("properties"), dict):
+        kept["properties"] = {name: for_form(inner) for name, inner in kept["properties"].items()}
+    return kept
+
+
+_MOMENTS: Mapping[str, Callable[[str], object]] = {
+    "date-time": dt.datetime.fromisoformat,
+    "time": dt.time.fromisoformat,
+}
+"""Formats that the library checks only where another one is installed."""
+
+
+def _is_moment(read: Callable[[str], object], text: str) -> bool:
+    try:
+        read(text)
+    except ValueError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=1024)
+def _compiled(pattern: str) -> Any:
+    """Return the pattern for RE2; raise ValueError if RE2 cannot read it."""
+    import re2
+
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(pattern, options)
+    except re2.error as error:
+        detail = error.args[0]
+        raise ValueError(detail.decode("utf-8", "replace") if isinstance(detail, bytes) else str(detail)) from None
+
+
+# --- the schema itself ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Reads a schema: `depth` schemas around it, and whether one of them is a choice."""
+
+    depth: int = 0
+    is_choice: bool = False
+
+    def problems(self, schema: Any, path: Path) -> Iterator[Found]:
+        if not isinstance(schema, dict):
+            yield path, f"{_shown(schema)} is not a schema", "write a mapping such as {type: string}"
+        elif self.depth > MAX_DEPTH:
+            yield path, f"more than {MAX_DEPTH} schemas are around this one", "make it flatter"
+        else:
+            for key, value in schema.items():
+                yield from self.of_key(key, value, (*path, key))
+
+    def of_key(self, key: str, value: Any, path: Path) -> Iterator[Found]:
+        if key not in _KEYS:
+            hint = did_you_mean(key, _KEYS, "keys of a param")
+            if key.startswith("$"):
+                hint = "a param refers to nothing outside of itself: write the schema here"
+            yield path, f'"{key}" is not a key of a param', hint
+        elif key == "pattern" and self.is_choice:
+            yield path, "a pattern cannot be inside anyOf, oneOf or allOf", "write it beside the type"
+        elif wanted := _KEYS[key](value):
+            yield path, f"its {key} is {_shown(value)}; it should be {wanted}", None
+        else:
+            yield from self.inside(key, value, path)
+
+    def inside(self, key: str, value: Any, path: Path) -> Iterator[Found]:
+        deeper = _Reader(self.depth + 1, self.is_choice or key in _CHOICES)
+        if key in _CHOICES:
+            for index, one in enumerate(value):
+                yield from deeper.problems(one, (*path, index))
+        elif key == "properties":
+            for name, one in value.items():
+                yield from deeper.problems(one, (*path, name))
+        elif key == "items":
+            yield from deeper.problems(value, path)
+        elif key == "pattern":
+            yield from _unreadable(value, path)
+
+
+def _unreadable(pattern: str, path: Path) -> Iterator[Found]:
+    try:
+        _compiled(pattern)
+    except ValueError as error:
+        hint = "write it without backreferences and lookarounds: RE2 reads it"
+        yield path, f"its pattern {pattern!r} cannot be read: {error}", hint
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+_Wanted: TypeAlias = str | None
+"""What was expected, if a value is not that."""
+_MAX_COUNT = 1_000_000
+
+
+def _text(value: Any) -> _Wanted:
+    return None if isinstance(value, str) else "a text"
+
+
+def _boolean(value: Any) -> _Wanted:
+    return None if isinstance(value, bool) else "true or false"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1e300
+
+
+def _number(value: Any) -> _Wanted:
+    return None if _is_number(value) else "a number"
+
+
+def _divisor(value: Any) -> _Wanted:
+    return None if _is_number(value) and value >= 1e-9 else "a number of at least 1e-9"
+
+
+def _count(value: Any) -> _Wanted:
+    fits = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_COUNT
+    return None if fits else f"a whole number from 0 to {_MAX_COUNT:,}"
+
+
+def _list(value: Any) -> _Wanted:
+    return None if isinstance(value, list) else "a list"
+
+
+def _options(value: Any) -> _Wanted:
+    return None if isinstance(value, list) and value else "a list of the values to choose from"
+
+
+def _texts(value: Any) -> _Wanted:
+    return None if isinstance(value, list) and all(isinstance(one, str) for one in value) else "a list of texts"
+
+
+def _mapping(value: Any) -> _Wanted:
+    return None if isinstance(value, dict) else "a mapping"
+
+
+def _texts_by_name(value: Any) -> _Wanted:
+    fits = isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
+    return None if fits else "a mapping from values to texts"
+
+
+def _types(value: Any) -> _Wanted:
+    names = value if isinstance(value, list) and value else [value]
+    fits = all(isinstance(one, str) and one in TYPES for one in names) and len(set(names)) == len(names)
+    return None if fits else f"one of {', '.join(TYPES)}, or a list of some"
+
+
+def _format(value: Any) -> _Wanted:
+    return None if isinstance(value, str) and value in FORMATS else f"one of {', '.join(FORMATS)}"
+
+
+def _any(_value: Any) -> _Wanted:
+    return None
+
+
+_CHOICES = ("allOf", "anyOf", "oneOf")
+_KEYS: Mapping[str, Callable[[Any], _Wanted]] = {
+    "additionalProperties": _boolean,
+    "allOf": _options,
+    "anyOf": _options,
+    "const": _any,
+    "description": _text,
+    "description_md": _text,
+    "enum": _options,
+    "examples": _list,
+    "exclusiveMaximum": _number,
+    "exclusiveMinimum": _number,
+    "format": _format,
+    "items": _mapping,
+    "maxItems": _count,
+    "maxLength": _count,
+    "maximum": _number,
+    "minItems": _count,
+    "minLength": _count,
+    "minimum": _number,
+    "multipleOf": _divisor,
+    "oneOf": _options,
+    "pattern": _text,
+    "properties": _mapping,
+    "required": _texts,
+    "section": _text,
+    "title": _text,
+    "type": _types,
+    "uniqueItems": _boolean,
+    "values_display": _texts_by_name,
+}
+"""The keys of a schema, each with what its value must be."""
+KEYS = tuple(_KEYS)

@@ -212,12 +212,13 @@ class SpecReader:
             self.report.add("wrong-type", path, f'param "{name}" is {_shown(value)}; it should be a mapping', hint)
             return ParamSpec(name, path, {}, None)
         schema = {key: one for key, one in value.items() if key != "default"}
-        param = ParamSpec(name, path, schema, value.get("default"), "default" in value)
-        for where, message in param_problems(
+        problems = param_problems(
             json.dumps(schema, sort_keys=True), json.dumps(value.get("default")), has_default="default" in value
-        ):
-            self.report.add("bad-param", (*path, *where), f'param "{name}": {message}')
-        return param
+        )
+        for where, message, remedy in problems:
+            self.report.add("bad-param", (*path, *where), f'param "{name}": {message}', remedy)
+        is_sound = all(where[:1] == ("default",) for where, _, _ in problems)
+        return ParamSpec(name, path, schema if is_sound else {}, value.get("default"), "default" in value)
 
     def suite(self, name: str, value: Value, path: Path) -> SuiteSpec:
         values = self.mapping(value, path)

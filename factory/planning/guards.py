@@ -58,7 +58,7 @@ class Guards:
                     yield text
 
     def unnamed(self, node: Node, of: str) -> list[str]:
-        """Return the arguments that name such a table only when the step runs: by a template, or by an item of a list."""
+        """Return the arguments that name such a table only when the step runs: by a template, or an item of a list."""
         if node.uses not in self.registry:
             return []
         definition, given = self.registry[node.uses], {**node.arguments, **node.expand}

@@ -21,7 +21,9 @@ def unproven_loads(plan: Plan, report: Report, registry: Registry) -> None:
             _check_load(node, table, guards, report)
         for name in guards.unnamed(node, "load"):
             part = "expand" if name in node.expand else "with"
-            message = f'which table step "{node.task_id}" loads is known only when it runs, so no gate can be found for it'
+            message = (
+                f'which table step "{node.task_id}" loads is known only when it runs, so no gate can be found for it'
+            )
             hint = "write schema.table, and one step for each table"
             report.add("unjudged-load", (*node.path, part, name), message, hint)
 

@@ -5,7 +5,7 @@ Knows the folder and the form of its YAML; the caller chooses the environment.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path as FilePath
@@ -17,7 +17,7 @@ from factory.language.report import Report
 from factory.language.spec import Airflow, SpecReader, SuiteSpec, parse_suite
 from factory.registry import Registry
 
-_KEYS = ("dag", "default_args", "queues", "with")
+_KEYS = ("dag", "default_args", "pools", "queues", "with")
 EXTENSIONS = (".yaml", ".yml")
 """The file extensions of specs."""
 ENVIRONMENT = "TASKFLOW_ENVIRONMENT"
@@ -37,6 +37,8 @@ class Layer:
     """Defaults of `with`, by the name of the task."""
     queues: tuple[str, ...] | None = None
     """The queues that workers take tasks from, or None if the file does not list them."""
+    pools: tuple[str, ...] | None = None
+    """The pools that Airflow has, or None if the file does not list them."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,12 @@ class Project:
     @property
     def queues(self) -> tuple[str, ...] | None:
         """The queues that a step may name, or None if any name is allowed."""
-        listed = [layer.queues for layer in self.layers if layer.queues is not None]
-        return listed[-1] if listed else None
+        return _last(layer.queues for layer in self.layers)
+
+    @property
+    def pools(self) -> tuple[str, ...] | None:
+        """The pools that a step may name, or None if any name is allowed."""
+        return _last(layer.pools for layer in self.layers)
 
     def suite(self, name: str) -> tuple[SuiteSpec, Report] | None:
         """Return the suite in `configs/suites/<name>.yaml` with the report on it, or None if there is no such file."""
@@ -75,6 +81,10 @@ class Project:
     def shown(self, path: FilePath) -> str:
         """Return `path` as reports show it."""
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+
+
+def _last(listed: Iterable[tuple[str, ...] | None]) -> tuple[str, ...] | None:
+    return next((names for names in reversed(list(listed)) if names is not None), None)
 
 
 def is_spec(path: FilePath) -> bool:
@@ -159,6 +169,7 @@ def _read_layer(file: FilePath, shown: str, registry: Registry) -> tuple[Layer, 
             for name, one in reader.mapping(root.get("with", {}), ("with",)).items()
         },
         queues=reader.names(root["queues"], ("queues",), "a queue") if "queues" in root else None,
+        pools=reader.names(root["pools"], ("pools",), "a pool") if "pools" in root else None,
     )
     _check_arguments(report, layer, registry)
     reader.stray_dates()

@@ -42,7 +42,7 @@ class _Resolver:
         default_args = layered(*default_args_sources(project), own_default_args)
         nodes = tuple(self.nodes(scope))
         group_needs = {place.task_id: tuple(self.waits(place)) for place in groups}
-        self.check_queues(scope)
+        self.check_names(scope)
         report.extend(project.diagnostics)
         return Plan(
             dag_id=spec.dag_id,
@@ -60,19 +60,23 @@ class _Resolver:
             default_args_origins=origins(default_args),
         )
 
-    def check_queues(self, scope: Scope) -> None:
-        """Report a queue that no worker takes tasks from: such a step would wait until Airflow gives up on it."""
-        queues = self.pipeline.project.queues
-        if queues is None:
-            return
+    def check_names(self, scope: Scope) -> None:
+        """Report a queue that no worker takes tasks from, and a pool that Airflow lacks: the step would never run."""
         named: list[tuple[Path, Airflow]] = [(("default_args",), self.pipeline.spec.default_args)]
         named += [(place.step.path, place.step.airflow) for place in places(scope)]
+        project = self.pipeline.project
         for path, airflow in named:
-            queue = airflow.get("queue")
-            if queue is not None and queue not in queues:
-                message = f'"{queue}" is not in the `queues` of configs/, so no worker takes tasks from it'
-                hint = did_you_mean(str(queue), queues, "queues")
-                self.pipeline.report.add("unknown-queue", (*path, "queue"), message, hint)
+            self.check_name("queue", project.queues, path, airflow, "no worker takes tasks from it")
+            self.check_name("pool", project.pools, path, airflow, "Airflow would not start the task")
+
+    def check_name(
+        self, kind: str, known: tuple[str, ...] | None, path: Path, airflow: Airflow, consequence: str
+    ) -> None:
+        name = airflow.get(kind)
+        if known is not None and name is not None and name not in known:
+            message = f'"{name}" is not in the `{kind}s` of configs/, so {consequence}'
+            hint = did_you_mean(str(name), known, f"{kind}s")
+            self.pipeline.report.add(f"unknown-{kind}", (*path, kind), message, hint)
 
     def nodes(self, scope: Scope) -> Iterator[Node]:
         for place in scope.places.values():

@@ -188,11 +188,15 @@ def unset_params(plan: Plan, report: Report, _registry: Registry) -> None:
 
 
 def unstarted_schedules(plan: Plan, report: Report, _registry: Registry) -> None:
-    """Report a schedule that has no date to catch up from."""
-    if isinstance(plan.schedule, str) and "start_date" not in plan.airflow and plan.airflow.get("catchup"):
-        report.add(
-            "no-start-date", ("catchup",), "catchup needs a start_date to start from", "add start_date: 2026-01-01"
-        )
+    """Report what Airflow takes from a start_date, where there is none: dates to catch up from, and the time zone."""
+    if "start_date" in plan.airflow or "start_date" in plan.default_args:
+        return
+    if isinstance(plan.schedule, str) and plan.airflow.get("catchup"):
+        message = "catchup needs a start_date to start from"
+        report.add("no-start-date", ("catchup",), message, "add start_date: 2026-01-01")
+    if plan.timezone is not None:
+        message = "the timezone has no effect without a start_date: Airflow takes it from there"
+        report.add("no-start-date", ("timezone",), message, "add start_date: 2026-01-01")
 
 
 RULES: tuple[Rule, ...] = (
@@ -214,9 +218,10 @@ def same_dag_id(plans: Iterable[tuple[Plan, Report]]) -> None:
     for plan, report in plans:
         other = first.setdefault(plan.dag_id, plan.file)
         if other != plan.file:
-            report.add(
-                "duplicate-dag-id",
-                ("dag_id",),
-                f'the dag_id "{plan.dag_id}" is taken by {other}',
-                "give each pipeline its own dag_id",
-            )
+            report_taken(plan, report, other)
+
+
+def report_taken(plan: Plan, report: Report, other: str) -> None:
+    """Report that another spec has the dag_id of `plan`."""
+    message = f'the dag_id "{plan.dag_id}" is taken by {other}'
+    report.add("duplicate-dag-id", ("dag_id",), message, "give each pipeline its own dag_id")

@@ -1,4 +1,4 @@
-"""An Airflow that has the shipped specs, one that greets and a broken one; it needs none of the project's services."""
+"""An Airflow with the shipped specs, one that greets, its twin and a broken one; it needs no service of the project."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from stack.paths import REPOSITORY
-from tests.support.airflow import BROKEN, HELLO, Airflow
+from tests.support.airflow import BROKEN, HELLO, TWIN, Airflow
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +20,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
     (made.specs / "hello.yaml").write_text(HELLO)
     (made.specs / "hello.test.yaml").write_text("run: {}\n")
     (made.specs / "broken.yaml").write_text(BROKEN)
+    (made.specs / "twin.yaml").write_text(TWIN)
     made.run("db", "migrate")
     made.run("dag-processor", "--num-runs", "1")
     with pytest.MonkeyPatch.context() as patch:

@@ -33,6 +33,13 @@ REPORT = (
     "  |               ^^^^^^^^^^^^\n"
     '  hint: did you mean "messages.log"?'
 )
+TAKEN = (
+    'pipelines/twin.yaml:3:9: error: the dag_id "hello" is taken by pipelines/hello.yaml '
+    "[duplicate-dag-id]\n"
+    "3 | dag_id: hello\n"
+    "  |         ^^^^^\n"
+    "  hint: give each pipeline its own dag_id"
+)
 UNUSED = (
     'line 5: nothing uses the param "unused" (refer to it as "{{ params.unused }}", or remove it)\n'
     'line 6: nothing uses the param "idle" (refer to it as "{{ params.idle }}", or remove it)'
@@ -53,16 +60,25 @@ def test_spec_is_dag_file(airflow: Airflow) -> None:
 
 
 def test_broken_spec_stays_alone(airflow: Airflow) -> None:
-    """The one import error is the whole report, under the broken spec's name."""
-    assert airflow.rows("SELECT filename, stacktrace FROM import_error") == [("broken.yaml", REPORT)]
+    """The import error is the whole report, under the broken spec's name."""
+    errors = dict(airflow.rows("SELECT filename, stacktrace FROM import_error"))
+    assert errors == {"broken.yaml": REPORT, "twin.yaml": TAKEN}
+
+
+def test_second_spec_with_a_dag_id_is_an_error(airflow: Airflow) -> None:
+    """The spec that comes later is refused, and the first one keeps its DAG: Airflow would let them take turns."""
+    assert airflow.rows("SELECT stacktrace FROM import_error WHERE filename = 'twin.yaml'") == [(TAKEN,)]
+    assert airflow.rows("SELECT relative_fileloc FROM dag WHERE dag_id = 'hello'") == [("hello.yaml",)]
 
 
 def test_errors_are_listed(airflow: Airflow) -> None:
     """Airflow's command shows the file, the line and the column; its exit code tells that there is an error."""
     listed = airflow.run("dags", "list-import-errors", "--output", "json", code=1)
 
-    assert json.loads(listed[listed.index("[{") :]) == [
-        {"bundle_name": BUNDLE, "filepath": "broken.yaml", "error": REPORT}
+    errors = json.loads(listed[listed.index("[{") :])
+    assert sorted(errors, key=lambda error: error["filepath"]) == [
+        {"bundle_name": BUNDLE, "filepath": "broken.yaml", "error": REPORT},
+        {"bundle_name": BUNDLE, "filepath": "twin.yaml", "error": TAKEN},
     ]
 
 

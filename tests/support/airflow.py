@@ -28,6 +28,8 @@ steps:
   whisper: {uses: messages.log, with: {message: hello}}
 """
 BROKEN = "dag_id: broken\nsteps:\n  say: {uses: messages.lag, with: {message: hello}}\n"
+TWIN = "steps:\n  say: {uses: messages.log, with: {message: hello}}\ndag_id: hello\n"
+"""Has the dag_id of a spec that comes before it."""
 BUNDLE = "specs"
 LOCAL_BUNDLE = "airflow.dag_processing.bundles.local.LocalDagBundle"
 
