@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor  # noqa: N812  psycopg2 spells its class in lower case
     from psycopg2.sql import Composable
 
-_CUT_BY_CAST = ("character", "bit")
-"""Types that an explicit cast truncates silently, where an INSERT would fail: never cast to them."""
-
 _WRITTEN = ("inserted", "updated", "reactivated")
 """Kinds of difference that the upsert writes; the others: `deactivated`, `absent` (inactive before), `unchanged`."""
 
@@ -87,8 +84,10 @@ def merge_tables(cursor: Cursor, terms: Terms, run: Run) -> Merged:
     """Write the differences to the target; raise DataRejected if two rows of the source have the same keys."""
     from psycopg2.errors import CardinalityViolation
 
-    merge = _planned(cursor, terms)
+    merge = _planned(cursor, terms, run)
     rows = merge.count_source(cursor, run)
+    if merge.is_converted:
+        merge.convert(cursor)
     if not rows and terms.deactivate and not terms.allow_empty:
         problem = f"{terms.source} is empty: switching off all of its window in {terms.target} is refused"
         raise DataRejected(f"{problem}; say `allow_empty: true` where an empty source is right")
@@ -103,7 +102,7 @@ def merge_tables(cursor: Cursor, terms: Terms, run: Run) -> Merged:
     return Merged(**written, deactivated=counts.get("deactivated", 0), unchanged=rows - sum(written.values()))
 
 
-def _planned(cursor: Cursor, terms: Terms) -> _Merge:
+def _planned(cursor: Cursor, terms: Terms, run: Run) -> _Merge:
     """Look both tables up; raise if they lack what the step needs."""
     source, target = columns_of(cursor, terms.source), columns_of(cursor, terms.target)
     taken = {*terms.keys, *terms.kept}
@@ -112,9 +111,23 @@ def _planned(cursor: Cursor, terms: Terms) -> _Merge:
     require_columns(terms.source, source, carried)
     require_columns(terms.target, target, [*carried, *terms.kept])
     require_unique_key(cursor, terms.target, terms.keys)
-    differing = [column for column in carried if source[column].type != target[column].type]
-    casts = {column: target[column].type for column in differing if not target[column].type.startswith(_CUT_BY_CAST)}
-    return _Merge(terms, carried[len(terms.keys) :], casts)
+    if terms.columns is None:
+        _tell_left_out(terms, [one for one in source if one not in carried], [*target], run)
+    as_text = frozenset(column for column in carried if not target[column].is_comparable)
+    is_converted = any(source[column].type != target[column].type for column in carried)
+    return _Merge(terms, carried[len(terms.keys) :], as_text, is_converted)
+
+
+def _tell_left_out(terms: Terms, left_out: Sequence[str], target: Sequence[str], run: Run) -> None:
+    """Say which columns of the source are not carried; raise PermanentError if only their case differs."""
+    folded = {column.casefold(): column for column in target}
+    for column in left_out:
+        near = folded.get(column.casefold())
+        if near and near != column:
+            problem = f'column "{column}" of {terms.source} is "{near}" in {terms.target}, so it would not be carried'
+            raise PermanentError(f"{problem}; rename one of them, or list `columns`")
+    if missing := [column for column in left_out if column not in target]:
+        run.log.warning("%s lacks columns of %s: %s are not carried", terms.target, terms.source, ", ".join(missing))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +136,23 @@ class _Merge:
 
     terms: Terms
     columns: Sequence[str]
-    casts: dict[str, str]
-    """Columns with another type in the target, and that type: values are compared as they will be stored."""
+    as_text: frozenset[str]
+    """Columns whose values cannot be compared by =: their texts are."""
+    is_converted: bool
+    """Whether a column has another type in the target: then values are compared as they will be stored."""
+
+    def convert(self, cursor: Cursor) -> None:
+        """Copy the source to a temporary table with the target's types, by the same rules as an INSERT.
+
+        A cast would permit more: it cuts what is too long for a domain, where an INSERT fails.
+        """
+        carried = names(self.carried)
+        text = """
+            CREATE TEMPORARY TABLE pg_temp.converted ON COMMIT DROP AS SELECT {carried} FROM {target} WITH NO DATA;
+            INSERT INTO pg_temp.converted SELECT {carried} FROM {source};
+            ANALYZE pg_temp.converted
+        """
+        cursor.execute(statement(text, carried=carried, target=self.target, source=self.source))
 
     def count_source(self, cursor: Cursor, run: Run) -> int:
         """Return how many rows the source has; refuse rows that are not of its build, and rows without a key."""
@@ -247,17 +275,8 @@ class _Merge:
     @property
     def typed_source(self) -> Composable:
         """The source's rows, in the target's types."""
-        from psycopg2.sql import SQL
-
-        typed = (
-            statement(
-                "CAST({column} AS {type}) AS {column}", column=name(column), type=SQL(self.casts[column])
-            )  # catalogue's
-            if column in self.casts
-            else name(column)
-            for column in self.carried
-        )
-        return statement("SELECT {typed} FROM {source}", typed=joined(", ", typed), source=self.source)
+        rows = statement("pg_temp.converted") if self.is_converted else self.source
+        return statement("SELECT {carried} FROM {rows}", carried=names(self.carried), rows=rows)
 
     @property
     def same_key(self) -> Composable:
@@ -268,8 +287,11 @@ class _Merge:
     @property
     def differs(self) -> Composable:
         """A condition on a pair with the same key: the source has another value."""
-        pairs = ((name(column, of="s"), name(column, of="t")) for column in self.columns)
-        return joined(" OR ", (value(False), *(statement("{s} IS DISTINCT FROM {t}", s=s, t=t) for s, t in pairs)))
+        return joined(" OR ", (value(False), *map(self.column_differs, self.columns)))
+
+    def column_differs(self, column: str) -> Composable:
+        text = "{s}::text IS DISTINCT FROM {t}::text" if column in self.as_text else "{s} IS DISTINCT FROM {t}"
+        return statement(text, s=name(column, of="s"), t=name(column, of="t"))
 
     @property
     def inactive(self) -> Composable:

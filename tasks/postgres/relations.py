@@ -23,25 +23,44 @@ class ColumnFacts:
     """Whether an INSERT must set it: NOT NULL, without a default."""
     generated: bool
     """Whether the server computes it, so an INSERT may not set it."""
+    is_comparable: bool
+    """Whether two values can be compared by =. Not json and xml, which have none, nor shapes: two boxes are = if their
+    areas are."""
 
 
 _COLUMNS = """
     SELECT attname, format_type(atttypid, atttypmod), attnotnull AND NOT atthasdef AND attidentity = '',
-           attgenerated <> '' OR attidentity = 'a'
+           attgenerated <> '' OR attidentity = 'a',
+           inner_type.typtype IN ('e', 'r', 'm') OR inner_type.typcategory NOT IN ('C', 'G', 'U', 'X', 'Z')
+           OR inner_type.typcategory = 'U' AND EXISTS (
+               SELECT FROM pg_opclass WHERE opcintype = inner_type.oid AND opcdefault
+           )
     FROM pg_attribute
+    JOIN pg_type AS own ON own.oid = atttypid
+    LEFT JOIN pg_type AS base ON base.oid = own.typbasetype
+    JOIN pg_type AS plain ON plain.oid = coalesce(base.oid, own.oid)
+    JOIN pg_type AS inner_type
+        ON inner_type.oid = CASE WHEN plain.typcategory = 'A' THEN plain.typelem ELSE plain.oid END
     WHERE attrelid = format('%%I.%%I', %s, %s)::regclass AND attnum > 0 AND NOT attisdropped
     ORDER BY attnum
 """
 
-# An index that is partial, on an expression, or checked at commit cannot decide an ON CONFLICT.
+# An index that is partial or checked at commit cannot decide an ON CONFLICT, nor can one that permits two nulls.
 _UNIQUE_KEYS = """
-    SELECT array_agg(attname::text)
+    SELECT array_agg(attname::text), conname, pg_get_constraintdef(max(pg_constraint.oid)),
+           indimmediate, indpred IS NULL, indisvalid, array_agg(attname::text) FILTER (WHERE NOT attnotnull)
     FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey[:indnkeyatts - 1])
-    WHERE indrelid = format('%%I.%%I', %s, %s)::regclass
-      AND indisunique AND indisvalid AND indimmediate AND indpred IS NULL AND indexprs IS NULL
-    GROUP BY indexrelid
-    HAVING bool_and(attnotnull)
+    LEFT JOIN pg_constraint ON conindid = indexrelid AND contype IN ('p', 'u')
+    WHERE indrelid = format('%%I.%%I', %s, %s)::regclass AND indisunique AND indexprs IS NULL
+    GROUP BY indexrelid, conname, indimmediate, indpred IS NULL, indisvalid
 """
+
+
+def kind_of(cursor: Cursor, table: str) -> str | None:
+    """Return what `schema.table` is, by the letter of the catalogue: r(elation), p(artitioned), v(iew), m(at. view)."""
+    cursor.execute("SELECT relkind FROM pg_class WHERE oid = to_regclass(format('%%I.%%I', %s, %s))", table.split("."))
+    row = cursor.fetchone()
+    return str(row[0]) if row else None
 
 
 def columns_of(cursor: Cursor, table: str) -> dict[str, ColumnFacts]:
@@ -54,20 +73,73 @@ def require_columns(table: str, there: Mapping[str, ColumnFacts], wanted: Iterab
     """Raise MissingResource for the first column of `wanted` that the table does not have."""
     for column in wanted:
         if column not in there:
-            near = get_close_matches(column, there, n=1)
-            meant = f'did you mean "{near[0]}"? ' if near else ""
+            near = _nearest(column, there)
+            meant = f'did you mean "{near}"? ' if near else ""
             remedy = f"{meant}It has {', '.join(there)}"
             raise MissingResource("column", column, f"table {table}", remedy)
 
 
+def _nearest(column: str, there: Iterable[str]) -> str | None:
+    """Return the name that was probably meant; names that differ only in case are the nearest."""
+    names = list(there)
+    by_case = [name for name in names if name.casefold() == column.casefold()]
+    return next(iter(by_case or get_close_matches(column, names, n=1)), None)
+
+
 def require_unique_key(cursor: Cursor, table: str, keys: Sequence[str]) -> None:
-    """Raise PermanentError unless a constraint keeps `keys` unique and not null."""
+    """Raise PermanentError, with a statement that mends it, unless a constraint keeps `keys` unique and not null."""
     cursor.execute(_UNIQUE_KEYS, table.split("."))
-    if set(keys) in [set(columns) for (columns,) in cursor.fetchall()]:
+    found = [_Unique(*rest) for columns, *rest in cursor.fetchall() if set(columns) == set(keys)]
+    if any(one.is_enough for one in found):
         return
-    listed = ", ".join(f'"{key}"' for key in keys)
-    schema, name = table.split(".")
-    raise PermanentError(
-        f"{table} has no unique constraint on exactly ({', '.join(keys)}) with NOT NULL columns, which a merge needs; "
-        f'create it: ALTER TABLE "{schema}"."{name}" ADD PRIMARY KEY ({listed})'
+    problem = f"{table} has no unique constraint on exactly ({', '.join(keys)}), which a merge needs"
+    lack, changes = found[0].lack() if found else ("", "")
+    if not changes:
+        cursor.execute(_NULLABLE, [*table.split("."), list(keys)])
+        nullable = [column for (column,) in cursor.fetchall()]
+        listed = ", ".join(f'"{key}"' for key in keys)
+        changes = ", ".join([*map(_not_null, nullable), f"ADD UNIQUE ({listed})"])
+    problem = (
+        f"{table} has a unique constraint on ({', '.join(keys)}) that a merge cannot use: {lack}" if lack else problem
     )
+    target = '"{}"."{}"'.format(*table.split("."))
+    raise PermanentError(f"{problem}; mend it: ALTER TABLE {target} {changes}")
+
+
+_NULLABLE = """
+    SELECT attname FROM pg_attribute
+    WHERE attrelid = format('%%I.%%I', %s, %s)::regclass AND attname = ANY (%s) AND NOT attnotnull
+"""
+
+
+def _not_null(column: str) -> str:
+    return f'ALTER COLUMN "{column}" SET NOT NULL'
+
+
+@dataclass(frozen=True, slots=True)
+class _Unique:
+    """A unique index on the keys of a merge."""
+
+    constraint: str | None
+    definition: str | None
+    is_immediate: bool
+    is_whole: bool
+    is_valid: bool
+    nullable: list[str] | None
+
+    @property
+    def is_enough(self) -> bool:
+        return self.is_immediate and self.is_whole and self.is_valid and not self.nullable
+
+    def lack(self) -> tuple[str, str]:
+        """Return why a merge cannot use it, and the changes that help; none where another constraint is needed."""
+        if not self.is_whole:
+            return "its index has a WHERE, and says nothing of the other rows", ""
+        if not self.is_valid:
+            return "its index is not valid", ""
+        if not self.is_immediate:
+            definition = str(self.definition).partition(" DEFERRABLE")[0]
+            name = f'"{self.constraint}"'
+            return "it is deferrable", f"DROP CONSTRAINT {name}, ADD CONSTRAINT {name} {definition}"
+        nullable = self.nullable or []
+        return f"{', '.join(nullable)} may be null, and nulls count as different", ", ".join(map(_not_null, nullable))

@@ -32,6 +32,7 @@ from tasks.contract import (
 from tasks.postgres.claims import claim, note_loaded
 from tasks.postgres.merging import Deactivation, Merged, Terms, Timestamps, merge_tables
 from tasks.postgres.passes import Judged, fingerprint, require_passes
+from tasks.postgres.relations import kind_of
 from tasks.postgres.sql import fragment, table_identifier
 from tasks.postgres.statements import joined, names, only_row, statement
 from tasks.postgres.versions import own_build, record_build
@@ -228,11 +229,15 @@ def _lock(cursor: Cursor, source: str, target: str) -> None:
     """Lock what the merge reads and writes, then take one snapshot for all of its statements.
 
     The order matters: a snapshot older than the locks would miss what the previous run committed, and would see a
-    source that was truncated and refilled in between as empty.
+    source that was truncated and refilled in between as empty. A materialized view cannot be locked: what reads it
+    keeps a REFRESH away.
     """
-    locks = "LOCK TABLE {target} IN SHARE ROW EXCLUSIVE MODE; LOCK TABLE {source} IN ACCESS SHARE MODE"
-    cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-    cursor.execute(statement(locks, target=table_identifier(target), source=table_identifier(source)))
+    is_lockable = kind_of(cursor, source) != "m"
+    cursor.execute("ROLLBACK; BEGIN ISOLATION LEVEL REPEATABLE READ")  # the look above must not take the snapshot
+    text = "LOCK TABLE {target} IN SHARE ROW EXCLUSIVE MODE"
+    cursor.execute(statement(text, target=table_identifier(target)))
+    if is_lockable:
+        cursor.execute(statement("LOCK TABLE {source} IN ACCESS SHARE MODE", source=table_identifier(source)))
 
 
 @reusable("postgres.vacuum", role="maintenance")

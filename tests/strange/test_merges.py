@@ -1,0 +1,180 @@
+"""Merges of tables as people have them: types that differ, values without equality, columns that one side lacks."""
+
+from __future__ import annotations
+
+import pytest
+
+from tasks.contract import PermanentError, Run
+from tasks.postgres.merging import Merged
+from tests.support.database import Sql
+from tests.support.merging import merged
+
+PLAIN = {"source": "s.u", "target": "s.t", "keys": ["id"], "deactivate": None, "timestamps": None}
+
+
+def counts(**rows: int) -> Merged:
+    return Merged(**{"inserted": 0, "updated": 0, "reactivated": 0, "deactivated": 0, "unchanged": 0} | rows)
+
+
+@pytest.mark.parametrize(
+    ("own_type", "given", "problem"),
+    [
+        ("s.currency", "text", "value too long for type character varying(3)"),
+        ("varchar(3)", "text", "value too long for type character varying(3)"),
+        ("char(3)", "text", "value too long for type character(3)"),
+        ("varchar(3)[]", "text[]", "value too long for type character varying(3)"),
+        ("integer", "text", 'column "v" is of type integer but expression is of type text'),
+        ("boolean", "text", 'column "v" is of type boolean but expression is of type text'),
+        ("numeric(3, 1)", "numeric", "numeric field overflow"),
+        ("smallint", "integer", "smallint out of range"),
+        ("s.positive", "integer", "violates check constraint"),
+        ("bit(3)", "bit varying", "bit string length 4 does not match type bit(3)"),
+    ],
+)
+@pytest.mark.parametrize("is_filled", [False, True], ids=["empty target", "filled target"])
+def test_what_an_insert_refuses_is_refused(
+    run: Run,
+    sql: Sql,
+    own_type: str,
+    given: str,
+    problem: str,
+    is_filled: bool,  # noqa: FBT001
+) -> None:
+    """A cast would cut the value, or read a text as a number: a merge stores what an INSERT stores, or nothing."""
+    value = {"text": "'EURO'", "text[]": "'{EURO}'", "numeric": "1000", "integer": "-70000", "bit varying": "B'1011'"}
+    sql(f"""
+        CREATE SCHEMA s;
+        CREATE DOMAIN s.currency AS varchar(3); CREATE DOMAIN s.positive AS integer CHECK (VALUE > 0);
+        CREATE TABLE s.t (id int PRIMARY KEY, v {own_type});
+        CREATE TABLE s.u (id int, v {given}); INSERT INTO s.u VALUES (1, {value[given]});
+    """)
+    if is_filled:
+        sql("INSERT INTO s.t VALUES (2, NULL)")
+    before = sql("SELECT * FROM s.t")
+
+    with pytest.raises(PermanentError) as told:
+        merged(run, **PLAIN)
+
+    assert problem in str(told.value)
+    assert sql("SELECT * FROM s.t") == before
+
+
+@pytest.mark.parametrize(
+    ("own_type", "given", "value", "stored"),
+    [
+        ("char(5)", "text", "'ab '", "ab   "),
+        ("varchar(3)", "text", "'ab  '", "ab "),
+        ("numeric(10, 2)", "numeric", "1.005", "1.01"),
+        ("date", "timestamp", "'2026-01-31 12:00'", "2026-01-31"),
+        ("timestamptz", "date", "'2026-01-31'", "2026-01-31 00:00:00+00"),
+        ("bigint", "integer", "7", "7"),
+        ("real", "double precision", "0.1", "0.1"),
+        ("text", "integer", "7", "7"),
+    ],
+)
+def test_values_are_compared_as_they_are_stored(
+    run: Run, sql: Sql, own_type: str, given: str, value: str, stored: str
+) -> None:
+    """What an INSERT converts is the same value the next time, not a change of every run."""
+    sql(f"""
+        CREATE SCHEMA s;
+        CREATE TABLE s.t (id int PRIMARY KEY, v {own_type});
+        CREATE TABLE s.u (id int, v {given}); INSERT INTO s.u VALUES (1, {value});
+    """)
+
+    assert merged(run, **PLAIN) == counts(inserted=1)
+    assert sql("SET timezone = 'UTC'; SELECT rpad(v::text, length(%s)) FROM s.t", stored) == [(stored,)]
+    assert merged(run, **PLAIN) == counts(unchanged=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "second"),
+    [
+        ("json", '{"a": 1}', '{"a": 2}'),
+        ("point", "(1,2)", "(1,3)"),
+        ("polygon", "((0,0),(1,1))", "((0,0),(1,2))"),
+        ("box", "(2,2),(0,0)", "(4,1),(0,0)"),
+        ("circle", "<(0,0),1>", "<(5,5),1>"),
+        ("path", "[(0,0),(1,1)]", "[(0,0),(2,2)]"),
+        ("lseg", "[(0,0),(1,1)]", "[(0,0),(2,2)]"),
+        ("json[]", '{"1"}', '{"2"}'),
+        ("s.pair", "(1,2)", "(1,3)"),
+        ("s.shape", "(2,2),(0,0)", "(4,1),(0,0)"),
+        ("jsonb", '{"a": 1}', '{"a": 2}'),
+        ("uuid", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "b0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"),
+        ("bytea", "\\x00", "\\x01"),
+        ("int4range", "[1,3)", "[1,4)"),
+        ("interval", "1 day", "2 days"),
+        ("inet", "10.0.0.1", "10.0.0.2"),
+        ("cidr", "10.0.0.0/8", "11.0.0.0/8"),
+        ("macaddr", "08:00:2b:01:02:03", "08:00:2b:01:02:04"),
+        ("tsvector", "a b", "a c"),
+        ("money", "1", "2"),
+        ("s.mood", "sad", "glad"),
+        ('"char"', "a", "b"),
+        ("bit varying", "101", "100"),
+        ("numeric", "NaN", "1"),
+    ],
+)
+def test_values_of_every_type_are_compared(run: Run, sql: Sql, kind: str, first: str, second: str) -> None:
+    """Also where the type has no equality, or one that is none: two boxes are equal if their areas are."""
+    sql(f"""
+        CREATE SCHEMA s; CREATE TYPE s.pair AS (a int, b int); CREATE TYPE s.mood AS ENUM ('sad', 'glad');
+        CREATE DOMAIN s.shape AS box;
+        CREATE TABLE s.t (id int PRIMARY KEY, v {kind}); CREATE TABLE s.u (id int, v {kind});
+    """)
+    sql("INSERT INTO s.u VALUES (1, %s), (2, NULL)", first)
+
+    assert merged(run, **PLAIN) == counts(inserted=2)
+    assert merged(run, **PLAIN) == counts(unchanged=2)
+
+    sql("UPDATE s.u SET v = %s WHERE id = 1", second)
+    assert merged(run, **PLAIN) == counts(updated=1, unchanged=1)
+    assert sql("SELECT t.v::text = u.v::text FROM s.t JOIN s.u USING (id) WHERE id = 1") == [(True,)]
+
+
+def test_materialized_view_is_a_source(run: Run, sql: Sql) -> None:
+    """What another system refreshes is loaded like a view."""
+    sql("""
+        CREATE SCHEMA s;
+        CREATE MATERIALIZED VIEW s.u AS SELECT 1 AS id, 2 AS v; CREATE TABLE s.t (id int PRIMARY KEY, v int);
+    """)
+
+    assert merged(run, **PLAIN) == counts(inserted=1)
+
+
+def test_column_that_differs_in_case_is_not_left_out(run: Run, sql: Sql) -> None:
+    """Two names that differ only in case are a mistake: the column would never be carried, and all be unchanged."""
+    sql("""
+        CREATE SCHEMA s;
+        CREATE TABLE s.u (id int, "Price" int); CREATE TABLE s.t (id int PRIMARY KEY, price int);
+    """)
+
+    with pytest.raises(PermanentError, match=r'column "Price" of s\.u is "price" in s\.t, so it'):
+        merged(run, **PLAIN)
+
+    merged(run, **PLAIN, columns=[])
+
+
+def test_columns_that_are_not_carried_are_told(run: Run, sql: Sql, caplog: pytest.LogCaptureFixture) -> None:
+    """A column that the target lacks stays behind, and the log names it."""
+    sql("CREATE SCHEMA s; CREATE TABLE s.u (id int, v int, extra int); CREATE TABLE s.t (id int PRIMARY KEY, v int)")
+
+    merged(run, **PLAIN)
+
+    assert "s.t lacks columns of s.u: extra are not carried" in caplog.messages
+
+
+def test_unique_index_on_some_rows_gets_a_remedy_that_works(run: Run, sql: Sql) -> None:
+    """An index with a WHERE says nothing of the other rows."""
+    sql("""
+        CREATE SCHEMA s;
+        CREATE TABLE s.u AS SELECT 1 AS id; CREATE TABLE s.t (id int, gone date);
+        CREATE UNIQUE INDEX ON s.t (id) WHERE gone IS NULL;
+    """)
+
+    with pytest.raises(PermanentError, match="its index has a WHERE, and says nothing of the other rows; mend") as told:
+        merged(run, **PLAIN)
+
+    sql(str(told.value).partition("; mend it: ")[2])
+    assert merged(run, **PLAIN) == counts(inserted=1)
