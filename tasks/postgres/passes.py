@@ -15,6 +15,7 @@ from tasks.services.postgres import postgres
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor  # noqa: N812  psycopg2 spells its class in lower case
+    from psycopg2.sql import Composable
 
 _RECORD = """
     INSERT INTO taskflow.passes (table_oid, table_name, build, fingerprint, suite, digest, passed, deployment, dag_id,
@@ -31,6 +32,13 @@ class Judged(NamedTuple):
     build: Build | None = None
     fingerprint: str | None = None
 
+    @property
+    def version(self) -> str | None:
+        """The version of the rows, in the words of a validation's record."""
+        if self.build:
+            return f"build {self.build.id}"
+        return f"rows {self.fingerprint}" if self.fingerprint else None
+
 
 def record_pass(cursor: Cursor, judged: Judged, suite: str, run: Run, *, passed: bool) -> None:
     """Record how a gate ended, in the transaction in which it judged."""
@@ -41,6 +49,26 @@ def record_pass(cursor: Cursor, judged: Judged, suite: str, run: Run, *, passed:
     identity = {"deployment": run.deployment, "dag_id": run.dag_id, "run_id": run.run_id}
     who = {"task_id": run.task_id, "map_index": run.map_index, "attempt": run.attempt}
     cursor.execute(_RECORD, {**what, **how, **identity, **who})
+
+
+_SAME = """
+    SELECT attempt FROM taskflow.passes
+    WHERE (deployment, dag_id, run_id, task_id, map_index) =
+          (%(deployment)s, %(dag_id)s, %(run_id)s, %(task_id)s, %(map_index)s)
+      AND (suite, digest, table_oid) = (%(suite)s, %(digest)s, %(table)s::regclass)
+      AND (build, fingerprint) IS NOT DISTINCT FROM (%(build)s, %(fingerprint)s)
+"""
+
+
+def same_judgements(cursor: Cursor, judged: Judged, suite: str, run: Run) -> list[str]:
+    """Return the earlier tries of a gate that judged the same version of a table by the same suite."""
+    make_records(cursor)
+    what = {"table": quoted_table(judged.table), "build": judged.build and judged.build.id}
+    how = {"fingerprint": judged.fingerprint, "suite": suite, "digest": run.before.digest}
+    identity = {"deployment": run.deployment, "dag_id": run.dag_id, "run_id": run.run_id}
+    who = {"task_id": run.task_id, "map_index": run.map_index}
+    cursor.execute(_SAME, {**what, **how, **identity, **who})
+    return [attempt for (attempt,) in cursor.fetchall()]
 
 
 _NEWEST = """
@@ -87,16 +115,29 @@ def _require_pass(cursor: Cursor, gate: GateBefore, run: Run, taken: Judged) -> 
             raise PermanentError(f"{gate.table} was built or changed after gate {gate.task_id!r} judged it; {clear}")
 
 
-def fingerprint(cursor: Cursor, table: str) -> str:
+def fingerprint(cursor: Cursor, table: str, where: Composable | None = None) -> str:
     """Return a text that changes with the rows of a table that no step of ours builds, or of a view.
 
     Of a table, how many rows each transaction wrote; of a view, which knows no transactions, the values of its rows.
+    `where` limits the rows.
     """
-    cursor.execute("SELECT relkind IN ('r', 'p') FROM pg_class WHERE oid = %s::regclass", [quoted_table(table)])
-    of_row = "xmin::text" if only_row(cursor)[0] else "row_to_text::text"
-    text = f"""
-        SELECT count(*) || ':' || coalesce(sum(hashtextextended({of_row}, 0)::numeric), 0)
-        FROM {{table}} AS row_to_text
-    """  # noqa: S608  # one of two constants
-    cursor.execute(statement(text, table=table_identifier(table)))
+    text = _OF_TRANSACTIONS if is_table(cursor, table) else _OF_VALUES
+    cursor.execute(statement(text, table=table_identifier(table), where=where or statement("TRUE")))
     return str(only_row(cursor)[0])
+
+
+_OF_TRANSACTIONS = """
+    SELECT coalesce(sum(rows), 0) || ':' || coalesce(sum(hashtextextended(writer || ' ' || rows, 0)::numeric), 0)
+    FROM (SELECT xmin::text AS writer, count(*) AS rows FROM {table} WHERE {where} GROUP BY xmin) AS writers
+"""
+_OF_VALUES = """
+    SELECT count(*) || ':' || coalesce(sum(hashtextextended(judged::text, 0)::numeric), 0)
+    FROM (SELECT * FROM {table} WHERE {where}) AS judged
+"""
+
+
+def is_table(cursor: Cursor, table: str) -> bool:
+    """Return whether `table` is one, not a view: each of its rows knows the transaction that wrote it."""
+    cursor.execute("SELECT relkind IN ('r', 'p') FROM pg_class WHERE oid = to_regclass(%s)", [quoted_table(table)])
+    found = cursor.fetchone()
+    return bool(found and found[0])

@@ -1,7 +1,7 @@
 """A validation for people to read: its results as JSON, and Data Docs, in a bucket.
 
 Knows the library's page renderers and where objects go. The pages are self-contained: they work without the internet
-and can be downloaded. An earlier attempt's objects are overwritten.
+and can be downloaded. Each try has its own addresses; those of the run lead to the newest try.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.quality.details import plain
 from tasks.quality.on_postgres.conditions import can_quarantine
-from tasks.quality.record import plain
 from tasks.services.objects import bucket_errors, object_store
 
 if TYPE_CHECKING:
@@ -31,18 +32,23 @@ _SUITE_LINK = re.compile(r'href="(\.\./)+expectations/[^"]*"')
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Where the objects of a validation are."""
+    """Where the objects of a try are."""
 
     result: str
     data_docs: str
 
 
 def publish(verdict: Verdict, suite: Suite, run: Run, *, connection: str, bucket: str) -> Links:
-    """Upload the results and Data Docs of a validation; raise MissingResource if the bucket does not exist."""
+    """Upload the results and Data Docs of a try, and make them those of its run and suite.
+
+    Raises MissingResource if the bucket does not exist.
+    """
     place = f"{_safe(suite.name)}/{run_key(run)}"
-    result, data_docs = f"validations/{place}.json", f"data_docs/{place}"
+    latest = f"data_docs/{place}"
+    result, data_docs = f"validations/{place}/{run.attempt}.json", f"{latest}/{run.attempt}"
     objects = {f"{data_docs}/{name}": page for name, page in pages(verdict, suite, run).items()}
-    objects[result] = _as_json(verdict.results)
+    objects[result] = objects[f"validations/{place}.json"] = _as_json(verdict.results)
+    objects[f"{latest}/index.html"] = _leading_to(f"{run.attempt}/index.html", suite, run)
     with bucket_errors(connection, bucket):
         client = object_store(connection)
         for key, text in objects.items():
@@ -50,8 +56,15 @@ def publish(verdict: Verdict, suite: Suite, run: Run, *, connection: str, bucket
     return Links(f"s3://{bucket}/{result}", f"s3://{bucket}/{data_docs}/index.html")
 
 
+def _leading_to(address: str, suite: Suite, run: Run) -> str:
+    """Return the page of a run and suite, which opens that of the newest try."""
+    title, told = escape(f"{suite.name} · Data Docs"), escape(f"try {run.try_number} of {run.task_id}, {run.run_id}")
+    head = f'<meta charset="UTF-8"><meta http-equiv="refresh" content="0; url={address}"><title>{title}</title>'
+    return f'<!DOCTYPE html><html lang="en"><head>{head}</head><body><a href="{address}">{told}</a></body></html>\n'
+
+
 def run_key(run: Run) -> str:
-    """Return a name for a run that is safe in a key, unique, and the same for each attempt."""
+    """Return a name for a run that is safe in a key, unique, and the same for each try."""
     digest = hashlib.sha256(json.dumps([run.dag_id, run.run_id]).encode()).hexdigest()[:8]
     return f"{_safe(run.dag_id)[:80]}__{_safe(run.run_id)[:80]}-{digest}"
 

@@ -1,14 +1,18 @@
 """The gate: a batch keeps the rules of its suite, or the run stops here.
 
-Knows the order of things: the verdict, the rejected rows and the record of the validation are one transaction; the
-pages for people come after it. Does not know how a rule is judged (`tasks.quality.verdicts`), how rows are set aside
-(`tasks.quality.on_postgres.quarantine`) or how pages are made (`tasks.quality.data_docs`).
+Knows the order of things: the record of a try is begun before it judges; the verdict, the rejected rows and the end of
+the record are one transaction; the pages for people come after it. Does not know how a rule is judged
+(`tasks.quality.verdicts`), how rows are set aside (`tasks.quality.on_postgres.quarantine`) or how pages are made
+(`tasks.quality.data_docs`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import uuid
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tasks.contract import (
@@ -25,13 +29,13 @@ from tasks.contract import (
     TransientError,
     reusable,
 )
-from tasks.postgres.passes import Judged, fingerprint, record_pass
-from tasks.postgres.sql import quoted_table, table_identifier
-from tasks.postgres.statements import joined, names, statement, value
+from tasks.postgres.passes import Judged, fingerprint, is_table, record_pass, same_judgements
+from tasks.postgres.sql import fragment, table_identifier
+from tasks.postgres.statements import statement
 from tasks.postgres.versions import standing_build
 from tasks.quality.data_docs import Links, publish
-from tasks.quality.on_postgres.quarantine import quarantine
-from tasks.quality.record import account
+from tasks.quality.on_postgres.quarantine import quarantine, require_validation_id
+from tasks.quality.record import Record
 from tasks.quality.suites import Suite
 from tasks.quality.validation_text import rejection, report
 from tasks.quality.verdicts import Verdict, check_arguments, judge, load_library
@@ -78,22 +82,22 @@ def validate(
     """Judge a batch by a suite; if a rule is broken, set the rows aside and stop the run.
 
     The rules run as SQL in Postgres, on one consistent view of the batch. Rows that break an expectation with a
-    `reason` go to the suite's quarantine; `record_in` gets one row per validation, and `artifacts` the results and
-    Data Docs. A retry replaces what it wrote before. Raises DataRejected, which is not retried, if a rule is broken,
-    and MissingResource for a table, column or bucket that does not exist. The step waits up to `lock_timeout` seconds
-    for a lock that no task holds.
+    `reason` go to the suite's quarantine. Each try keeps a record in `record_in`, begun before it judges, and its
+    results and Data Docs in `artifacts`; a try that judges the same rows by the same suite as an earlier one replaces
+    the rows which that set aside. Raises DataRejected, which is not retried, if a rule is broken, and MissingResource
+    for a table, column or bucket that does not exist. The step waits up to `lock_timeout` seconds for a lock that no
+    task holds.
     """
-    check_arguments(suite)
-    load_library()
+    run = _as_try(run, suite)
+    record = Record(record_in, suite, run)
     opened = postgres(suite.connection, run=run, autocommit=True, lock_timeout=lock_timeout)
-    with opened as session, _one_snapshot(session, suite, run) as cursor:
-        judged = _judged(cursor, suite, run)
-        verdict = judge(session, suite, run)
-        record_pass(cursor, judged, suite.name, run, passed=not verdict.failed)
-        rejected = quarantine(cursor, suite, [outcome.expectation for outcome in verdict.failed], run)
-        if record_in is not None:
-            _record(cursor, record_in, suite, run, verdict, rejected)
-    links, problem = _published(artifacts, verdict, suite, run)
+    with record.kept(lock_timeout), opened as session:
+        record.begin(session)
+        check_arguments(suite)
+        load_library()
+        with _one_snapshot(session, suite, run) as cursor:
+            verdict, rejected = _judge(session, cursor, record)
+        links, problem = _published(artifacts, verdict, suite, run)  # before the next try may begin to judge
     run.log.info(report(verdict, suite, rejected))
     validation = _validation(verdict, suite, rejected, links)
     if verdict.failed:
@@ -101,6 +105,28 @@ def validate(
     if problem:
         raise problem
     return validation
+
+
+def _as_try(run: Run, suite: Suite) -> Run:
+    """Return `run` with what identifies this try and its suite, where Airflow or the plan do not say it."""
+    digest = run.before.digest or hashlib.sha256(suite.model_dump_json().encode()).hexdigest()
+    return replace(run, attempt=run.attempt or str(uuid.uuid4()), before=replace(run.before, digest=digest))
+
+
+def _judge(session: PostgresSession, cursor: Cursor, record: Record) -> tuple[Verdict, dict[str, int]]:
+    """Judge, and write all that follows from the verdict; return it, and how many rows were set aside by reason."""
+    suite, run = record.suite, record.run
+    if suite.quarantine:
+        require_validation_id(cursor, suite.quarantine)
+    known = _judged(cursor, suite, run)
+    verdict = judge(session, suite, run)
+    judged = _with_version(cursor, known, suite, verdict)
+    failed = [outcome.expectation for outcome in verdict.failed]
+    earlier = same_judgements(cursor, judged, suite.name, run) if failed else ()
+    rejected = quarantine(cursor, suite, failed, run, instead_of=earlier)
+    record_pass(cursor, judged, suite.name, run, passed=not failed)
+    record.end(cursor, verdict, judged, rejected)
+    return verdict, rejected
 
 
 @contextmanager
@@ -114,19 +140,13 @@ def _one_snapshot(session: PostgresSession, suite: Suite, run: Run) -> Iterator[
         cursor.execute(
             "SELECT pg_advisory_lock(hashtextextended(%s, 0))", [json.dumps([suite.name, run.dag_id, run.run_id])]
         )
-        lockable = _is_lockable(cursor, suite.batch.table)
+        lockable = is_table(cursor, suite.batch.table)
         cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         if lockable:  # before the snapshot: TRUNCATE shows older snapshots an empty table
             table = table_identifier(suite.batch.table)
             cursor.execute(statement("LOCK TABLE {table} IN ACCESS SHARE MODE", table=table))
         yield cursor
         cursor.execute("COMMIT")
-
-
-def _is_lockable(cursor: Cursor, table: str) -> bool:
-    cursor.execute("SELECT relkind IN ('r', 'p') FROM pg_class WHERE oid = to_regclass(%s)", [quoted_table(table)])
-    found = cursor.fetchone()
-    return bool(found and found[0])
 
 
 def _judged(cursor: Cursor, suite: Suite, run: Run) -> Judged:
@@ -137,30 +157,17 @@ def _judged(cursor: Cursor, suite: Suite, run: Run) -> Judged:
     return Judged(table, fingerprint=fingerprint(cursor, table) if table in run.before.watched else None)
 
 
-def _record(cursor: Cursor, table: str, suite: Suite, run: Run, verdict: Verdict, rejected: Mapping[str, int]) -> None:
-    """Write the one row of this validation, replacing that of an earlier attempt."""
-    row = {
-        "suite": suite.name,
-        "dag_id": run.dag_id,
-        "run_id": run.run_id,
-        "task_id": run.task_id,
-        "run_date": run.date,
-        "passed": not verdict.failed,
-        "expectations": len(verdict.outcomes),
-        "failed": len(verdict.failed),
-        "rejected": sum(rejected.values()),
-        "details": json.dumps(account(verdict, suite, rejected), ensure_ascii=False, allow_nan=False),
-    }
-    cursor.execute(
-        statement(
-            "INSERT INTO {table} ({columns}) VALUES ({values})"
-            " ON CONFLICT (dag_id, run_id, suite) DO UPDATE SET ({columns}) = ROW ({written})",
-            table=table_identifier(table),
-            columns=names(row),
-            values=joined(", ", map(value, row.values())),
-            written=names(row, of="excluded"),
-        )
-    )
+def _with_version(cursor: Cursor, judged: Judged, suite: Suite, verdict: Verdict) -> Judged:
+    """Return `judged` with the fingerprint of the batch, where nothing else identifies its rows.
+
+    That of a view costs more than a rule, so it is taken only if rows are set aside: a retry has to know if it sees the
+    same ones.
+    """
+    batch = suite.batch
+    if judged.version or not (is_table(cursor, batch.table) or (verdict.failed and suite.quarantine)):
+        return judged
+    where = fragment(batch.where) if batch.where else None
+    return judged._replace(fingerprint=fingerprint(cursor, batch.table, where))
 
 
 def _published(

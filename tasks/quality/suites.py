@@ -23,7 +23,7 @@ class Batch(Model):
 class Quarantine(Model):
     """Where failing rows go: `columns` maps each column of `table` to an expression over the failing row.
 
-    The columns `suite`, `dag_id`, `run_id` and `reason` are filled by the task.
+    The columns `suite`, `dag_id`, `run_id`, `validation_id` and `reason` are filled by the task.
     """
 
     table: Table

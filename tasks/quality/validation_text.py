@@ -49,8 +49,7 @@ def rejection(
         lines.append(f"  {expectation.type} {_outcome_text(outcome)}{reason}")
     if rejected and suite.quarantine:
         counts = ", ".join(f"{reason} {count:,}" for reason, count in rejected.items())
-        keys = f"suite = '{suite.name}' and dag_id = '{run.dag_id}' and run_id = '{run.run_id}'"
-        lines.append(f"rejected rows: {counts}; in {suite.quarantine.table} where {keys}")
+        lines.append(f"rejected rows: {counts}; in {suite.quarantine.table} where validation_id = '{run.attempt}'")
     if links:
         lines.append(f"Data Docs: {links.data_docs}")
     if problem:

@@ -29,13 +29,16 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 DQ_RUNS = "dqm.dq_runs"
+TRY = "0199a2b4-0000-7000-8000-000000000001"
 STORED = Artifacts(connection="object_store", bucket="ge-artifacts")
 
 EVENTS = """
     CREATE SCHEMA events;
     CREATE TABLE events.raw (id int, site text, price numeric(10, 2), day text);
     INSERT INTO events.raw SELECT number, 'ARGENTINA', number, '1/1/2026' FROM generate_series(1, 10) AS number;
-    CREATE TABLE events.rejects (suite text, dag_id text, run_id text, reason text, id text, site text);
+    CREATE TABLE events.rejects (
+        suite text, dag_id text, run_id text, reason text, id text, site text, validation_id uuid
+    );
 """
 
 
@@ -55,8 +58,7 @@ KEY = rule("expect_compound_columns_to_be_unique", "duplicate", column_list=["id
 def suite(sql: Sql) -> Suite:
     """A suite that its ten rows keep."""
     sql(EVENTS)
-    tables = (ROOT / "configs/sql/crypto/tables.sql").read_text()
-    sql("CREATE SCHEMA dqm;" + tables[tables.index("CREATE TABLE IF NOT EXISTS dqm.dq_runs") :])
+    sql((ROOT / "configs/sql/crypto/tables.sql").read_text())
     return Suite(
         name="suite_raw",
         connection="crypto_postgres",
@@ -101,7 +103,7 @@ def test_kept_suite_passes(suite: Suite, run: Run, sql: Sql) -> None:
     ) == [("suite_raw", "crypto_events_dag", "manual__1", "some_task", run.date, True, 6, 0, 0)]
 
 
-REJECTION = """\
+REJECTION = f"""\
 suite suite_raw on events.raw, 11 rows: rejected, 4 of 6 expectations failed
   expect_column_values_to_be_in_set (column="site", value_set=["ARGENTINA", "BRASIL"]): 1 of 11 (9.09 %), \
 for example "CHILE" [invalid_site]
@@ -110,14 +112,15 @@ for example -1.0 [negative_price]
   expect_column_values_to_match_strftime_format (column="day", strftime_format="%d/%m/%Y"): 1 of 11 (9.09 %), \
 for example "31/2/2026" [invalid_day]
   expect_compound_columns_to_be_unique (column_list=["id", "site"]): 2 of 11 (18.2 %), \
-for example {"id": 3, "site": "ARGENTINA"} [duplicate]
+for example {{"id": 3, "site": "ARGENTINA"}} [duplicate]
 rejected rows: invalid_site 1, negative_price 1, invalid_day 1, duplicate 2; in events.rejects \
-where suite = 'suite_raw' and dag_id = 'crypto_events_dag' and run_id = 'manual__1'"""
+where validation_id = '{TRY}'
+after mending the source, clear 'some_task' with its downstream"""
 
 
 def test_broken_suite_stops(spoilt: Suite, run: Run, sql: Sql) -> None:
     """Broken rules stop the run without a retry, told with their counts; their rows are set aside by reason."""
-    error = rejected(spoilt, run, record_in=DQ_RUNS)
+    error = rejected(spoilt, replace(run, attempt=TRY), record_in=DQ_RUNS)
     assert isinstance(error, PermanentError)
     assert str(error) == REJECTION
     assert error.output == Validation(
@@ -232,10 +235,9 @@ def test_missing_column_named(suite: Suite, run: Run, sql: Sql) -> None:
     wrong = with_rule(suite, "expect_column_values_to_not_be_null", column="sitte")
     with pytest.raises(MissingResource) as caught:
         validate(wrong, record_in=DQ_RUNS, run=run)
-    assert str(caught.value) == (
-        "column 'sitte' does not exist in table events.raw; did you mean \"site\"? It has id, site, price, day"
-    )
-    assert sql("SELECT count(*) FROM dqm.dq_runs") == [(0,)]
+    problem = "column 'sitte' does not exist in table events.raw; did you mean \"site\"? It has id, site, price, day"
+    assert str(caught.value) == problem
+    assert sql("SELECT passed, error FROM dqm.dq_runs") == [(None, problem)]
 
 
 def test_absent_column_may_be_rule(suite: Suite, run: Run) -> None:
@@ -293,20 +295,22 @@ def test_unanswerable_rule_named(
     with pytest.raises(kind, match=message) as caught:
         validate(asked, record_in=DQ_RUNS, run=run)
     assert not isinstance(caught.value, DataRejected)
-    assert sql("SELECT (SELECT count(*) FROM dqm.dq_runs), (SELECT count(*) FROM events.rejects)") == [(0, 0)]
+    assert sql("SELECT passed, error FROM dqm.dq_runs") == [(None, str(caught.value))]
+    assert sql("SELECT count(*) FROM events.rejects") == [(0,)]
 
 
 def test_lost_session_is_retried(suite: Suite, run: Run, gate: Gate, database: Database, sql: Sql) -> None:
-    """A connection that breaks in the middle leaves nothing behind, and a retry may help."""
+    """A connection that breaks in the middle leaves a record that says so, and a retry may help."""
     sql("UPDATE events.raw SET price = -1 WHERE id = 1")
     gate.hold("events.rejects", "true")
     with gate.closed(database):
         attempt = gate.start(validate, suite, record_in=DQ_RUNS, run=run)
         (session,) = gate.waiting()
         gate.terminate(session)
-        with pytest.raises(TransientError):
+        with pytest.raises(TransientError) as lost:
             attempt.result(30)
-    assert sql("SELECT (SELECT count(*) FROM dqm.dq_runs), (SELECT count(*) FROM events.rejects)") == [(0, 0)]
+    assert sql("SELECT passed, error FROM dqm.dq_runs") == [(None, str(lost.value))]
+    assert sql("SELECT count(*) FROM events.rejects") == [(0,)]
     assert found(suite, run, record_in=DQ_RUNS).rejected == 1
 
 
@@ -321,15 +325,7 @@ def test_retry_waits_for_attempt(suite: Suite, run: Run, gate: Gate, database: D
         gate.waiting(2)
     for attempt in (first, second):
         assert isinstance(attempt.exception(60), DataRejected)
-    assert sql("SELECT (SELECT count(*) FROM dqm.dq_runs), (SELECT count(*) FROM events.rejects)") == [(1, 1)]
-
-
-def test_retry_leaves_same_state(spoilt: Suite, run: Run, sql: Sql) -> None:
-    """However often it is retried, a validation leaves one record and each rejected row once."""
-    rejected(spoilt, run, record_in=DQ_RUNS)
-    before = sql("SELECT * FROM events.rejects ORDER BY 4, 5"), sql("SELECT details FROM dqm.dq_runs")
-    rejected(spoilt, replace(run, try_number=2), record_in=DQ_RUNS)
-    assert (sql("SELECT * FROM events.rejects ORDER BY 4, 5"), sql("SELECT details FROM dqm.dq_runs")) == before
+    assert sql("SELECT (SELECT count(*) FROM dqm.dq_runs), (SELECT count(*) FROM events.rejects)") == [(2, 1)]
 
 
 # --- What people look at ----------------------------------------------------------------------------------------------
@@ -347,17 +343,19 @@ def text_of(bucket: S3Client, link: str | None) -> str:
 
 
 def test_artifacts_are_uploaded(spoilt: Suite, run: Run, bucket: S3Client) -> None:
-    """Results and Data Docs lie under keys made of suite and run, with content types that a browser shows."""
-    output = found(spoilt, run, artifacts=STORED)
+    """Results and Data Docs lie under keys made of suite, run and try, with content types that a browser shows."""
+    output = found(spoilt, replace(run, attempt=TRY), artifacts=STORED)
     place = "suite_raw/crypto_events_dag__manual__1-" + run_key(run)[-8:]
-    assert output.result == f"s3://ge-artifacts/validations/{place}.json"
-    assert output.data_docs == f"s3://ge-artifacts/data_docs/{place}/index.html"
+    assert output.result == f"s3://ge-artifacts/validations/{place}/{TRY}.json"
+    assert output.data_docs == f"s3://ge-artifacts/data_docs/{place}/{TRY}/index.html"
     listed = bucket.list_objects_v2(Bucket="ge-artifacts")["Contents"]
     types = {one["Key"]: bucket.head_object(Bucket="ge-artifacts", Key=one["Key"])["ContentType"] for one in listed}
-    assert {key: kind for key, kind in types.items() if place in key} == {
+    assert {key: kind for key, kind in types.items() if place in key and (TRY in key or key in latest(place))} == {
         f"validations/{place}.json": "application/json",
+        f"validations/{place}/{TRY}.json": "application/json",
         f"data_docs/{place}/index.html": "text/html; charset=utf-8",
-        f"data_docs/{place}/expectations.html": "text/html; charset=utf-8",
+        f"data_docs/{place}/{TRY}/index.html": "text/html; charset=utf-8",
+        f"data_docs/{place}/{TRY}/expectations.html": "text/html; charset=utf-8",
     }
     result = json.loads(text_of(bucket, output.result))
     assert (result["success"], result["statistics"]["unsuccessful_expectations"], len(result["results"])) == (
@@ -365,6 +363,23 @@ def test_artifacts_are_uploaded(spoilt: Suite, run: Run, bucket: S3Client) -> No
         4,
         6,
     )
+
+
+def latest(place: str) -> tuple[str, str]:
+    """Return the keys of a run and suite that lead to the newest try."""
+    return f"validations/{place}.json", f"data_docs/{place}/index.html"
+
+
+def test_each_try_has_addresses(spoilt: Suite, run: Run, bucket: S3Client, sql: Sql) -> None:
+    """The pages and the result of a failed try stay when the next passes; the run's own addresses lead to the next."""
+    before = found(spoilt, run, artifacts=STORED)
+    sql("DELETE FROM events.raw WHERE id < 4")
+    after = validate(spoilt, artifacts=STORED, run=replace(run, attempt=TRY, try_number=2))
+    results = [json.loads(text_of(bucket, one.result))["success"] for one in (before, after)]
+    assert (results, "CHILE" in text_of(bucket, before.data_docs)) == ([False, True], True)
+    result, page = (f"s3://ge-artifacts/{key}" for key in latest(f"suite_raw/{run_key(run)}"))
+    assert text_of(bucket, result) == text_of(bucket, after.result)
+    assert set(re.findall(r'(?:url=|href=")([^"]*)"', text_of(bucket, page))) == {f"{TRY}/index.html"}
 
 
 def test_pages_are_whole(spoilt: Suite, run: Run, bucket: S3Client) -> None:
@@ -393,7 +408,7 @@ def test_rejection_precedes_bucket(spoilt: Suite, run: Run, sql: Sql, object_sto
     """Bad data is told first, the missing bucket beside it; rejects and record are there."""
     nowhere = Artifacts(connection="object_store", bucket="nowhere")
     error = rejected(spoilt, run, record_in=DQ_RUNS, artifacts=nowhere)
-    assert str(error).splitlines()[-1].startswith("no Data Docs: bucket 'nowhere' does not exist in object store at")
+    assert str(error).splitlines()[-2].startswith("no Data Docs: bucket 'nowhere' does not exist in object store at")
     assert sql("SELECT (SELECT count(*) FROM dqm.dq_runs), (SELECT count(*) FROM events.rejects)") == [(1, 5)]
 
 

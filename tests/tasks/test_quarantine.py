@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tasks.contract import MissingResource, PermanentError, Run
-from tasks.quality.on_postgres.quarantine import quarantine
+from tasks.quality.on_postgres.quarantine import quarantine, require_validation_id
 from tasks.quality.suites import Batch, Expectation, Quarantine, Suite
 from tasks.services.postgres import postgres as connected
 
@@ -19,8 +20,13 @@ TABLES = """
     CREATE TABLE raw.events (id int, site text, price numeric, day date);
     INSERT INTO raw.events VALUES (1, 'A', 5, '2026-01-01'), (2, 'X', 7, '2026-01-01'), (3, 'Y', -1, '2026-01-01'),
                                   (4, NULL, -2, '2026-01-02'), (5, 'B', NULL, '2026-01-02'), (5, 'B', 3, '2025-01-01');
-    CREATE TABLE raw.rejects (suite text, dag_id text, run_id text, reason text, id text, site text);
+    CREATE TABLE raw.rejects (
+        suite text, dag_id text, run_id text, validation_id text, reason text, id text, site text
+    );
 """
+
+
+FIRST, SECOND = "0199a2b4-0000-7000-8000-000000000001", "0199a2b4-0000-7000-8000-000000000002"
 
 
 def rule(name: str, reason: str | None, /, **arguments: Any) -> Expectation:
@@ -47,19 +53,19 @@ def suite(sql: Sql) -> Suite:
     )
 
 
-def set_aside(suite: Suite, failed: list[Expectation], run: Run) -> dict[str, int]:
+def set_aside(suite: Suite, failed: list[Expectation], run: Run, instead_of: tuple[str, ...] = ()) -> dict[str, int]:
     with connected(suite.connection) as session, session.cursor() as cursor:
-        return quarantine(cursor, suite, failed, run)
+        return quarantine(cursor, suite, failed, replace(run, attempt=run.attempt or FIRST), instead_of=instead_of)
 
 
 def test_row_appears_per_reason(suite: Suite, run: Run, sql: Sql) -> None:
     """A row that breaks two rules stands under both reasons, with the expressions of the suite; a good one nowhere."""
     assert set_aside(suite, [SITE, PRICE], run) == {"invalid_site": 2, "negative_price": 2}
     assert sql("SELECT * FROM raw.rejects ORDER BY reason, id") == [
-        ("checks", "crypto_events_dag", "manual__1", "invalid_site", "2", "X%{}"),
-        ("checks", "crypto_events_dag", "manual__1", "invalid_site", "3", "Y%{}"),
-        ("checks", "crypto_events_dag", "manual__1", "negative_price", "3", "Y%{}"),
-        ("checks", "crypto_events_dag", "manual__1", "negative_price", "4", None),
+        ("checks", "crypto_events_dag", "manual__1", FIRST, "invalid_site", "2", "X%{}"),
+        ("checks", "crypto_events_dag", "manual__1", FIRST, "invalid_site", "3", "Y%{}"),
+        ("checks", "crypto_events_dag", "manual__1", FIRST, "negative_price", "3", "Y%{}"),
+        ("checks", "crypto_events_dag", "manual__1", FIRST, "negative_price", "4", None),
     ]
 
 
@@ -69,27 +75,31 @@ def test_shared_reason_counts_once(suite: Suite, run: Run, sql: Sql) -> None:
     assert set_aside(suite, [KNOWN_SITE, KNOWN_PRICE], run) == {"missing": 3}
 
 
-def test_retry_replaces_rows(suite: Suite, run: Run, sql: Sql) -> None:
-    """A retry writes nothing twice, drops what is no longer broken, and leaves other runs and suites alone."""
-    other = Run(run.dag_id, "manual__2", run.task_id, run.date)
+def test_other_tries_keep_rows(suite: Suite, run: Run, sql: Sql) -> None:
+    """A try takes the place of those it names, and leaves other tries, runs and suites alone."""
+    other = replace(run, run_id="manual__2")
     set_aside(suite, [SITE, PRICE], run)
     set_aside(suite, [SITE], other)
     set_aside(suite.model_copy(update={"name": "other"}), [SITE], run)
     sql("UPDATE raw.events SET site = 'A' WHERE site = 'X'")
-    assert set_aside(suite, [SITE, PRICE], run) == {"invalid_site": 1, "negative_price": 2}
-    assert set_aside(suite, [SITE], run) == {"invalid_site": 1}
-    assert sql("SELECT suite, run_id, count(*) FROM raw.rejects GROUP BY 1, 2 ORDER BY 1, 2") == [
-        ("checks", "manual__1", 1),
-        ("checks", "manual__2", 2),
-        ("other", "manual__1", 2),
+    assert set_aside(suite, [SITE], replace(run, attempt=SECOND)) == {"invalid_site": 1}
+    assert set_aside(suite, [SITE, PRICE], replace(run, attempt=SECOND), (SECOND,)) == {
+        "invalid_site": 1,
+        "negative_price": 2,
+    }
+    assert sql("SELECT suite, run_id, validation_id, count(*) FROM raw.rejects GROUP BY 1, 2, 3 ORDER BY 1, 2, 3") == [
+        ("checks", "manual__1", FIRST, 4),
+        ("checks", "manual__1", SECOND, 3),
+        ("checks", "manual__2", FIRST, 2),
+        ("other", "manual__1", FIRST, 2),
     ]
 
 
-def test_passed_rerun_clears(suite: Suite, run: Run, sql: Sql) -> None:
-    """A rerun that finds nothing wrong leaves no rejects of the run behind."""
+def test_passed_try_keeps_rows(suite: Suite, run: Run, sql: Sql) -> None:
+    """What a try set aside stays when the next one finds nothing wrong."""
     set_aside(suite, [SITE], run)
-    assert set_aside(suite, [], run) == {}
-    assert sql("SELECT count(*) FROM raw.rejects") == [(0,)]
+    assert set_aside(suite, [], replace(run, attempt=SECOND), (FIRST,)) == {}
+    assert sql("SELECT count(*) FROM raw.rejects") == [(2,)]
 
 
 def test_batch_bounds_rows(suite: Suite, run: Run, sql: Sql) -> None:
@@ -118,7 +128,8 @@ def test_odd_names_survive(suite: Suite, run: Run, sql: Sql) -> None:
     """Names and values are quoted, whatever stands in them."""
     sql("""CREATE TABLE raw."Odd" ("Mixed Case" text, "per%cent" int, "quo""te" text, reason text, "select" int)""")
     sql("""INSERT INTO raw."Odd" VALUES ('it''s {0} %s', 1, 'a', 'x', 1), ('fine', 2, 'b', 'y', 2)""")
-    sql("""CREATE TABLE raw."Odd rejects" (suite text, dag_id text, run_id text, reason text, "Mixed Case" text)""")
+    keys = "suite text, dag_id text, run_id text, validation_id uuid"
+    sql(f"""CREATE TABLE raw."Odd rejects" ({keys}, reason text, "Mixed Case" text)""")
     odd = suite.model_copy(
         update={
             "batch": Batch(table="raw.Odd"),
@@ -140,6 +151,19 @@ def test_missing_target_named(suite: Suite, run: Run) -> None:
     absent = suite.model_copy(update={"quarantine": Quarantine(table="raw.rejected", columns={"id": "id"})})
     with pytest.raises(MissingResource, match=r"table 'raw\.rejected' does not exist in Postgres"):
         set_aside(absent, [SITE], run)
+
+
+def test_missing_column_told(suite: Suite, sql: Sql) -> None:
+    """A table of rejects that cannot say which validation filled it is named, with the statement that mends it."""
+    assert suite.quarantine
+    sql("ALTER TABLE raw.rejects DROP COLUMN validation_id")
+    with connected(suite.connection) as session, session.cursor() as cursor, pytest.raises(MissingResource) as missing:
+        require_validation_id(cursor, suite.quarantine)
+    told = str(missing.value)
+    assert told.startswith("column 'validation_id' does not exist in table raw.rejects, where rejected rows are set")
+    sql(told.partition("add it: ")[2])
+    with connected(suite.connection) as session, session.cursor() as cursor:
+        require_validation_id(cursor, suite.quarantine)
 
 
 def test_failed_cast_writes_nothing(suite: Suite, run: Run, sql: Sql) -> None:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tasks.contract import MissingResource
+from tasks.postgres.relations import columns_of
 from tasks.postgres.sql import fragment, table_identifier
+from tasks.postgres.statements import statement, value
 from tasks.quality.on_postgres.conditions import RowCondition, can_quarantine, row_condition
 from tasks.quality.on_postgres.row_queries import BATCH
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from psycopg2.extensions import cursor as Cursor  # noqa: N812  psycopg2 spells its class in lower case
     from psycopg2.sql import Composable
@@ -20,23 +23,27 @@ if TYPE_CHECKING:
     from tasks.contract import Run
     from tasks.quality.suites import Batch, Expectation, Quarantine, Suite
 
-__all__ = ["RowCondition", "can_quarantine", "quarantine", "row_condition"]
+__all__ = ["RowCondition", "can_quarantine", "quarantine", "require_validation_id", "row_condition"]
+
+_KEYS = ("suite", "dag_id", "run_id", "validation_id")
+"""The columns that say who set a row aside."""
 
 
-def quarantine(cursor: Cursor, suite: Suite, failed: Iterable[Expectation], run: Run) -> dict[str, int]:
-    """Replace what this run has set aside for the suite with the rows that break `failed`; return counts by reason.
+def quarantine(
+    cursor: Cursor, suite: Suite, failed: Iterable[Expectation], run: Run, *, instead_of: Sequence[str] = ()
+) -> dict[str, int]:
+    """Set aside the rows that break `failed`, instead of those of the tries `instead_of`; return counts by reason.
 
     Two rules with the same reason count as one rule. All in the transaction of `cursor`, in one pass over the batch:
     first into a temporary table, as Postgres uses parallel workers only then.
     """
     from psycopg2.sql import SQL
 
-    if suite.quarantine is None:
-        return {}
     rules = _rules(failed)
-    cursor.execute(_delete(suite.quarantine, suite, run))
-    if not rules:
+    if suite.quarantine is None or not rules:
         return {}
+    if instead_of:
+        cursor.execute(_delete(suite.quarantine, suite, run, instead_of))
     # The planner cannot know how many rows break a rule: it expects many, and does without parallel workers.
     cursor.execute("SET LOCAL parallel_tuple_cost = 0")
     cursor.execute(_select_broken(suite.batch, suite.quarantine, rules))
@@ -44,6 +51,14 @@ def quarantine(cursor: Cursor, suite: Suite, failed: Iterable[Expectation], run:
     rejected = dict.fromkeys(rules, 0) | dict(cursor.fetchall())
     cursor.execute(SQL("DROP TABLE pg_temp.__rejected"))
     return rejected
+
+
+def require_validation_id(cursor: Cursor, target: Quarantine) -> None:
+    """Raise MissingResource if the table cannot tell which validation set a row aside."""
+    if "validation_id" not in columns_of(cursor, target.table):
+        alter = statement("ALTER TABLE {table} ADD COLUMN validation_id uuid", table=table_identifier(target.table))
+        where = f"table {target.table}, where rejected rows are set aside"
+        raise MissingResource("column", "validation_id", where, f"add it: {alter.as_string(cursor)}")
 
 
 def _rules(failed: Iterable[Expectation]) -> dict[str, list[RowCondition]]:
@@ -55,14 +70,15 @@ def _rules(failed: Iterable[Expectation]) -> dict[str, list[RowCondition]]:
     return rules
 
 
-def _delete(target: Quarantine, suite: Suite, run: Run) -> Composable:
-    from psycopg2.sql import SQL, Literal
-
-    return SQL("DELETE FROM {table} WHERE suite = {suite} AND dag_id = {dag_id} AND run_id = {run_id}").format(
+def _delete(target: Quarantine, suite: Suite, run: Run, tries: Sequence[str]) -> Composable:
+    return statement(
+        "DELETE FROM {table} WHERE suite = {suite} AND dag_id = {dag_id} AND run_id = {run_id}"
+        " AND validation_id::text = ANY ({tries})",
         table=table_identifier(target.table),
-        suite=Literal(suite.name),
-        dag_id=Literal(run.dag_id),
-        run_id=Literal(run.run_id),
+        suite=value(suite.name),
+        dag_id=value(run.dag_id),
+        run_id=value(run.run_id),
+        tries=value(list(tries)),
     )
 
 
@@ -119,12 +135,12 @@ def _named(columns: Mapping[str, str]) -> list[Composable]:
 def _insert(target: Quarantine, suite: Suite, run: Run) -> Composable:
     from psycopg2.sql import SQL, Identifier, Literal
 
-    columns = [Identifier(name) for name in ("suite", "dag_id", "run_id", "reason", *target.columns)]
+    columns = [Identifier(name) for name in (*_KEYS, "reason", *target.columns)]
     return SQL(
         "WITH inserted AS (INSERT INTO {table} ({columns}) SELECT {keys}, * FROM pg_temp.__rejected RETURNING reason)"
         " SELECT reason, count(*) FROM inserted GROUP BY reason"
     ).format(
         table=table_identifier(target.table),
         columns=SQL(", ").join(columns),
-        keys=SQL(", ").join(map(Literal, (suite.name, run.dag_id, run.run_id))),
+        keys=SQL(", ").join(map(Literal, (suite.name, run.dag_id, run.run_id, run.attempt))),
     )
