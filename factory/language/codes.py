@@ -79,7 +79,6 @@ CODES: Mapping[str, Code] = {
     "unseen-failure": Code("If this gate or load failed, the run would still end as success."),
     "unevaluated-promotion": Code("A promotion could run although nothing has evaluated the model."),
     "skipped-join": Code("A step waits for several arms of a branch, so it is always skipped."),
-    "suite-used-twice": Code("Two steps use the same suite, whose record and rejects are kept only once per run."),
     "param-without-default": Code("A scheduled pipeline has a param without a default."),
     "no-start-date": Code("catchup or a timezone is set without a start_date, from which Airflow takes both."),
     "duplicate-dag-id": Code("Two specs have the same dag_id."),

@@ -162,18 +162,6 @@ def unused_suites(plan: Plan, report: Report, _registry: Registry) -> None:
             report.add("unused-suite", path, f'no step uses the suite "{name}"', hint, key=True)
 
 
-def suites_used_twice(plan: Plan, report: Report, _registry: Registry) -> None:
-    """Report a suite that two steps of a run use: the second would replace the record and rejects of the first."""
-    users: dict[str, Node] = {}
-    for node in plan.nodes:
-        for suite in node.suites:
-            first = users.setdefault(suite, node)
-            if first is not node or node.expand:
-                who = "used by a mapped step" if first is node else f'also used by step "{first.task_id}"'
-                message = f'the suite "{suite}" is {who}, but its record and rejects are kept only once per run'
-                report.add("suite-used-twice", (*node.path, "with"), message, "give each use its own suite", key=True)
-
-
 def unset_params(plan: Plan, report: Report, _registry: Registry) -> None:
     """Report a param without a default: nobody fills in the form of a scheduled run."""
     for param in plan.params:
@@ -205,7 +193,6 @@ RULES: tuple[Rule, ...] = (
     unseen_failures,
     unknown_columns,
     skipped_joins,
-    suites_used_twice,
     unset_params,
     unstarted_schedules,
 )
