@@ -112,5 +112,6 @@ def _implied(outcome: Outcome, rows: int) -> dict[str, Any]:
 
 
 def _page(view: Any, name: str, document: Any, run: Run) -> str:
-    html: str = view.render(document, "data_docs.j2", page=name, dag_id=run.dag_id, run_id=run.run_id)
+    shown = {"dag_id": run.dag_id, "run_id": run.run_id, "task_id": run.task_id, "try_number": run.try_number}
+    html: str = view.render(document, "data_docs.j2", page=name, **shown)
     return _SUITE_LINK.sub('href="expectations.html"', html)

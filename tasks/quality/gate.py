@@ -136,10 +136,9 @@ def _one_snapshot(session: PostgresSession, suite: Suite, run: Run) -> Iterator[
     The lock makes a retry wait for the attempt before it, if that is still alive; it is taken first, as the snapshot
     must see what that attempt wrote. Without a commit, the server rolls back when the session is closed.
     """
+    task_instance = json.dumps([run.deployment, run.dag_id, run.run_id, run.task_id, run.map_index])
     with session.cursor() as cursor:
-        cursor.execute(
-            "SELECT pg_advisory_lock(hashtextextended(%s, 0))", [json.dumps([suite.name, run.dag_id, run.run_id])]
-        )
+        cursor.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [task_instance])
         lockable = is_table(cursor, suite.batch.table)
         cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         if lockable:  # before the snapshot: TRUNCATE shows older snapshots an empty table

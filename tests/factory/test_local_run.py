@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 from stack.database import Database
+from stack.paths import REPOSITORY
 from tasks.contract import BuiltIn, Run
 from tasks.postgres.claims import claim
 from tests.factory.test_cli import TASKFLOW
@@ -48,3 +49,46 @@ def test_local_run_waits_for_a_run_of_airflow(database: Database, tmp_path: Path
 
     assert process.returncode == 0, said.read_text()
     assert holder.startswith("taskflow run on ")
+
+
+GATES = """\
+dag_id: gates
+suites:
+  sites:
+    connection: crypto_postgres
+    batch: {table: s.raw}
+    expectations:
+      - expect_column_values_to_not_be_null: {column: id}
+steps:
+  first: {uses: quality.validate, with: {suite: sites, record_in: dqm.dq_runs, artifacts: null}}
+  each:
+    uses: quality.validate
+    needs: first
+    with: {suite: sites, record_in: dqm.dq_runs, artifacts: null}
+    expand: {lock_timeout: [10, 20]}
+"""
+
+
+def test_each_task_instance_keeps_its_record(database: Database, tmp_path: Path) -> None:
+    """Two steps, of which one is mapped, may use one suite: the id of each task instance is that of its record."""
+    (tmp_path / "configs").mkdir()
+    spec = tmp_path / "pipelines" / "gates.yaml"
+    spec.parent.mkdir()
+    spec.write_text(GATES)
+    with database.connect() as session, session.cursor() as cursor:
+        cursor.execute((REPOSITORY / "configs/sql/crypto/tables.sql").read_text())
+        cursor.execute("CREATE SCHEMA s; CREATE TABLE s.raw AS SELECT 1 AS id")
+
+    done = subprocess.run([TASKFLOW, "run", "gates"], check=False, cwd=tmp_path, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    with database.connect() as session, session.cursor() as cursor:
+        cursor.execute("""
+            SELECT records.task_id, records.map_index, records.try_number, records.passed, records.ended_at IS NOT NULL
+            FROM dqm.dq_runs AS records JOIN taskflow.passes ON attempt = validation_id::text ORDER BY 1, 2
+        """)
+        assert cursor.fetchall() == [
+            ("each", 0, 1, True, True),
+            ("each", 1, 1, True, True),
+            ("first", -1, 1, True, True),
+        ]

@@ -377,6 +377,7 @@ def test_each_try_has_addresses(spoilt: Suite, run: Run, bucket: S3Client, sql: 
     after = validate(spoilt, artifacts=STORED, run=replace(run, attempt=TRY, try_number=2))
     results = [json.loads(text_of(bucket, one.result))["success"] for one in (before, after)]
     assert (results, "CHILE" in text_of(bucket, before.data_docs)) == ([False, True], True)
+    assert "manual__1 · some_task, try 2<" in text_of(bucket, after.data_docs)
     result, page = (f"s3://ge-artifacts/{key}" for key in latest(f"suite_raw/{run_key(run)}"))
     assert text_of(bucket, result) == text_of(bucket, after.result)
     assert set(re.findall(r'(?:url=|href=")([^"]*)"', text_of(bucket, page))) == {f"{TRY}/index.html"}
