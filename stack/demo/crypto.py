@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DAG = "crypto_events_dag"
 SERVICES = ("postgres", "objects", "airflow")
 PROD = ("prod", "bt_crypto_events")
-REJECTS = ("dqm", "bt_crypto_events_rejects")
+REJECTS = ("dqm", "bt_crypto_events_rejects_latest")
 CLEAN_ROWS_PER_DAY = 4000
 """More than the default: the demo's first run has rows to insert even if a scheduled run comes first."""
 BAD_DAYS_AGO = 90

@@ -14,7 +14,7 @@ import pytest
 from pydantic import JsonValue
 
 from stack.airflow_api import DagRun
-from tests.support.pipeline import PROD, RAW, RECORDS, REJECTS, Pipeline, content, differences
+from tests.support.pipeline import OF_A_TRY, PROD, RAW, RECORDS, REJECTS, Pipeline, content, differences
 from tests.support.waiting import eventually
 from tests.support.whole_stack import RunningStack
 
@@ -162,7 +162,7 @@ def test_validations_are_recorded(crypto: Pipeline, clean: Ended) -> None:
     text = f"""
         SELECT task_id, suite, run_date, passed, failed, rejected,
                expectations = jsonb_array_length(details->'expectations')
-        FROM {RECORDS} WHERE dag_id = %(dag)s AND run_id = %(run)s ORDER BY created_at
+        FROM {RECORDS} WHERE dag_id = %(dag)s AND run_id = %(run)s ORDER BY started_at
     """
     found = crypto.sql(text, {"dag": DAG, "run": clean.run.run_id})
     assert found == [(task, suite, clean.date, True, 0, 0, True) for task, suite in SUITES.items()]
@@ -188,15 +188,25 @@ def test_data_docs_are_linked(stack: RunningStack, clean: Ended, task: str) -> N
     assert pages == {"index.html", "expectations.html"}
     for page in pages:
         assert fetched(stack, index.replace("index.html", page))["ContentType"] == "text/html; charset=utf-8"
+    of_run, _, of_try = index.removesuffix("/index.html").rpartition("/")
+    assert f'href="{of_try}/index.html"' in fetched(stack, f"{of_run}/index.html")["Body"].read().decode()
 
 
 def test_rerun_changes_nothing(crypto: Pipeline, clean: Ended) -> None:
     """A cleared run does its work again and leaves each row as it was, `updated_at` included."""
-    before = content(crypto)
+    before, kept = content(crypto, *OF_A_TRY), records(crypto, clean.run)
     again = crypto.rerun(clean.run)
     assert (again.state, crypto.states(again)) == ("success", GREEN)
     assert crypto.output(again, "merge_to_prod")["unchanged"] == 10_000
-    assert differences(before, content(crypto)) == {}
+    assert differences(before, content(crypto, *OF_A_TRY)) == {}
+    assert records(crypto, clean.run)[: len(kept)] == kept
+    assert len(records(crypto, clean.run)) == 2 * len(kept)
+
+
+def records(crypto: Pipeline, run: DagRun) -> list[tuple[Any, ...]]:
+    """Return the records of the validations of a run, the first ones first."""
+    text = f"SELECT to_jsonb(records) FROM {RECORDS} AS records WHERE dag_id = %(dag)s AND run_id = %(run)s"
+    return crypto.sql(f"{text} ORDER BY started_at", {"dag": DAG, "run": run.run_id})
 
 
 # --- a past day -------------------------------------------------------------------------------------------------
@@ -270,11 +280,12 @@ def rejected(crypto: Pipeline, ended: Ended) -> dict[str, int]:
 
 
 def test_repeated_gate_keeps_rejects(crypto: Pipeline, bad: Ended) -> None:
-    """A failed gate that is cleared fails again, and its rejects are there once."""
-    before = content(crypto, "quarantined_at")[REJECTS]
+    """A failed gate that is cleared fails again: its rejects are there once, the records of both tries stay."""
+    before, kept = content(crypto, "quarantined_at", *OF_A_TRY)[REJECTS], records(crypto, bad.run)
     again = crypto.rerun(bad.run, task_ids=["ge_validate_raw"])
     assert (again.state, crypto.states(again)) == ("failed", STOPPED)
-    assert content(crypto, "quarantined_at")[REJECTS] == before
+    assert content(crypto, "quarantined_at", *OF_A_TRY)[REJECTS] == before
+    assert (records(crypto, bad.run)[:1], len(records(crypto, bad.run))) == (kept, 2)
 
 
 def test_failed_gate_names_reasons(crypto: Pipeline, bad: Ended) -> None:
@@ -283,7 +294,7 @@ def test_failed_gate_names_reasons(crypto: Pipeline, bad: Ended) -> None:
     told = failure["error_detail"][0]["exc_value"]
     reasons = told.partition("rejected rows: ")[2].partition(";")[0].split(", ")
     assert set(reasons) == {f"{reason} {rows}" for reason, rows in rejected(crypto, bad).items()}
-    assert f"in {REJECTS} where suite = 'suite_raw_history'" in told
+    assert f"in {REJECTS} where validation_id = '" in told
     assert f"Data Docs: s3://{BUCKET}/data_docs/suite_raw_history/" in told
 
 

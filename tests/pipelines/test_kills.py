@@ -19,7 +19,7 @@ import yaml
 
 from stack.airflow_api import DagRun
 from stack.paths import REPOSITORY
-from tests.support.pipeline import PROD, REJECTS, Pipeline, Tables, content, differences
+from tests.support.pipeline import OF_A_TRY, PROD, RECORDS, REJECTS, Pipeline, Tables, content, differences
 from tests.support.processes import alive, pid
 from tests.support.waiting import eventually
 from tests.support.whole_stack import RunningStack
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.stack
 DAG = "crypto_kills"
 DATE = dt.date(2026, 3, 10)
 PARAMS = {"window_days": 2, "rows_per_day": 2000, "vacuum": True}
-VOLATILE = ("run_id", "created_at", "updated_at", "quarantined_at")
+VOLATILE = ("run_id", "created_at", "updated_at", "quarantined_at", *OF_A_TRY)
 SQL = Path(__file__).parent / "sql"
 
 
@@ -188,7 +188,10 @@ def test_kill_changes_nothing(stack: RunningStack, kills: Pipeline, undisturbed:
 
 
 def test_killed_quarantine_keeps_rejects(stack: RunningStack, kills: Pipeline) -> None:
-    """A gate that was killed twice while it set bad rows aside leaves each of them once, and stops the run."""
+    """A gate that was killed twice while it set bad rows aside leaves each of them once, and stops the run.
+
+    The record of a killed try stays, without an end.
+    """
     spoilt = PARAMS | {"bad_share": 0.2}
     prepare(kills)
     assert kills.run(DATE, hour=10, **spoilt).state == "failed"
@@ -201,4 +204,7 @@ def test_killed_quarantine_keeps_rejects(stack: RunningStack, kills: Pipeline) -
     assert kills.api.wait(run, seconds=300).state == "failed"
     assert kills.states(run)["ge_validate_candidate"] == "upstream_failed"
     assert expected[REJECTS].total() > 0
+    text = f"SELECT passed, ended_at IS NULL FROM {RECORDS} WHERE run_id = %(run)s ORDER BY started_at"
+    recorded = kills.sql(text, {"run": run.run_id})
+    assert (recorded[0], recorded[-1]) == ((None, True), (False, False))
     assert differences(expected, content(kills, *VOLATILE)) == {}

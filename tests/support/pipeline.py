@@ -20,6 +20,9 @@ STAGING = "staging.bt_crypto_events_candidate"
 PROD = "prod.bt_crypto_events"
 REJECTS = "dqm.bt_crypto_events_rejects"
 RECORDS = "dqm.dq_runs"
+VERDICTS = "dqm.dq_runs_latest"
+OF_A_TRY = ("validation_id", "try_number", "version", "started_at", "ended_at")
+"""The columns of records and rejects that each try has of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +81,11 @@ class Pipeline:
 
 
 def content(pipeline: Pipeline, *volatile: str) -> Tables:
-    """Return the rows of all tables of the pipeline, without their `volatile` columns."""
+    """Return the rows of the pipeline's tables and the last verdicts, without their `volatile` columns."""
     text = "SELECT (to_jsonb(t) - %(volatile)s)::text FROM {} AS t"
     return {
         table: Counter(row for (row,) in pipeline.sql(text.format(table), {"volatile": list(volatile)}))
-        for table in (RAW, STAGING, PROD, REJECTS, RECORDS)
+        for table in (RAW, STAGING, PROD, REJECTS, VERDICTS)
     }
 
 

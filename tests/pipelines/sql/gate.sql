@@ -1,5 +1,6 @@
 -- A gate for each step: a session whose application_name stands in gate.closed is kept busy in the middle of its work,
--- after a statement that wrote rows, made a table or gathered statistics. It stays so until it is killed.
+-- after a statement that wrote rows, made a table or gathered statistics. It stays so until it is killed. A validation
+-- begins its record before its work and updates it in the middle.
 
 CREATE SCHEMA gate;
 GRANT USAGE ON SCHEMA gate TO PUBLIC;
@@ -35,9 +36,11 @@ END $$;
 CREATE FUNCTION gate.attach() RETURNS event_trigger LANGUAGE plpgsql AS $$
 DECLARE
     made text;
+    written text;
 BEGIN
     FOR made IN SELECT object_identity FROM pg_event_trigger_ddl_commands() WHERE object_type = 'table' LOOP
-        EXECUTE format('CREATE TRIGGER gate AFTER INSERT ON %s EXECUTE FUNCTION gate.pass_rows()', made);
+        written := CASE made WHEN 'dqm.dq_runs' THEN 'UPDATE' ELSE 'INSERT' END;
+        EXECUTE format('CREATE TRIGGER gate AFTER %s ON %s EXECUTE FUNCTION gate.pass_rows()', written, made);
         IF made = 'prod.bt_crypto_events' THEN
             CREATE STATISTICS prod.gate ON (gate.pass_statistics(user_id)) FROM prod.bt_crypto_events;
         END IF;
