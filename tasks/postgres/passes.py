@@ -39,6 +39,13 @@ class Judged(NamedTuple):
             return f"build {self.build.id}"
         return f"rows {self.fingerprint}" if self.fingerprint else None
 
+    @property
+    def rows(self) -> int | None:
+        """How many rows the version has."""
+        if self.build:
+            return self.build.rows
+        return int(self.fingerprint.partition(":")[0]) if self.fingerprint else None
+
 
 def record_pass(cursor: Cursor, judged: Judged, suite: str, run: Run, *, passed: bool) -> None:
     """Record how a gate ended, in the transaction in which it judged."""

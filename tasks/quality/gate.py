@@ -118,9 +118,10 @@ def _judge(session: PostgresSession, cursor: Cursor, record: Record) -> tuple[Ve
     suite, run = record.suite, record.run
     if suite.quarantine:
         require_validation_id(cursor, suite.quarantine)
-    known = _judged(cursor, suite, run)
-    verdict = judge(session, suite, run)
-    judged = _with_version(cursor, known, suite, verdict)
+    judged = _judged(cursor, suite, run)
+    verdict = judge(session, suite, run, rows=_rows_known(judged, suite, run))
+    if verdict.failed and suite.quarantine and not judged.version:
+        judged = judged._replace(fingerprint=_of_batch(cursor, suite))
     failed = [outcome.expectation for outcome in verdict.failed]
     earlier = same_judgements(cursor, judged, suite.name, run) if failed else ()
     rejected = quarantine(cursor, suite, failed, run, instead_of=earlier)
@@ -149,24 +150,29 @@ def _one_snapshot(session: PostgresSession, suite: Suite, run: Run) -> Iterator[
 
 
 def _judged(cursor: Cursor, suite: Suite, run: Run) -> Judged:
-    """Return what identifies the rows under test; raise PermanentError where they should be this run's and are not."""
+    """Return what identifies the rows under test; raise PermanentError where they should be this run's and are not.
+
+    What a load takes is identified whole, and other tables by the batch. The fingerprint of a view costs more than a
+    rule, so it is taken later, and only if rows are set aside.
+    """
     table = suite.batch.table
     if table in run.before.builds:
         return Judged(table, standing_build(cursor, table, run))
-    return Judged(table, fingerprint=fingerprint(cursor, table) if table in run.before.watched else None)
+    if table in run.before.watched:
+        return Judged(table, fingerprint=fingerprint(cursor, table))
+    return Judged(table, fingerprint=_of_batch(cursor, suite) if is_table(cursor, table) else None)
 
 
-def _with_version(cursor: Cursor, judged: Judged, suite: Suite, verdict: Verdict) -> Judged:
-    """Return `judged` with the fingerprint of the batch, where nothing else identifies its rows.
+def _rows_known(judged: Judged, suite: Suite, run: Run) -> int | None:
+    """Return how many rows the batch has, where its version tells."""
+    is_whole = suite.batch.where is None
+    is_of_batch = judged.table not in {*run.before.builds, *run.before.watched}
+    return judged.rows if is_whole or is_of_batch else None
 
-    That of a view costs more than a rule, so it is taken only if rows are set aside: a retry has to know if it sees the
-    same ones.
-    """
-    batch = suite.batch
-    if judged.version or not (is_table(cursor, batch.table) or (verdict.failed and suite.quarantine)):
-        return judged
-    where = fragment(batch.where) if batch.where else None
-    return judged._replace(fingerprint=fingerprint(cursor, batch.table, where))
+
+def _of_batch(cursor: Cursor, suite: Suite) -> str:
+    where = fragment(suite.batch.where) if suite.batch.where else None
+    return fingerprint(cursor, suite.batch.table, where)
 
 
 def _published(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from tasks.contract import MissingResource, PermanentError, TransientError
 from tasks.postgres.relations import columns_of, require_columns
+from tasks.postgres.statements import name, only_row, statement
 from tasks.quality.expectations import problems
 from tasks.quality.on_postgres.quarantine import batch_rows
 from tasks.services.postgres import postgres, statement_errors
@@ -72,15 +73,16 @@ def load_library() -> None:
     install()
 
 
-def judge(session: PostgresSession, suite: Suite, run: Run) -> Verdict:
-    """Judge the suite's batch in the transaction that `session` is in.
+def judge(session: PostgresSession, suite: Suite, run: Run, *, rows: int | None = None) -> Verdict:
+    """Judge the suite's batch in the transaction that `session` is in; its `rows` are counted unless they are known.
 
     Asks yes or no for every rule first, then counts and examples for the failed ones. Raises MissingResource for a
     missing column, and UnansweredError naming an expectation that the database could not answer.
     """
     load_library()
     with session.cursor() as cursor:
-        rows = _open_batch(cursor, suite)
+        _open_batch(cursor, suite)
+        rows = _count(cursor, suite) if rows is None else rows
     with ExitStack() as others:
         compared = {name: others.enter_context(postgres(name, run=run, autocommit=True)) for name in _compared(suite)}
         library = _Library.open(suite, {suite.connection: session, **compared})
@@ -120,8 +122,8 @@ def columns_named(expectation: Expectation) -> list[str]:
     return [str(name) for name in [*given, *(listed if isinstance(listed, list) else ())] if name is not None]
 
 
-def _open_batch(cursor: Cursor, suite: Suite) -> int:
-    """Make the batch a temporary view with the name of its table, and return how many rows it has."""
+def _open_batch(cursor: Cursor, suite: Suite) -> None:
+    """Make the batch a temporary view with the name of its table."""
     from psycopg2.sql import SQL, Identifier
 
     schema, table = suite.batch.table.split(".")
@@ -131,10 +133,12 @@ def _open_batch(cursor: Cursor, suite: Suite) -> int:
     # A rule may also name other tables of the batch's schema.
     path = "quote_ident(%s) || ', ' || current_setting('search_path')"
     cursor.execute(f"SELECT set_config('search_path', {path}, true)", [schema])
-    cursor.execute(SQL("SELECT count(*) FROM pg_temp.{}").format(Identifier(table)))
-    row = cursor.fetchone()
-    assert row is not None
-    return int(row[0])
+
+
+def _count(cursor: Cursor, suite: Suite) -> int:
+    view = name(suite.batch.table.split(".")[1])
+    cursor.execute(statement("SELECT count(*) FROM pg_temp.{view}", view=view))
+    return int(only_row(cursor)[0])
 
 
 def _compared(suite: Suite) -> set[str]:

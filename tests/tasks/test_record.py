@@ -74,6 +74,7 @@ def rejects(sql: Sql, table: str = REJECTS) -> list[tuple[int, str]]:
 
 def test_record_says_what_was_judged(suite: Suite, run: Run, sql: Sql) -> None:
     """A record says who judged which rows of which version, by which thresholds, when, and with what outcome."""
+    sql("INSERT INTO s.raw VALUES ('PERU', 10)")
     judged(suite, run, deployment="here", task_id="gate", map_index=2)
     (record,) = sql("SELECT to_jsonb(r) - '{details,started_at,ended_at,version}'::text[] FROM dqm.dq_runs AS r")
     assert record[0] == {
@@ -131,6 +132,17 @@ def test_builds_are_versions(suite: Suite, run: Run, sql: Sql) -> None:
 
     assert rejects(sql) == [(0, "CHILE"), (2, "CHILE")]
     assert sql("SELECT version FROM dqm.dq_runs ORDER BY started_at") == [("build 1",), ("build 2",), ("build 2",)]
+
+
+def test_part_of_a_version_is_counted(suite: Suite, run: Run, sql: Sql) -> None:
+    """What a load takes has its version as a whole, also where a gate judges a part and counts the rows of that."""
+    rebuild_table(CONNECTION, "s.staging", "s.raw", {"site": "site", "price": "price"}, run=run)
+    before = Before(builds={"s.staging": "build"}, watched=frozenset({"s.raw"}))
+    for number, table in enumerate(("s.staging", "s.raw")):
+        batch = Batch(table=table, where="price < 3")
+        judged(suite.model_copy(update={"batch": batch}), run, number, before=before)
+    whole, of_part = "split_part(version, ':', 1)", "row_count"
+    assert sql(f"SELECT {whole}, {of_part} FROM dqm.dq_runs ORDER BY started_at") == [("build 1", 2), ("rows 3", 2)]
 
 
 @pytest.mark.parametrize("record_in", [RECORDS, None])
