@@ -23,6 +23,8 @@ from factory.language.errors import Path, RegistryError
 from tasks.contract import DECLARATION, Declaration, Output, Role, Run, TaskKind, TextKind
 from tasks.quality.lint import Suite
 
+KEYS = "{keys}"
+"""Stands in a path for any key of a mapping."""
 _NAME = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*\Z")
 _CLOSED = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=False)
 
@@ -215,7 +217,7 @@ def _kind_inside(annotation: object, path: Path) -> TextKind | None:
     if origin in (list, tuple, set, frozenset) and arguments:
         return kind_in(arguments[0], path[1:])
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping) and len(arguments) == 2:
-        return kind_in(arguments[1], path[1:])
+        return kind_in(arguments[0 if path[0] == KEYS else 1], path[1:])
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return _kind_of_field(annotation, path)
     return None

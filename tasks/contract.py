@@ -37,6 +37,8 @@ class TextKind:
 
     For a table, "build" if the step fills it, "load" if the step takes its rows, "judge" if the step is its gate.
     """
+    written: bool = False
+    """For a file, whether the step writes it."""
 
 
 _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_$]{0,62}"
@@ -59,7 +61,9 @@ _FILE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.=\-]*"
 
 DataFile = Annotated[str, Field(pattern=rf"^{_FILE_NAME}(/{_FILE_NAME})*$"), TextKind("file")]
 """A file, or a folder of files, passed between steps: its path below the place of `tasks.files.places`."""
-BuiltFile = Annotated[DataFile, TextKind("file", of="sql")]
+WrittenFile = Annotated[DataFile, TextKind("file", written=True)]
+"""A file, or a folder of files, that the step writes: steps after it read those of their own run."""
+BuiltFile = Annotated[DataFile, TextKind("file", of="sql", written=True)]
 """A file that the step builds from the query in its argument `sql`, so lint knows its columns."""
 DataColumn = Annotated[Column, TextKind("column", of="data")]
 """A column of the file in the step's argument `data`; lint checks it if it knows the file's columns."""
@@ -119,6 +123,8 @@ class Before:
 
     builds: Mapping[str, str] = field(default_factory=dict)
     """The tables that steps before it build, each with the task_id to clear from."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """The files, and folders of files, that steps before it write, each with the task_id to clear from."""
     gates: tuple[GateBefore, ...] = ()
     """The gates that must have passed before a load."""
     digest: str = ""

@@ -72,7 +72,7 @@ def build(plan: Plan) -> DAG:
 
 
 def execute(uses: str, arguments: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
-    """Run a registered task with its rendered arguments; `before` is what precedes a build, a gate or a load."""
+    """Run a registered task with its rendered arguments; `before` is what the plan puts before it."""
     context: Mapping[str, Any] = get_current_context()
     run = _run(context)
     try:
@@ -171,13 +171,20 @@ def _given(node: Node, plan: Plan) -> dict[str, Any]:
 
 
 def _as_values(before: GuardsBefore) -> dict[str, Any]:
+    """Return what comes before a step, without what is empty."""
     gates = [
         {"task_id": gate.task_id, "table": gate.table, "suite": gate.suite}
         | ({"expand": list(gate.expand)} if gate.expand else {})
         for gate in before.gates
     ]
-    names = {"watched": sorted(before.watched), "loaded_once": sorted(before.loaded_once)}
-    values = {"builds": dict(before.builds), "gates": gates, "claims": [list(one) for one in before.claims], **names}
+    values: dict[str, Any] = {
+        "builds": dict(before.builds),
+        "gates": gates,
+        "claims": [list(one) for one in before.claims],
+        "watched": sorted(before.watched),
+        "loaded_once": sorted(before.loaded_once),
+        "files": [{"path": written.path, "task_id": written.task_id} for written in before.files],
+    }
     return {name: value for name, value in values.items() if value}
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -37,6 +37,7 @@ def _before(definition: TaskDefinition, values: Mapping[str, Any], before: Mappi
         watched=frozenset(before.get("watched", ())),
         claims=tuple(BuiltIn(connection, table) for connection, table in before.get("claims", ())),
         loaded_once=frozenset(before.get("loaded_once", ())),
+        files=paths_by_step(before.get("files", ())),
     )
 
 
@@ -44,6 +45,12 @@ def _gate_before(gate: Mapping[str, Any]) -> GateBefore:
     suite, lists = gate["suite"], gate.get("expand")
     items = math.prod(map(len, lists)) if lists else None
     return GateBefore(gate["task_id"], gate["table"], _digest([suite]), suite["connection"], items)
+
+
+def paths_by_step(written: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the paths that steps write, each with the last step that does; a mapped step has a list of paths."""
+    pairs = [(one["path"], one["task_id"]) for one in written]
+    return {path: step for paths, step in pairs for path in ([paths] if isinstance(paths, str) else paths)}
 
 
 def _digest(suites: list[Any]) -> str:

@@ -1,4 +1,4 @@
-"""Which gates and builds come before a step, whatever happens to them: what a load may take.
+"""Which gates, builds and written files come before a step, whatever happens to them: what it may take for its run's.
 
 Pure functions on the nodes of a plan; they judge nothing.
 """
@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from factory.language.errors import Path
 from factory.planning.graph import ancestors, stopped
-from factory.planning.plan import GuardsBefore, JudgedBefore, Node, Plan
+from factory.planning.plan import GuardsBefore, JudgedBefore, Node, Plan, WrittenBefore
 from factory.planning.values import texts
-from factory.registry import Registry
+from factory.registry import KEYS, Registry
 from tasks.contract import BuiltIn, TextKind
 
 
@@ -65,6 +66,28 @@ class Guards:
         named = [name for name in definition.parameters if definition.kind_at((name,)) == TextKind("table", of)]
         return [name for name in named if name in given and not isinstance(given[name], str)]
 
+    def files(self, node: Node, *, written: bool) -> list[Any]:
+        """Return the files, and folders of files, that a step writes or reads: texts and templates."""
+        if node.uses not in self.registry:
+            return []
+        definition, mapped = self.registry[node.uses], node.expand.items()
+        values = [(name, value) for name, value in node.arguments.items() if name not in definition.suites]
+        values += [(name, one) for name, many in mapped for one in (many if isinstance(many, list) else [many])]
+        kinds = [(definition.kind_at(path), text) for name, value in values for path, text in _leaves(value, (name,))]
+        return [text for kind, text in kinds if kind and kind.name == "file" and kind.written is written]
+
+    def files_before(self, node: Node) -> tuple[WrittenBefore, ...]:
+        """Return the files that earlier steps write and `node` may read, those of later steps last.
+
+        A path that an output of some step is part of counts only if `node` reads it in the same words: elsewhere it
+        cannot be rendered if that step was skipped.
+        """
+        earlier, read = ancestors(self.upstream, node.task_id), self.files(node, written=False)
+        steps = [one for one in self.plan.nodes if one.task_id in earlier]
+        steps.sort(key=lambda one: len(ancestors(self.upstream, one.task_id)))
+        paths = [(path, one.task_id) for one in steps for path in self.files(one, written=True)] if read else []
+        return tuple(WrittenBefore(*one) for one in paths if one[0] in read or not getattr(one[0], "tasks", ()))
+
     def builders(self, table: str) -> list[Node]:
         """Return the steps that build `table`."""
         return [node for node in self.plan.nodes if table in self.tables(node, "build")]
@@ -85,6 +108,19 @@ class Guards:
         return [gate.arguments[name] for name in sorted(names) if name in gate.arguments]
 
 
+def _leaves(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+    """Yield every value in `value` that is no mapping or list, and every key, with its path."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield (*path, KEYS), key
+            yield from _leaves(item, (*path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _leaves(item, (*path, index))
+    else:
+        yield path, value
+
+
 def batch_table(suite: Mapping[str, Any]) -> object:
     """Return the table that a suite is about."""
     batch = suite.get("batch")
@@ -92,13 +128,17 @@ def batch_table(suite: Mapping[str, Any]) -> object:
 
 
 def with_guards(plan: Plan, registry: Registry) -> Plan:
-    """Return `plan` with what comes before each build, gate and load."""
+    """Return `plan` with what comes before each build, gate and load, and before each step that reads files."""
     guards = Guards(plan, registry)
-    guarded = [node for node in plan.nodes if node.role in ("gate", "load") or guards.tables(node, "build")]
-    return replace(plan, before={node.task_id: _before(node, guards) for node in guarded})
+    befores = {node.task_id: _before(node, guards) for node in plan.nodes if node.uses}
+    return replace(plan, before={task_id: before for task_id, before in befores.items() if before})
 
 
-def _before(node: Node, guards: Guards) -> GuardsBefore:
+def _before(node: Node, guards: Guards) -> GuardsBefore | None:
+    """Return what comes before a step, or None where that does not matter to it."""
+    files = guards.files_before(node)
+    if node.role not in ("gate", "load") and not guards.tables(node, "build") and not files:
+        return None
     taken = guards.tables(node, "load") | guards.tables(node, "judge")
     builders = {table: guards.builders_before(table, node) for table in sorted(taken)}
     gates = guards.before(node, "gate") if node.role == "load" else []
@@ -112,6 +152,7 @@ def _before(node: Node, guards: Guards) -> GuardsBefore:
         watched=frozenset(guards.tables(node, "judge") & _external_tables(guards)),
         claims=_built_tables(guards) if guards.tables(node, "build") else (),
         loaded_once=frozenset(table for table in guards.tables(node, "load") if _loads(guards, table) == 1),
+        files=files,
     )
 
 

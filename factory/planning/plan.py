@@ -75,8 +75,17 @@ class JudgedBefore:
 
 
 @dataclass(frozen=True, slots=True)
+class WrittenBefore:
+    """A file, or a folder of files, that an earlier step writes."""
+
+    path: Any
+    """A text, or a Template; for a mapped step, that of a list."""
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class GuardsBefore:
-    """What certainly comes before a build, a gate or a load."""
+    """What comes before a build, a gate or a load, or before a step that reads files."""
 
     builds: Mapping[str, str]
     """The tables that it takes or judges and that earlier steps build, each with the last of these steps."""
@@ -87,6 +96,8 @@ class GuardsBefore:
     """All tables that the pipeline builds, for a step that builds one."""
     loaded_once: frozenset[str] = frozenset()
     """The tables that it loads and no other step does."""
+    files: tuple[WrittenBefore, ...] = ()
+    """The files that earlier steps write, those of later steps last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +117,7 @@ class Plan:
     suites: Mapping[str, Path] = field(default_factory=dict)
     """The spec's own suites, and where each is written."""
     before: Mapping[str, GuardsBefore] = field(default_factory=dict)
-    """What comes before each build, gate and load, by task_id."""
+    """What comes before each build, gate and load, and before each step that reads files, by task_id."""
     dag_origins: Mapping[str, Origin] = field(default_factory=dict)
     default_args_origins: Mapping[str, Origin] = field(default_factory=dict)
 

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from tasks.contract import ConnectionId, DataFile, MissingResource, Model, PermanentError, Run, SqlFile
+from tasks.contract import ConnectionId, DataFile, MissingResource, Model, PermanentError, Run, SqlFile, TransientError
 from tasks.drift.query_rows import selected
 from tasks.files.history import snapshots
-from tasks.files.places import Files, Place, place_of
+from tasks.files.places import Files, Place
+from tasks.files.run_files import Dated, files_of
 from tasks.postgres.tables import Bound
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ class FromFile(Model):
 
     file: DataFile
     written_by: PipelineId | None = None
-    """The pipeline that writes it: a missing file says to run that first."""
+    """The pipeline that writes it: its latest run dated up to the run's date counts."""
+    dated: Dated = "up_to_run"
+    """With `any`, the latest run of `written_by` counts, whatever its date."""
 
 
 class FromHistory(Model):
@@ -100,10 +103,14 @@ def parts(source: Source, names: list[str], files: Files, run: Run) -> Iterator[
     if isinstance(source, FromQuery):
         yield from _queried(source, names, run)
         return
-    place = place_of(files, run)
-    paths = [source.file] if isinstance(source, FromFile) else _snapshots(source, place, run)
-    for path in paths:
-        yield from _stored(path, place, names, source.written_by)
+    of_run = files_of(files, run)
+    if isinstance(source, FromFile):
+        yield from _stored(of_run.find(source.file, source.written_by, source.dated), of_run.place, names)
+        return
+    for path in _snapshots(source, of_run.place, run):
+        if not of_run.place.exists(path):
+            raise TransientError("files", f"{of_run.place.address(path)} made room for a newer snapshot meanwhile")
+        yield from _stored(path, of_run.place, names)
 
 
 def _queried(source: FromQuery, names: list[str], run: Run) -> Iterator[Part]:
@@ -128,15 +135,7 @@ def _snapshots(source: FromHistory, place: Place, run: Run) -> list[str]:
     raise PermanentError(f"{problem}; {remedy}")
 
 
-def require_file(place: Place, path: str, written_by: str | None) -> None:
-    """Raise MissingResource for a missing file, naming the pipeline to run first."""
-    if not place.exists(path):
-        first = written_by or "the step or the pipeline that writes it"
-        raise MissingResource("file", path, place.address("").rstrip("/"), f"run {first} first")
-
-
-def _stored(path: str, place: Place, names: list[str], written_by: str | None) -> Iterator[Part]:
-    require_file(place, path, written_by)
+def _stored(path: str, place: Place, names: list[str]) -> Iterator[Part]:
     with place.read(path) as file, opened_parquet(file, place.address(path)) as table:
         kinds = families(table.schema_arrow)
         wanted = [name for name in names if name in kinds]

@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tasks.contract import Bucket, ConnectionId, DataFile, Link, Model, Output, Run, reusable
+from tasks.contract import Bucket, ConnectionId, DataFile, Link, Model, Output, Run, WrittenFile, reusable
 from tasks.draws import draw_key
 from tasks.drift.columns import Columns, tests
 from tasks.drift.compared_rows import Source, parts
@@ -22,7 +22,8 @@ from tasks.drift.page import headed
 from tasks.drift.reading import Side, read
 from tasks.drift.report_run import SHARE, Record, begin
 from tasks.drift.sampling import Sampler
-from tasks.files.places import Files, place_of
+from tasks.files.places import Files
+from tasks.files.run_files import files_of
 from tasks.services.objects import bucket_errors, object_store
 from tasks.services.tracking import ExperimentName, run_page, tracking, tracking_errors
 
@@ -60,7 +61,7 @@ class Drift(Output):
     reference_rows: int
     reference_rows_used: int
     report_path: str = ""
-    """The page's path on the workers' disk, or its address in the bucket of the files."""
+    """The run's own page: its path on the workers' disk, or its address in the bucket of the files."""
     s3_key: str | None = None
     report: Link | None = None
     run_page: Link | None = None
@@ -73,7 +74,7 @@ def report(
     current: Source,
     reference: Source,
     columns: Columns,
-    output: DataFile,
+    output: WrittenFile,
     files: Files,
     max_drift_share: Share = 0.5,
     sample_rows: Annotated[int, Field(ge=1, le=200_000)] = 20_000,
@@ -194,9 +195,9 @@ def _metrics(drift: Drift) -> dict[str, float]:
 
 def _written(page: str, output: str, files: Files, publish: Publication | None, run: Run) -> dict[str, str]:
     """Write the page to its places, the bucket first: if the bucket refuses it, the file stays as it was."""
-    place, path = place_of(files, run), f"{output}/{run.date}.html"
-    places = {"report_path": place.address(path)}
-    with place.write(path) as file:
+    of_run, path = files_of(files, run), f"{output}/{run.date}.html"
+    places = {"report_path": of_run.address(path)}
+    with of_run.write(path) as file:
         file.write_text(page, encoding="utf-8")
         if publish:
             key = f"{publish.prefix}/{run.date}.html"

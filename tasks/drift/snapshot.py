@@ -12,10 +12,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from tasks.contract import Column, DataFile, DataRejected, MissingResource, Output, PermanentError, Run, reusable
+from tasks.contract import (
+    Column,
+    DataFile,
+    DataRejected,
+    MissingResource,
+    Output,
+    PermanentError,
+    Run,
+    WrittenFile,
+    reusable,
+)
 from tasks.draws import draw_key
-from tasks.drift.compared_rows import BATCH, PipelineId, opened_parquet, require_file
-from tasks.files.places import Files, place_of
+from tasks.drift.compared_rows import BATCH, PipelineId, opened_parquet
+from tasks.files.places import Files
+from tasks.files.run_files import Dated, files_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,12 +60,13 @@ class Move:
 @reusable("drift.snapshot", role="transform")
 def snapshot(
     source: DataFile,
-    output: DataFile,
+    output: WrittenFile,
     files: Files,
     noise: Annotated[float, Field(ge=0, le=1)] = 0,
     shifts: dict[Column, Shift] | None = None,
     unchanged: list[Column] | None = None,
     written_by: PipelineId | None = None,
+    dated: Dated = "up_to_run",
     *,
     run: Run,
 ) -> Snapshot:
@@ -63,22 +75,24 @@ def snapshot(
     With `noise` every number is off by about that share of itself: 0.02 is two per cent, and a zero stays a zero.
     `shifts` moves a column's values by that many of its standard deviations. Whole numbers stay whole, and the columns
     in `unchanged`, such as a key, get no noise. The run's date is the seed, so a rerun writes the same file; if both
-    are zero the file is a copy. Raises MissingResource for a missing `source`, naming the pipeline `written_by` to run
-    first, and DataRejected if it has no rows.
+    are zero the file is a copy. Of a `source` that another pipeline writes (`written_by`), the one of its latest run
+    dated up to the run's date is taken; with `dated: any`, of its latest run. Raises MissingResource for a missing
+    `source`, naming the pipeline to run first, and DataRejected if it has no rows.
     """
-    place = place_of(files, run)
-    require_file(place, source, written_by)
-    with place.read(source) as old, opened_parquet(old, place.address(source)) as table:
+    of_run = files_of(files, run)
+    found = of_run.find(source, written_by, dated)
+    address = of_run.place.address(found)
+    with of_run.place.read(found) as old, opened_parquet(old, address) as table:
         if not table.metadata.num_rows:
-            raise DataRejected(f"{place.address(source)} has no rows; run {written_by or 'what writes it'} again")
-        moves = _moves(table, place.address(source), noise, _shifts(shifts), set(unchanged or ()), run)
-        with place.write(output) as new:
+            raise DataRejected(f"{address} has no rows; run {written_by or 'what writes it'} again")
+        moves = _moves(table, address, noise, _shifts(shifts), set(unchanged or ()), run)
+        with of_run.write(output) as new:
             if moves:
                 _write(table, new, moves)
             else:
                 shutil.copyfile(old, new)
         rows = int(table.metadata.num_rows)
-    run.log.info("%s: %s rows, moved: %s", place.address(output), f"{rows:,}", ", ".join(moves) or "nothing")
+    run.log.info("%s: %s rows, moved: %s", of_run.address(output), f"{rows:,}", ", ".join(moves) or "nothing")
     return Snapshot(file=output, rows=rows, moved=sorted(moves))
 
 

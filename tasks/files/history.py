@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from tasks.contract import DataFile, Output, PermanentError, Run, reusable
-from tasks.files.places import Files, Place, place_of
+from tasks.files.places import Files, Place
+from tasks.files.run_files import files_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,17 +46,27 @@ def keep_snapshot(
     is added only if it is among them; other files in the folder are left alone. Raises PermanentError for a `source`
     that is not parquet or already has a column `snapshot_date`.
     """
-    place = place_of(files, run)
-    there = set(_dates(place, history))
-    newest = sorted(there | {run.date})[-keep:]
-    rows = 0
-    if run.date in newest:
-        with place.read(source) as old, place.write(_path(history, run.date)) as new:
-            rows = _copy(old, new, run.date, place.address(source))
-    for date in there.difference(newest):
-        place.remove(_path(history, date))
+    of_run, rows = files_of(files, run), 0
+    place = of_run.place
+    if run.date in sorted({*_dates(place, history), run.date})[-keep:]:
+        found = of_run.find(source)
+        with place.read(found) as old, place.write(_path(history, run.date)) as new:
+            rows = _copy(old, new, run.date, place.address(found))
+    newest = _trimmed(place, history, keep)
+    rows = rows if run.date in newest else 0
     _log(run, place.address(history), newest, rows)
     return Kept(dates=[f"{date}" for date in newest], rows=rows)
+
+
+def _trimmed(place: Place, history: str, keep: int) -> list[dt.date]:
+    """Remove all but the newest snapshots and return the dates of these.
+
+    It looks after it has written: of runs that do so at the same time, the last one sees the snapshots of all.
+    """
+    there = _dates(place, history)
+    for date in there[:-keep]:
+        place.remove(_path(history, date))
+    return there[-keep:]
 
 
 def snapshots(place: Place, history: str, before: dt.date, count: int) -> list[str]:

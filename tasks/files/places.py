@@ -1,22 +1,27 @@
-"""The files that steps pass to each other: read and written whole, in a folder or in a bucket.
+"""Where files are kept: read and written whole, in a folder or in a bucket.
 
-Knows where they are and how one is replaced atomically, not what is in them or how Spark's executors reach them
-(`tasks.spark.reach`). A reader sees the old file or the new one, never half of it: in a folder by a rename, in a bucket
-because an upload counts only once it is complete.
+Knows how a file is replaced atomically and recognised again; knows nothing about the runs that write them
+(`tasks.files.run_files`), their content, or how Spark's executors reach them (`tasks.spark.reach`). A reader sees the
+old file or the new one, never half of it: in a folder by a rename, in a bucket because an upload counts only once it is
+complete.
 """
 
 from __future__ import annotations
 
+import datetime as dt
+import errno
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from io import BufferedReader
 from mimetypes import guess_type
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Protocol
 
 from pydantic import Field
 
@@ -26,14 +31,23 @@ from tasks.services.objects import bucket_errors, object_store
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import HeadObjectOutputTypeDef
 
 _SCRATCH = ".scratch"
+_SHA256 = "sha256"
+"""The name of an object's metadata that has the digest of its content."""
+_MISSING_KEY = ("404", "NoSuchKey")
+
+
+KeptRuns = Annotated[int, Field(ge=1, le=1000)]
+"""How many runs of a pipeline keep their files: those that wrote last, besides the files with a published name."""
 
 
 class InFolder(Model):
     """A folder: absolute, or relative to the project (the folder with `configs/`)."""
 
     folder: Annotated[str, Field(min_length=1)]
+    keep_runs: KeptRuns = 10
 
 
 class InBucket(Model):
@@ -47,10 +61,18 @@ class InBucket(Model):
     bucket: Bucket
     prefix: DataFile | None = None
     spark: Literal["copy", "s3a"] = "copy"
+    keep_runs: KeptRuns = 10
 
 
 Files = InFolder | InBucket
 """Where the pipelines' files are; `configs/defaults.yaml` sets it once for every task."""
+
+
+class Entry(NamedTuple):
+    """A file in a listing."""
+
+    path: str
+    modified: dt.datetime
 
 
 class Place(Protocol):
@@ -65,6 +87,24 @@ class Place(Protocol):
     def names(self, folder: str) -> list[str]:
         """Return the sorted names of the files directly in `folder`; none if it does not exist."""
 
+    def below(self, folder: str) -> list[Entry]:
+        """Return the files in `folder` and in the folders below it; none if it does not exist."""
+
+    def stamp(self, path: str) -> str | None:
+        """Return a text that changes with the file's content, and that `link` hands on; None for a missing file."""
+
+    def digest(self, path: str) -> str:
+        """Return the SHA-256 of a file; raise MissingResource."""
+
+    def text(self, path: str) -> str | None:
+        """Return the content of a small file; None if it does not exist."""
+
+    def link(self, source: str, path: str) -> None:
+        """Let `path` have the content of `source`, atomically, without moving the bytes where the place can do that.
+
+        Raises MissingResource.
+        """
+
     def read(self, path: str) -> AbstractContextManager[Path]:
         """Provide a local file with the content of `path` during the block; raise MissingResource."""
 
@@ -75,7 +115,7 @@ class Place(Protocol):
         """
 
     def remove(self, path: str) -> None:
-        """Remove `path`, if it exists."""
+        """Remove `path`, if it exists, and the folders that are empty then."""
 
 
 def place_of(files: Files, run: Run) -> Place:
@@ -113,6 +153,39 @@ class FolderPlace:
         below = self.root / folder
         return sorted(path.name for path in below.iterdir() if path.is_file()) if below.is_dir() else []
 
+    def below(self, folder: str) -> list[Entry]:
+        entries = []
+        for parent, _, names in os.walk(self.root / folder):
+            for file in (Path(parent, name) for name in names):
+                with suppress(FileNotFoundError):  # removed meanwhile
+                    modified = dt.datetime.fromtimestamp(file.stat().st_mtime, dt.UTC)
+                    entries.append(Entry(str(file.relative_to(self.root)), modified))
+        return sorted(entries)
+
+    def stamp(self, path: str) -> str | None:
+        try:
+            status = (self.root / path).stat()
+        except FileNotFoundError:
+            return None
+        return f"{status.st_size} bytes of {status.st_mtime_ns}" if stat.S_ISREG(status.st_mode) else None
+
+    def digest(self, path: str) -> str:
+        with self.read(path) as file:
+            return sha256_of(file)
+
+    def text(self, path: str) -> str | None:
+        try:
+            return (self.root / path).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+
+    def link(self, source: str, path: str) -> None:
+        with self._replacing(path) as made:
+            try:
+                _link((self.root / source).resolve(), made)
+            except FileNotFoundError:
+                raise missing(source, self) from None
+
     @contextmanager
     def read(self, path: str) -> Iterator[Path]:
         if not self.exists(path):
@@ -121,6 +194,13 @@ class FolderPlace:
 
     @contextmanager
     def write(self, path: str) -> Iterator[Path]:
+        with self._replacing(path) as made:
+            yield made
+            _sync(made)
+
+    @contextmanager
+    def _replacing(self, path: str) -> Iterator[Path]:
+        """Provide a name in a private folder; at the end of the block, what has it replaces `path`."""
         target = self.root / path
         scratch = self._scratch(path)
         try:
@@ -128,15 +208,18 @@ class FolderPlace:
             scratch.mkdir(parents=True)
             target.parent.mkdir(parents=True, exist_ok=True)
             yield scratch / target.name
-            _sync(scratch / target.name)
-            (scratch / target.name).replace(target)
+            _move(scratch / target.name, target)
         except PermissionError as error:
             raise PermanentError(f"{error.filename} cannot be written; let the workers' user write there") from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def remove(self, path: str) -> None:
-        (self.root / path).unlink(missing_ok=True)
+        file = self.root / path
+        file.unlink(missing_ok=True)
+        with suppress(OSError):  # the first folder that is not empty
+            for folder in file.parents[: len(file.relative_to(self.root).parts) - 1]:
+                folder.rmdir()
 
     def _scratch(self, path: str) -> Path:
         """Return a folder for this task alone: on the same disk, as a rename is atomic only there."""
@@ -149,10 +232,43 @@ def _owner(run: Run, path: str) -> str:
     return hashlib.sha256("\0".join(owner).encode()).hexdigest()[:16]
 
 
+def _move(made: Path, target: Path) -> None:
+    """Let a complete file replace `target`, also while someone removes folders that are empty (`Place.remove`)."""
+    for _ in range(_MOVES):
+        with suppress(FileNotFoundError):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            made.replace(target)
+            return
+    made.replace(target)
+
+
+_MOVES = 10
+
+
 def _sync(file: Path) -> None:
     """Have the content on disk before the name points to it."""
     with file.open("rb") as written:
         os.fsync(written.fileno())
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file a second name; copy it, with its time, where the disk or the file's owner does not allow that."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        shutil.copy2(source, target)
+        _sync(target)
+
+
+_NO_LINK = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
+
+
+def sha256_of(file: Path) -> str:
+    """Return the SHA-256 of a local file, read a block at a time."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,13 +292,68 @@ class BucketPlace:
         names = (key.removeprefix(below) for key in self._keys(below))
         return sorted(name for name in names if name and "/" not in name)
 
+    def below(self, folder: str) -> list[Entry]:
+        start = len(self.key("x")) - 1
+        return [Entry(key[start:], modified) for key, modified in self._listed(f"{self.key(folder)}/")]
+
+    def stamp(self, path: str) -> str | None:
+        head = self._head(path)
+        return None if head is None else head["Metadata"].get(_SHA256, head["ETag"])
+
+    def digest(self, path: str) -> str:
+        head = self._head(path)
+        if head and (known := head["Metadata"].get(_SHA256)):
+            return known
+        with self.open(path) as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+
+    def text(self, path: str) -> str | None:
+        with bucket_errors(self.connection, self.bucket):
+            try:
+                return self.client.get_object(Bucket=self.bucket, Key=self.key(path))["Body"].read().decode()
+            except self.client.exceptions.NoSuchKey:
+                return None
+
+    def link(self, source: str, path: str) -> None:
+        head = self._head(source)
+        if head is None:
+            raise missing(source, self)
+        kept = {"Metadata": head["Metadata"], "ContentType": head["ContentType"], "MetadataDirective": "REPLACE"}
+        with bucket_errors(self.connection, self.bucket), self._present(source):
+            self.client.copy(
+                {"Bucket": self.bucket, "Key": self.key(source)}, self.bucket, self.key(path), ExtraArgs=kept
+            )
+
+    def _head(self, path: str) -> HeadObjectOutputTypeDef | None:
+        """Return what the store knows of an object; None if it does not exist."""
+        try:
+            with bucket_errors(self.connection, self.bucket), self._present(path):
+                return self.client.head_object(Bucket=self.bucket, Key=self.key(path))
+        except MissingResource as error:
+            if error.kind == "bucket":
+                raise
+            return None
+
+    @contextmanager
+    def _present(self, path: str) -> Iterator[None]:
+        """Raise MissingResource for the file, where the block fails because the object does not exist.
+
+        The store answers such a request as it does for a missing bucket.
+        """
+        from botocore.exceptions import ClientError
+
+        try:
+            yield
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") not in _MISSING_KEY or self.exists(path):
+                raise
+            raise missing(path, self) from None
+
     @contextmanager
     def read(self, path: str) -> Iterator[Path]:
-        if not self.exists(path):
-            raise missing(path, self)
         with tempfile.TemporaryDirectory(prefix="taskflow-") as folder:
             copy = Path(folder) / Path(path).name
-            with bucket_errors(self.connection, self.bucket):
+            with bucket_errors(self.connection, self.bucket), self._present(path):
                 self.client.download_file(self.bucket, self.key(path), str(copy))
             yield copy
 
@@ -192,14 +363,15 @@ class BucketPlace:
             made = Path(folder) / Path(path).name
             yield made
             kind = guess_type(path)[0] or "application/octet-stream"
+            known = {"ContentType": kind, "Metadata": {_SHA256: sha256_of(made)}}
             with bucket_errors(self.connection, self.bucket):
-                self.client.upload_file(str(made), self.bucket, self.key(path), ExtraArgs={"ContentType": kind})
+                self.client.upload_file(str(made), self.bucket, self.key(path), ExtraArgs=known)
 
     def remove(self, path: str) -> None:
         self._delete(self.key(path))
 
     @contextmanager
-    def open(self, path: str) -> Iterator[BinaryIO]:
+    def open(self, path: str) -> Iterator[BufferedReader]:
         """Provide the bytes of `path`; only those that are read are fetched. Raises MissingResource."""
         if not self.exists(path):
             raise missing(path, self)
@@ -239,6 +411,9 @@ class BucketPlace:
         return "/".join(part for part in (self.prefix, path) if part)
 
     def _keys(self, start: str) -> set[str]:
+        return {key for key, _ in self._listed(start)}
+
+    def _listed(self, start: str) -> list[tuple[str, dt.datetime]]:
         with bucket_errors(self.connection, self.bucket):
             pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=start)
-            return {item["Key"] for page in pages for item in page.get("Contents", [])}
+            return [(item["Key"], item["LastModified"]) for page in pages for item in page.get("Contents", [])]

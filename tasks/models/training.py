@@ -158,7 +158,8 @@ def train_classifier(
         return Training(**result, experiment=experiment, run_page=page)
 
     with ExitStack() as open_files, spark_session(spark, run, files) as session:
-        frame = read_frame(session, reach, data, open_files)
+        source = open_files.enter_context(reach.read(data))
+        frame = read_frame(session, source)
         with prepared(frame, job) as rows, tracking_errors(mlflow):
             made_from = {"spark": [layout, classifier, threshold], "data": rows.profile.digest}
             records = recorder(client, experiment, run, _fingerprint(made_from))
@@ -167,7 +168,7 @@ def train_classifier(
                 return _training(json.loads(before.data.tags[RESULT]))
             records.clear()
             schema = {field.name: field.dataType.simpleString() for field in frame.schema.fields}
-            dataset = Dataset(data, rows.profile.digest, reach.place.address(data), schema, rows.profile.rows)
+            dataset = Dataset(data, rows.profile.digest, source.shown, schema, rows.profile.rows)
             return _training(_recorded(rows, job, records, dataset))
 
 

@@ -16,7 +16,19 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Self
 
 from pydantic import Field, model_validator
 
-from tasks.contract import Column, ConnectionId, DataFile, DataRejected, Link, Model, Output, Run, SqlFile, reusable
+from tasks.contract import (
+    Column,
+    ConnectionId,
+    DataFile,
+    DataRejected,
+    Link,
+    Model,
+    Output,
+    Run,
+    SqlFile,
+    WrittenFile,
+    reusable,
+)
 from tasks.files.places import Files
 from tasks.spark.cleaning_report import Dropped, Sifted, as_json, rejection, table
 from tasks.spark.csv_columns import CsvColumn, Rule, converted, given, name_of, rules, wrong_type
@@ -90,8 +102,8 @@ class Cleaned(Output):
 def clean_csv(
     connection: ConnectionId,
     sources: Annotated[dict[Column, CsvSource], Field(min_length=1)],
-    outputs: Annotated[dict[DataFile, FromSource | FromSql], Field(min_length=1)],
-    report: DataFile,
+    outputs: Annotated[dict[WrittenFile, FromSource | FromSql], Field(min_length=1)],
+    report: WrittenFile,
     files: Files,
     max_dropped: Annotated[float, Field(ge=0, le=1)] | None = None,
     *,
@@ -116,9 +128,9 @@ def clean_csv(
         run.log.info(table(sifted))
         problems = rejection(sifted, max_dropped)
         rows = {} if problems else made.write(session, sifted, queries)
-        with reach.place.write(report) as file:
+        with reach.files.write(report) as file:
             file.write_bytes(as_json(sifted, rows, run, max_dropped))
-        cleaned = _cleaned(sifted, rows, reach.place.address(report))
+        cleaned = _cleaned(sifted, rows, reach.files.address(report))
         if problems:
             raise DataRejected("\n".join([*problems, f"Nothing was written; see {cleaned.report}"]), cleaned)
     run.log.info("%s in %.1f s", ", ".join(f"{path}: {n:,} rows" for path, n in rows.items()), monotonic() - started)
@@ -163,7 +175,7 @@ def _plans(sources: Mapping[str, CsvSource], reach: Reach, opened: ExitStack) ->
         with reached.open() as file:
             header, faults = _faults(file, source)
         plans.append(_Plan(name, source, reached.address, header))
-        problems += [f"{name}: {reach.place.address(source.file)} {fault}" for fault in faults]
+        problems += [f"{name}: {reached.shown} {fault}" for fault in faults]
     if problems:
         raise DataRejected("\n".join(problems))
     return plans

@@ -60,7 +60,7 @@ class Built(Output):
     rows: int
     columns: int
     path: str
-    """Where it is: a path, or s3://bucket/key."""
+    """Where the run's own is: a path, or s3://bucket/key."""
 
 
 @reusable("spark.build_table", role="transform")
@@ -89,15 +89,16 @@ def build_table(
     reach, started = reach_of(files, run), monotonic()
     with spark_session(connection, run, files) as session, ExitStack() as opened:
         for name, path in inputs.items():
-            with spark_errors(reach.place.address(path)):
-                read_frame(session, reach, path, opened).createOrReplaceTempView(name)
+            source = opened.enter_context(reach.read(path))
+            with spark_errors(source.shown):
+                read_frame(session, source).createOrReplaceTempView(name)
         with spark_errors(f"configs/sql/{sql}"), reach.write(output) as draft:
             frame, parts = _query(session, sql, text, bound, keys), draft.parts("parts")
             rows = write_parts(frame.sortWithinPartitions(*keys), parts)
             join_written(parts, draft.file, rows, keys)
             _check(draft.file, sql, keys)
     run.log.info("%s: %s rows of %s columns in %.1f s", output, f"{rows:,}", len(frame.columns), monotonic() - started)
-    return Built(rows=rows, columns=len(frame.columns), path=reach.place.address(output))
+    return Built(rows=rows, columns=len(frame.columns), path=reach.files.address(output))
 
 
 def _typed(value: Value) -> Value:

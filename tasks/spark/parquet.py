@@ -21,18 +21,15 @@ if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
     from pyspark.sql import DataFrame, SparkSession
 
-    from tasks.spark.reach import Parts, Reach
+    from tasks.spark.reach import Parts, Source
 
 _GROUP_ROWS = 131_072
 """Rows of a row group, which are in memory at once. Fixed, so the same rows make the same bytes."""
 
 
-def read_frame(session: SparkSession, reach: Reach, path: str, stack: ExitStack) -> DataFrame:
-    """Return the table of a Parquet file; it can be read until `stack` is closed.
-
-    Raises MissingResource if the file does not exist.
-    """
-    return session.read.parquet(stack.enter_context(reach.read(path)).address)
+def read_frame(session: SparkSession, source: Source) -> DataFrame:
+    """Return the table of a Parquet file."""
+    return session.read.parquet(source.address)
 
 
 def write_parts(frame: DataFrame, parts: Parts) -> int:

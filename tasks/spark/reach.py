@@ -1,7 +1,8 @@
 """How Spark's executors reach the files that steps pass to each other: on a disk that they share, or in the bucket.
 
-Knows the address where Spark reads a file, and where it writes the parts of a table that are then joined into one file;
-knows nothing about joining them (`tasks.spark.parquet`), or about how a session can open s3a:// (`tasks.spark.s3a`).
+Knows the address where Spark reads the file of a run, and where it writes the parts of a table that are then joined
+into one file; knows nothing about joining them (`tasks.spark.parquet`), or about how a session can open s3a://
+(`tasks.spark.s3a`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from tasks.contract import Run
-from tasks.files.places import BucketPlace, Files, InBucket, Place, bucket_place, missing, place_of
+from tasks.files.places import BucketPlace, Files, InBucket, bucket_place
+from tasks.files.run_files import RunFiles, files_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,8 @@ class Source:
 
     address: str
     """Where Spark reads it."""
+    shown: str
+    """Where people find it."""
     open: Callable[[], AbstractContextManager[BinaryIO]]
     """Opens it in the driver, to read some of its bytes."""
 
@@ -47,40 +51,42 @@ class Draft:
 
 
 class Reach(Protocol):
-    """A place as Spark reaches it. A path is a `DataFile`."""
+    """The files of a run as Spark reaches them. A path is a `DataFile`."""
 
     @property
-    def place(self) -> Place:
-        """The place."""
+    def files(self) -> RunFiles:
+        """The files."""
 
     def read(self, path: str) -> AbstractContextManager[Source]:
-        """Provide the file during the block; raise MissingResource."""
+        """Provide the file that `RunFiles.find` returns during the block; raise its errors."""
 
     def write(self, path: str) -> AbstractContextManager[Draft]:
-        """Provide a draft of `path`, which it replaces at the end of the block, as with `Place.write`."""
+        """Provide a draft of `path`, which is written at the end of the block, as with `RunFiles.write`."""
 
 
 def reach_of(files: Files, run: Run) -> Reach:
     """Return how Spark reaches the place that a step's `files` names."""
     if isinstance(files, InBucket) and files.spark == "s3a":
-        return ByS3a(bucket_place(files, run))
-    return ByDisk(place_of(files, run))
+        place = bucket_place(files, run)
+        return ByS3a(RunFiles(place, run, files.keep_runs), place)
+    return ByDisk(files_of(files, run))
 
 
 @dataclass(frozen=True, slots=True)
 class ByDisk:
     """The driver and the executors see the same disk: the folder's, or the one that objects are copied to."""
 
-    place: Place
+    files: RunFiles
 
     @contextmanager
     def read(self, path: str) -> Iterator[Source]:
-        with self.place.read(path) as file:
-            yield Source(file.as_uri(), lambda: file.open("rb"))
+        found, place = self.files.find(path), self.files.place
+        with place.read(found) as file:
+            yield Source(file.as_uri(), place.address(found), lambda: file.open("rb"))
 
     @contextmanager
     def write(self, path: str) -> Iterator[Draft]:
-        with self.place.write(path) as file:
+        with self.files.write(path) as file:
             yield Draft(file, lambda name: shared_parts(file.with_name(name)))
 
 
@@ -93,17 +99,18 @@ def shared_parts(folder: Path) -> Parts:
 class ByS3a:
     """The executors read and write the bucket themselves; the driver copies only the parts that it joins."""
 
+    files: RunFiles
     place: BucketPlace
 
     @contextmanager
     def read(self, path: str) -> Iterator[Source]:
-        if not self.place.exists(path):
-            raise missing(path, self.place)
-        yield Source(self._address(self.place.key(path)), lambda: self.place.open(path))
+        found = self.files.find(path)
+        address = self._address(self.place.key(found))
+        yield Source(address, self.place.address(found), lambda: self.place.open(found))
 
     @contextmanager
     def write(self, path: str) -> Iterator[Draft]:
-        with self.place.write(path) as file, self.place.scratch(path) as prefix:
+        with self.files.write(path) as file, self.place.scratch(path) as prefix:
             yield Draft(file, lambda name: self._parts(f"{prefix}{name}"))
 
     def _parts(self, key: str) -> Parts:

@@ -1,24 +1,25 @@
 """The five exports of the churn pipeline, invented: a substitute until someone provides real ones.
 
-Knows what goes wrong in an export and how often, how the files are written block by block, and how to tell its own
-files from someone else's; what the customers do is in `tasks.synthetic.churn_people`.
+Knows what goes wrong in an export and how often, how the files are written block by block, and how to tell invented
+files from someone's own; what the customers do is in `tasks.synthetic.churn_people`.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
-from tasks.contract import DataFile, Model, Output, PermanentError, Run, reusable
-from tasks.files.places import Files, Place, place_of
+from tasks.contract import Model, Output, PermanentError, Run, WrittenFile, reusable
+from tasks.files.places import Files
+from tasks.files.run_files import RunFiles, files_of
 from tasks.synthetic.churn_people import People, active_user, demographics, funds, marketplace, payments, people
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tasks.synthetic.churn_people import Columns
-
-T = TypeVar("T")
 
 EDITION = 1
 """Raise it when the same arguments would give other bytes, so files of an earlier release are made again."""
@@ -115,7 +114,7 @@ def churn_sources(
     users: Annotated[int, Field(ge=1, le=50_000_000)],
     until: dt.date,
     horizon_days: Annotated[int, Field(ge=1, le=366)],
-    folder: DataFile,
+    folder: WrittenFile,
     files: Files,
     days: Annotated[int, Field(ge=1, le=1830)] = 180,
     seed: int = 0,
@@ -128,17 +127,18 @@ def churn_sources(
     other four describe the users at the end of the day before the horizon. About three in ten of the recent payers
     stop; a fair model tells them apart with a ROC AUC of about 0.8. The same arguments give the same bytes; a later
     `until` continues with the same people, another `seed` makes others. Values are missing or bad, rows repeated and
-    users unknown at fixed rates. `_generated.json` next to the files records the arguments and the content: any other
-    content is someone's own and is never overwritten. Raises PermanentError if some, but not all, of someone's own five
-    files are there.
+    users unknown at fixed rates. A file in `folder` that no run wrote is someone's own: it is never overwritten, and
+    the run takes all five as they are; the log has their digests. Raises PermanentError if some, but not all, of
+    someone's own five files are there.
     """
-    exports = Exports(place_of(files, run), folder)
+    exports = Exports(files_of(files, run), folder)
     wanted = Arguments(users=users, until=until, horizon_days=horizon_days, days=days, seed=seed)
-    marker, digests = exports.marker(), exports.digests()
-    if own := [name for name, digest in digests.items() if digest not in marker.digests.get(name, [])]:
-        return _kept(exports, own, sorted(set(FLAWS) - set(digests)), run)
-    if marker.arguments == wanted and marker.rows and len(digests) == len(FLAWS):
-        run.log.info("%s: already made with the same arguments, nothing to do", exports.address)
+    if own := [name for name in FLAWS if exports.is_own(name)]:
+        return _taken(exports, own, run)
+    marker = exports.marker()
+    if marker and marker.arguments == wanted and exports.are_kept():
+        exports.publish()  # an earlier attempt may have ended before it did
+        run.log.info("%s: this run has already made them with the same arguments", exports.address)
         return _sources(marker.rows, generated=True)
     started = monotonic()
     rows = generate(exports, wanted)
@@ -169,66 +169,75 @@ class Arguments(Model):
 
 
 class Marker(Model):
-    """The content of `_generated.json`: the last arguments, and how to recognise the files that were made."""
+    """The content of `_generated.json`, which a run writes when its exports are complete."""
 
-    arguments: Arguments | None = None
+    arguments: Arguments
+    rows: dict[str, int]
+    """Rows of each file."""
+
+
+class Earlier(BaseModel):
+    """What an earlier release wrote to `_generated.json` in the folder: the digests of the files that it made."""
+
     digests: dict[str, list[str]] = Field(default_factory=dict)
-    """SHA-256 of each file's content; of the old and the new content while it is being replaced."""
-    rows: dict[str, int] | None = None
-    """Rows of each file, once all are complete."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exports:
-    """A folder of exports."""
+    """A folder of exports: those with its name, and the run's own."""
 
-    place: Place
+    files: RunFiles
     folder: str
 
     @property
     def address(self) -> str:
-        """Where it is."""
-        return self.place.address(self.folder)
+        """Where people put theirs."""
+        return self.files.place.address(self.folder)
 
     def path(self, name: str) -> str:
         """Return the path of an export."""
         return f"{self.folder}/{name}.csv"
 
-    def marker(self) -> Marker:
-        """Return what is known about the files; nothing if none were made here."""
-        path = f"{self.folder}/{MARKER}"
-        if not self.place.exists(path):
-            return Marker()
-        with self.place.read(path) as file:
-            text = file.read_text(encoding="utf-8")
+    def there(self) -> list[str]:
+        """Return the exports in the folder."""
+        return [name for name in FLAWS if self.files.place.exists(self.path(name))]
+
+    def is_own(self, name: str) -> bool:
+        """Return whether the export in the folder is one that no run wrote."""
+        path = self.path(name)
+        if not self.files.place.exists(path) or self.files.is_recorded(path):
+            return False
+        return self.files.place.digest(path) not in self._earlier().digests.get(name, ())
+
+    def _earlier(self) -> Earlier:
+        text = self.files.place.text(f"{self.folder}/{MARKER}")
         try:
-            return Marker.model_validate_json(text)
+            return Earlier.model_validate_json(text or "{}")
         except ValidationError as error:
-            problem = f"{self.place.address(path)} was not written by this step; remove it to keep the CSV files"
+            path = self.files.place.address(f"{self.folder}/{MARKER}")
+            problem = f"{path} was not written by this step; remove it to keep the CSV files"
             raise PermanentError(f"{problem} next to it as your own, or remove all to have them made again") from error
 
-    def mark(self, marker: Marker) -> None:
-        """Record what is known about the files."""
-        with self.place.write(f"{self.folder}/{MARKER}") as file:
-            file.write_text(marker.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    def marker(self) -> Marker | None:
+        """Return what this run's exports were made from; None unless they were completed."""
+        path = f"{self.folder}/{MARKER}"
+        text = self.files.place.text(self.files.own(path)) if self.files.kept(path) else None
+        return None if text is None else Marker.model_validate_json(text)
 
-    def digests(self) -> dict[str, str]:
-        """Return the SHA-256 of each export that exists."""
-        there = [name for name in FLAWS if self.place.exists(self.path(name))]
-        return {name: self._read(name, _digest) for name in there}
+    def are_kept(self) -> bool:
+        """Return whether the run has all exports as they were made."""
+        return all(self.files.kept(self.path(name)) for name in FLAWS)
+
+    def publish(self) -> None:
+        """Let the names in the folder have the exports of the greatest run date, except someone's own."""
+        for name in FLAWS:
+            self.files.publish(self.path(name), partial(self.is_own, name))
+        self.files.publish(f"{self.folder}/{MARKER}")
 
     def lines(self, name: str) -> int:
-        """Return how many lines an export has after its header."""
-        return self._read(name, _lines)
-
-    def _read(self, name: str, look: Callable[[Path], T]) -> T:
-        with self.place.read(self.path(name)) as file:
-            return look(file)
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+        """Return how many lines the run's own export has after its header."""
+        with self.files.place.read(self.files.own(self.path(name))) as file:
+            return _lines(file)
 
 
 def _lines(file: Path) -> int:
@@ -236,13 +245,16 @@ def _lines(file: Path) -> int:
         return max(sum(1 for _ in content) - 1, 0)
 
 
-def _kept(exports: Exports, own: Sequence[str], lacking: Sequence[str], run: Run) -> Sources:
-    """Leave someone's own exports as they are; refuse an incomplete set."""
-    named = ", ".join(f"{name}.csv" for name in own)
-    if lacking:
+def _taken(exports: Exports, own: Sequence[str], run: Run) -> Sources:
+    """Let someone's own exports be the run's, as they are now; refuse an incomplete set."""
+    if lacking := sorted(set(FLAWS) - set(exports.there())):
+        named = ", ".join(f"{name}.csv" for name in own)
         problem = f"{exports.address} has {named}, which this step did not make, but no {lacking[0]}.csv"
         raise PermanentError(f"{problem}; add {', '.join(lacking)}, or name another `folder` to have all made")
-    run.log.info("%s: left as it is, this step did not make %s", exports.address, named)
+    for name in FLAWS:
+        digest = exports.files.take(exports.path(name))
+        whose = "somebody's own" if name in own else "made by an earlier run"
+        run.log.info("%s/%s.csv (%s): taken as it is, SHA-256 %s", exports.address, name, whose, digest)
     return _sources({name: exports.lines(name) for name in FLAWS}, generated=False)
 
 
@@ -251,18 +263,13 @@ def _sources(rows: Mapping[str, int], *, generated: bool) -> Sources:
 
 
 def generate(exports: Exports, wanted: Arguments, block: int = BLOCK) -> dict[str, int]:
-    """Write all exports, `block` users at a time, and return the rows of each.
-
-    The marker has a file's new digest before the file is replaced, so a retry never takes it for someone's own.
-    """
-    rows, digests = {}, dict(exports.marker().digests)
+    """Write all exports, `block` users at a time, then the marker; return the rows of each."""
+    rows = {}
     for name, columns in _columns(wanted).items():
-        with exports.place.write(exports.path(name)) as file:
+        with exports.files.write(exports.path(name), partial(exports.is_own, name)) as file:
             rows[name] = _write(file, map(columns, _blocks(wanted, block)), _Dirt(FLAWS[name], _FIRST_FLAWED[name]))
-            digests[name] = [*digests.get(name, []), _digest(file)]
-            exports.mark(Marker(arguments=wanted, digests=digests))
-        digests[name] = digests[name][-1:]
-    exports.mark(Marker(arguments=wanted, digests=digests, rows=rows))
+    with exports.files.write(f"{exports.folder}/{MARKER}") as file:
+        file.write_text(Marker(arguments=wanted, rows=rows).model_dump_json(indent=1) + "\n", encoding="utf-8")
     return rows
 
 

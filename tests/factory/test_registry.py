@@ -7,8 +7,8 @@ import pytest
 from pydantic import Field
 
 from factory.language.errors import RegistryError
-from factory.registry import Registry, load_registry, registry_of
-from tasks.contract import Output, Run, Sql, Table, TextKind, reusable
+from factory.registry import KEYS, Registry, load_registry, registry_of
+from tasks.contract import Output, Run, Sql, Table, TextKind, WrittenFile, reusable
 from tasks.quality.suites import Suite
 
 
@@ -75,7 +75,7 @@ def test_kinds_are_found_inside() -> None:
     """What a text means is known however deep it stands."""
 
     @reusable("area.act", role="gate")
-    def act(columns: dict[str, Sql], where: Sql | None, suite: Suite) -> None:
+    def act(columns: dict[str, Sql], where: Sql | None, suite: Suite, outputs: dict[WrittenFile, str]) -> None:
         """Act."""
 
     definition = registry_with(act)["area.act"]
@@ -85,6 +85,8 @@ def test_kinds_are_found_inside() -> None:
     assert definition.kind_at(("suite", "batch", "where")) == TextKind("sql")
     assert definition.kind_at(("suite", "batch", "table")) == TextKind("table", of="judge")
     assert definition.kind_at(("suite", "name")) is None
+    assert definition.kind_at(("outputs", KEYS)) == TextKind("file", written=True)
+    assert definition.kind_at(("outputs", "a.csv")) is None
     assert definition.suites == {"suite"}
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +22,9 @@ import pytest
 from pyarrow import csv
 
 from stack.paths import REPOSITORY
-from tasks.contract import PermanentError, Run
+from tasks.contract import Before, PermanentError, Run
 from tasks.files.places import InBucket, InFolder, Place, place_of
+from tasks.files.run_files import RunFiles, files_of
 from tasks.synthetic.churn_people import active_user, demographics, funds, marketplace, payments, people
 from tasks.synthetic.churn_sources import (
     BAD_DATES,
@@ -82,7 +87,7 @@ def test_same_arguments_same_bytes(run: Run, tmp_path: Path) -> None:
     """The bytes depend on the arguments alone, not on the run or on how many users are made at a time."""
     made(run, tmp_path / "one", users=3000)
     made(replace(run, run_id="other", date=dt.date(2030, 1, 1)), tmp_path / "two", users=3000)
-    exports = Exports(place_of(InFolder(folder=str(tmp_path / "three")), run), "raw")
+    exports = Exports(files_of(InFolder(folder=str(tmp_path / "three")), run), "raw")
     generate(exports, Arguments(users=3000, until=UNTIL, horizon_days=HORIZON, days=180, seed=0), block=37)
 
     assert content(tmp_path / "one") == content(tmp_path / "two") == content(tmp_path / "three")
@@ -194,8 +199,8 @@ def test_made_once_only(run: Run, tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "raw").iterdir()} == times
 
 
-def test_own_exports_are_kept(run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Files that the step did not make are kept, counted and named."""
+def test_own_exports_are_taken(run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Files that the step did not make stay, and are the run's as they are now; the log has their digests."""
     (tmp_path / "raw").mkdir()
     for name, header in HEADERS.items():
         (tmp_path / "raw" / f"{name}.csv").write_text(f"{header}\n1\n2")
@@ -206,9 +211,74 @@ def test_own_exports_are_kept(run: Run, tmp_path: Path, caplog: pytest.LogCaptur
     counts = dict.fromkeys(map(str.lower, HEADERS), 2)
     assert done == Sources.model_validate(counts | {"generated": False})
     assert content(tmp_path) == before
-    named = ", ".join(f"{name}.csv" for name in HEADERS)
+    digests = {name: hashlib.sha256(before[f"{name}.csv"]).hexdigest() for name in HEADERS}
     logged = [record.getMessage() for record in caplog.records if record.name == run.log.name]
-    assert logged == [f"{tmp_path}/raw: left as it is, this step did not make {named}"]
+    assert logged == [
+        f"{tmp_path}/raw/{name}.csv (somebody's own): taken as it is, SHA-256 {digest}"
+        for name, digest in digests.items()
+    ]
+    next_step = replace(run, before=Before(files={"raw": "generate"}))
+    with files_of(InFolder(folder=str(tmp_path)), next_step).read("raw/PAYMENTS.csv") as file:
+        assert file.read_bytes() == before["PAYMENTS.csv"]
+
+
+def test_edited_export_stops_run(run: Run, tmp_path: Path) -> None:
+    """An own export that is edited after it was taken is an error in the steps that read it, with the step to clear."""
+    (tmp_path / "raw").mkdir()
+    for name, header in HEADERS.items():
+        (tmp_path / "raw" / f"{name}.csv").write_text(f"{header}\n1\n2")
+    made(run, tmp_path)
+    with (tmp_path / "raw" / "PAYMENTS.csv").open("a") as file:
+        file.write("\n3")
+
+    next_step = files_of(InFolder(folder=str(tmp_path)), replace(run, before=Before(files={"raw": "generate"})))
+    problem = r"raw/PAYMENTS.csv has changed since 'generate' wrote it; clear 'generate' with its downstream$"
+    with pytest.raises(PermanentError, match=problem):
+        next_step.find("raw/PAYMENTS.csv")
+    made(run, tmp_path)
+    assert next_step.find("raw/PAYMENTS.csv").startswith(".runs/files/crypto_events_dag/2026-01-05--")
+
+
+def test_runs_do_not_mix(run: Run, tmp_path: Path) -> None:
+    """Each of two runs keeps the exports that it made; those with the known names are of the later date."""
+    older = replace(
+        run, run_id="backfill", date=UNTIL - dt.timedelta(weeks=1), before=Before(files={"raw": "generate"})
+    )
+    later = replace(run, date=UNTIL, before=Before(files={"raw": "generate"}))
+    for one in (later, older):
+        made(one, tmp_path, until=one.date)
+    made(replace(run, date=UNTIL), tmp_path / "alone")
+
+    texts = []
+    for one in (later, older):
+        with files_of(InFolder(folder=str(tmp_path)), one).read("raw/PAYMENTS.csv") as file:
+            texts.append(file.read_bytes())
+    assert texts[0] != texts[1]
+    assert texts[0] == (tmp_path / "raw" / "PAYMENTS.csv").read_bytes()
+    assert content(tmp_path) == content(tmp_path / "alone")
+
+
+def test_export_that_came_meanwhile_stays(run: Run, tmp_path: Path) -> None:
+    """A file that somebody puts there while the step invents one is not written over."""
+    files = InFolder(folder=str(tmp_path))
+    exports = Exports(files_of(files, run), "raw")
+    (tmp_path / "raw").mkdir()
+    with exports.files.write(exports.path("PAYMENTS"), partial(exports.is_own, "PAYMENTS")) as file:
+        file.write_text("invented")
+        (tmp_path / "raw" / "PAYMENTS.csv").write_text("own")
+
+    assert (tmp_path / "raw" / "PAYMENTS.csv").read_text() == "own"
+
+
+def test_exports_of_earlier_release(run: Run, tmp_path: Path) -> None:
+    """Exports that an earlier release invented, as its marker says, are not taken for somebody's own."""
+    made(run, tmp_path)
+    digests = {name: [hashlib.sha256(content(tmp_path)[f"{name}.csv"]).hexdigest()] for name in HEADERS}
+    shutil.rmtree(tmp_path / ".runs")
+    (tmp_path / "raw" / "_generated.json").write_text(json.dumps({"digests": digests, "rows": None}))
+
+    assert made(run, tmp_path, users=310).generated
+    assert content(tmp_path)["DEMOGRAFICOS.csv"].count(b"\n") > 310
 
 
 @pytest.mark.parametrize("users", [300, 400])
@@ -246,8 +316,9 @@ def test_removed_export_is_made_again(run: Run, tmp_path: Path) -> None:
 
 
 def test_broken_marker_is_told(run: Run, tmp_path: Path) -> None:
-    """A marker that the step did not write says what to do."""
+    """A marker that the step did not write, beside files that it does not know, says what to do."""
     made(run, tmp_path)
+    shutil.rmtree(tmp_path / ".runs")
     (tmp_path / "raw" / "_generated.json").write_text("{}}")
     with pytest.raises(PermanentError, match=r"raw/_generated.json was not written by this step; remove it to keep"):
         made(run, tmp_path)
@@ -280,7 +351,7 @@ class Crashing:
 
 
 @pytest.mark.parametrize("placed", [False, True])
-@pytest.mark.parametrize("nth", range(1, 12))
+@pytest.mark.parametrize("nth", range(1, 13))
 def test_any_crash_is_mended(run: Run, tmp_path: Path, nth: int, placed: bool) -> None:  # noqa: FBT001
     """However far an attempt came in replacing older files, the next makes all of them, and takes none for foreign."""
     whole = made(run, tmp_path / "whole", users=60)
@@ -288,7 +359,8 @@ def test_any_crash_is_mended(run: Run, tmp_path: Path, nth: int, placed: bool) -
     place = Crashing(place_of(InFolder(folder=str(tmp_path)), run), nth, placed)
     wanted = Arguments(users=60, until=UNTIL, horizon_days=HORIZON, days=180, seed=0)
     with suppress(Crash):
-        generate(Exports(place, "raw"), wanted)  # type: ignore[arg-type]  # the rest of a Place is the inner one's
+        exports = Exports(RunFiles(place, run, 10), "raw")  # type: ignore[arg-type]  # the rest is the inner one's
+        generate(exports, wanted)
         pytest.fail(f"there is no write number {nth}")
 
     assert made(run, tmp_path, users=60) == whole
@@ -309,7 +381,7 @@ churn_sources(50_000, dt.date.fromisoformat("{UNTIL}"), {HORIZON}, "raw", files,
     with subprocess.Popen([sys.executable, "-c", program], cwd=REPOSITORY) as attempt:
         eventually("the payments to be begun", (tmp_path / "one" / "raw" / "PAYMENTS.csv").exists)
         os.kill(attempt.pid, signal.SIGKILL)
-    assert '"rows": null' in (tmp_path / "one" / "raw" / "_generated.json").read_text()
+    assert not (tmp_path / "one" / "raw" / "_generated.json").exists()
 
     assert made(run, tmp_path / "one", users=50_000) == made(run, tmp_path / "two", users=50_000)
     assert content(tmp_path / "one") == content(tmp_path / "two")
@@ -319,7 +391,7 @@ def test_memory_stays_flat(run: Run, tmp_path: Path) -> None:
     """Four times as many users need no more memory."""
     peaks = []
     for users in (4000, 16_000):
-        exports = Exports(place_of(InFolder(folder=str(tmp_path / f"{users}")), run), "raw")
+        exports = Exports(files_of(InFolder(folder=str(tmp_path / f"{users}")), run), "raw")
         with peak_memory() as peak:
             generate(exports, Arguments(users=users, until=UNTIL, horizon_days=HORIZON, days=60, seed=0), block=2000)
         peaks.append(peak())

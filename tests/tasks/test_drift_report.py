@@ -116,7 +116,7 @@ def test_report_goes_everywhere(
     assert (found.drift_detected, found.drift_share, found.drifted_columns) == (True, 0.25, ["spent"])
     assert found.s3_key == f"{publish.prefix}/2026-01-05.html"
     assert found.report == f"s3://{BUCKET}/{found.s3_key}"
-    assert found.report_path == str(folder / "drift_reports" / "2026-01-05.html")
+    assert Path(found.report_path).samefile(folder / "drift_reports" / "2026-01-05.html")
     stored = object_store.client().get_object(Bucket=BUCKET, Key=found.s3_key)
     page = Path(found.report_path).read_text(encoding="utf-8")
     assert (stored["ContentType"], stored["Body"].read().decode()) == ("text/html", page)

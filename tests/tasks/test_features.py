@@ -15,7 +15,8 @@ import pytest
 
 from stack.paths import REPOSITORY
 from tasks.contract import DataRejected, MissingResource, PermanentError, Run
-from tasks.files.places import InBucket, InFolder
+from tasks.files.places import InBucket, InFolder, place_of
+from tasks.files.run_files import files_of
 from tasks.spark.features import Built, Value, build_table
 from tests.support.churn import CATEGORICAL, NUMERIC, build_features, build_users, write_inputs
 
@@ -175,8 +176,6 @@ def test_broken_input_is_named(spark_connection: str, here: Run) -> None:
 
 def test_bucket_serves_as_well(spark_connection: str, object_store: ObjectStore, here: Run, tmp_path: Path) -> None:
     """Files in a bucket are read and written like those in a folder."""
-    from tasks.files.places import place_of
-
     files = InBucket(connection="object_store", bucket="ge-artifacts", prefix=f"features/{tmp_path.name}")
     place = place_of(files, here)
     with place.write("t.parquet") as file:
@@ -184,7 +183,7 @@ def test_bucket_serves_as_well(spark_connection: str, object_store: ObjectStore,
     (here.configs / "sql" / "some.sql").write_text("SELECT DISTINCT id FROM t")
     done = build_table("spark_default", {"t": "t.parquet"}, "some.sql", ["id"], "out.parquet", files, run=here)
 
-    assert done == Built(rows=3, columns=1, path=place.address("out.parquet"))
+    assert done == Built(rows=3, columns=1, path=files_of(files, here).address("out.parquet"))
     with place.read("out.parquet") as file:
         assert pq.read_table(file).to_pydict() == {"id": [1, 2, 3]}
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime as dt
+import hashlib
 import os
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,8 +17,6 @@ from tasks.contract import MissingResource, PermanentError
 from tasks.files.places import BucketPlace, FolderPlace, InBucket, InFolder, Place, bucket_place, place_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from stack.objects import ObjectStore
     from tasks.contract import Run
 
@@ -84,6 +86,88 @@ def test_removed_file_is_gone(place: Place) -> None:
     place.remove("a.csv")
 
     assert not place.exists("a.csv")
+
+
+def test_removed_folders_are_gone(here: Run, tmp_path: Path) -> None:
+    """The folders that a removed file leaves empty go with it, up to the place; the others stay."""
+    place = FolderPlace(tmp_path / "data", here)
+    for path in ("a/b/c.csv", "a/d.csv", "e/f.csv"):
+        put(place, path, "x")
+
+    for path in ("a/b/c.csv", "e/f.csv"):
+        place.remove(path)
+
+    assert [entry.path for entry in place.below("")] == ["a/d.csv"]
+    assert not (tmp_path / "data" / "a" / "b").exists()
+    place.remove("a/d.csv")
+    assert (tmp_path / "data").is_dir()
+
+
+def test_all_below_is_listed(place: Place) -> None:
+    """A listing of all files below a folder has their paths, and when they were written."""
+    began = dt.datetime.now(dt.UTC).replace(microsecond=0)
+    for path in ("a/b/c.csv", "a/d.csv", "ab/e.csv"):
+        put(place, path, "x")
+
+    found = place.below("a")
+    assert [entry.path for entry in found] == ["a/b/c.csv", "a/d.csv"]
+    assert all(began <= entry.modified <= dt.datetime.now(dt.UTC) for entry in found)
+    assert place.below("nowhere") == []
+
+
+def test_link_has_the_content(place: Place) -> None:
+    """A linked file is the other, with its stamp, and stays when that is written again."""
+    put(place, "one.csv", "one")
+    put(place, "a/two.csv", "two")
+    place.link("one.csv", "a/two.csv")
+    assert text_of(place, "a/two.csv") == place.text("a/two.csv") == "one"
+    assert place.stamp("a/two.csv") == place.stamp("one.csv") is not None
+
+    put(place, "one.csv", "new")
+    assert place.text("a/two.csv") == "one"
+    assert place.stamp("a/two.csv") != place.stamp("one.csv")
+    assert place.digest("a/two.csv") == hashlib.sha256(b"one").hexdigest()
+
+
+def test_missing_file_has_no_stamp(place: Place) -> None:
+    """A file that does not exist has neither stamp nor text, and cannot be linked."""
+    put(place, "a/b.csv", "x")
+
+    assert [place.stamp(path) for path in ("a", "no.csv")] == [None, None]
+    assert place.text("no.csv") is None
+    for act in (lambda: place.link("no.csv", "a/b.csv"), lambda: place.digest("no.csv")):
+        with pytest.raises(MissingResource, match=r"^file 'no\.csv' does not exist in "):
+            act()
+    assert place.text("a/b.csv") == "x"
+
+
+def test_foreign_object_is_known(request: pytest.FixtureRequest, here: Run, tmp_path: Path) -> None:
+    """An object that somebody else uploaded has a digest and a stamp too, which its next version does not have."""
+    place = bucket_place_of(request, here, tmp_path.name)
+    stamps = []
+    for text in (b"one", b"two"):
+        place.client.put_object(Bucket=BUCKET, Key=place.key("a.csv"), Body=text)
+        stamps.append(place.stamp("a.csv"))
+        assert place.digest("a.csv") == hashlib.sha256(text).hexdigest()
+
+    assert None not in stamps
+    assert stamps[0] != stamps[1]
+
+
+def test_link_to_another_disk(here: Run, tmp_path: Path) -> None:
+    """Where a disk cannot give a file a second name, the bytes are copied."""
+    if Path("/dev/shm").stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is one disk only")
+    place = FolderPlace(tmp_path / "data", here)
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
+        (Path(other) / "raw.csv").write_text("own")
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "raw.csv").symlink_to(Path(other) / "raw.csv")
+        place.link("raw.csv", "taken.csv")
+
+        assert place.text("taken.csv") == "own"
+        assert place.stamp("taken.csv") == place.stamp("raw.csv")
+        assert not (tmp_path / "data" / "taken.csv").is_symlink()
 
 
 def test_missing_file_is_named(place: Place) -> None:

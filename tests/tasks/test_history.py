@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.contract import MissingResource, PermanentError, Run
+from tasks.contract import Before, MissingResource, PermanentError, Run
 from tasks.files.history import Kept, keep_snapshot, snapshots
 from tasks.files.places import Files, InBucket, InFolder, Place, place_of
+from tasks.files.run_files import files_of
 from tests.support.memory import peak_memory
 
 HISTORY = "churn/history.parquet"
@@ -109,6 +112,39 @@ def test_readers_look_back(files: Files, run: Run, before: str, count: int, date
 
     found = snapshots(place_of(files, run), HISTORY, day(before), count)
     assert found == [f"{HISTORY}/snapshot_date=2026-{date}.parquet" for date in dates]
+
+
+def test_own_run_is_kept(files: Files, run: Run) -> None:
+    """A step that is cleared alone after another run keeps its own run's table, under its own date."""
+    before = Before(files={"t.parquet": "build"})
+    runs = [replace(run, run_id=name, date=day(name), before=before) for name in ("01-12", "01-05")]
+    for value, one in enumerate(runs):
+        with files_of(files, one).write("t.parquet") as file:
+            pq.write_table(pa.table({"v": [value]}), file)
+    for one in runs:
+        keep_snapshot("t.parquet", HISTORY, 3, files, run=one)
+
+    place = place_of(files, run)
+    assert [got(place, path)["v"] for path in snapshots(place, HISTORY, day("12-31"), 8)] == [[1], [0]]
+
+
+def test_writers_at_once_lose_nothing(files: Files, run: Run) -> None:
+    """Of runs that keep a snapshot at the same time, the newest dates stay, and no more than are to be kept."""
+    with place_of(files, run).write("t.parquet") as file:
+        pq.write_table(pa.table({"v": [1]}), file)
+    dates = [day(f"01-{number:02}") for number in range(1, 9)]
+    start = Barrier(4)
+
+    def work(mine: list[dt.date]) -> None:
+        start.wait()
+        for date in mine:
+            keep_snapshot("t.parquet", HISTORY, 3, files, run=replace(run, date=date, run_id=f"of {date}"))
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(work, (dates[::4], dates[1::4], dates[2::4], dates[3::4])))
+
+    names = place_of(files, run).names(HISTORY)
+    assert names == [f"snapshot_date={date}.parquet" for date in dates[-3:]]
 
 
 def test_other_files_are_left(folder: InFolder, run: Run, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from collections.abc import Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from pyspark.sql import DataFrame, SparkSession
 
 from stack.objects import ObjectStore
 from tasks.contract import MissingResource, PermanentError, Run, TransientError
-from tasks.files.places import InBucket, InFolder, Place, place_of
+from tasks.files.places import InBucket, InFolder
+from tasks.files.run_files import RunFiles, files_of
 from tasks.spark.parquet import check_parts, join_parts, join_written, read_frame, write_parts
 from tasks.spark.reach import ByDisk, Parts, shared_parts
 from tasks.spark.session import spark_session
@@ -32,24 +33,24 @@ def session(spark_connection: str) -> Iterator[SparkSession]:
 
 
 @pytest.fixture
-def folder(run: Run, tmp_path: Path) -> Place:
-    return place_of(InFolder(folder=str(tmp_path / "data")), run)
+def folder(run: Run, tmp_path: Path) -> RunFiles:
+    return files_of(InFolder(folder=str(tmp_path / "data")), run)
 
 
 def digest(file: str) -> str:
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
-def write_frame(frame: DataFrame, place: Place, path: str) -> int:
+def write_frame(frame: DataFrame, files: RunFiles, path: str) -> int:
     """Write a table as the tasks do: in parts, then as one file that takes its place; return its rows."""
-    with ByDisk(place).write(path) as draft:
+    with ByDisk(files).write(path) as draft:
         parts = draft.parts("parts")
         rows = write_parts(frame, parts)
         join_written(parts, draft.file, rows)
         return rows
 
 
-def test_parts_become_one_file(session: SparkSession, folder: Place) -> None:
+def test_parts_become_one_file(session: SparkSession, folder: RunFiles) -> None:
     """However Spark spreads the rows, the file has them all, in order, with their types; the same rows, same bytes."""
     rows = session.range(ROWS).selectExpr(
         "id", "id * 1.5D AS x", "concat('t', id % 7) AS t", DAY, "timestamp_seconds(id) AS at"
@@ -66,31 +67,32 @@ def test_parts_become_one_file(session: SparkSession, folder: Place) -> None:
     assert folder.names("a") == ["b.parquet"]
 
 
-def test_empty_table_keeps_columns(session: SparkSession, folder: Place) -> None:
+def test_empty_table_keeps_columns(session: SparkSession, folder: RunFiles) -> None:
     """A table without rows is a file with its columns."""
     assert write_frame(session.range(5).where("id < 0"), folder, "none.parquet") == 0
     assert pq.read_table(folder.address("none.parquet")).column_names == ["id"]
 
 
-def test_failure_leaves_old_file(session: SparkSession, folder: Place) -> None:
+def test_failure_leaves_old_file(session: SparkSession, folder: RunFiles) -> None:
     """A table that cannot be made changes nothing, and leaves nothing behind."""
     write_frame(session.range(3), folder, "a.parquet")
     old = digest(folder.address("a.parquet"))
     with pytest.raises(Exception, match="DIVIDE_BY_ZERO"):
         write_frame(session.range(3).selectExpr("1 / id AS id"), folder, "a.parquet")
     assert digest(folder.address("a.parquet")) == old
-    assert list(Path(folder.address(".scratch")).iterdir()) == []
+    assert list(Path(folder.place.address(".scratch")).iterdir()) == []
 
 
 def test_bucket_holds_tables(session: SparkSession, object_store: ObjectStore, run: Run) -> None:
     """A table goes to a bucket and comes back, for as long as its local copy lives."""
     files = InBucket(connection="object_store", bucket="ge-artifacts", prefix="tables")
-    place = place_of(files, replace(run, task_id="other"))
-    assert write_frame(session.range(10), place, "a.parquet") == 10
-    with ExitStack() as opened:
-        assert read_frame(session, ByDisk(place), "a.parquet", opened).agg({"id": "sum"}).first()[0] == 45
-    with ExitStack() as opened, pytest.raises(MissingResource, match=r"file 'b.parquet' does not exist in s3://ge-"):
-        read_frame(session, ByDisk(place), "b.parquet", opened)
+    of_run = files_of(files, replace(run, task_id="other"))
+    assert write_frame(session.range(10), of_run, "a.parquet") == 10
+    with ByDisk(of_run).read("a.parquet") as source:
+        assert read_frame(session, source).agg({"id": "sum"}).first()[0] == 45
+    no_file = pytest.raises(MissingResource, match=r"file 'b.parquet' does not exist in s3://ge-")
+    with no_file, ByDisk(of_run).read("b.parquet"):
+        pytest.fail("it was read")
 
 
 def test_unseen_parts_are_refused(session: SparkSession, tmp_path: Path) -> None:

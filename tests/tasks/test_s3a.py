@@ -28,6 +28,7 @@ from stack.ports import HOST
 from stack.service import running
 from stack.spark import Spark, SparkPorts, WorkerPorts
 from tasks.contract import PermanentError
+from tasks.files.run_files import files_of
 from tasks.spark.s3a import COMPANIONS, store_settings
 from tasks.spark.session import COMPILE_LESS, spark_session
 from tests.support.ports import free_port
@@ -84,17 +85,16 @@ def cluster(state: Path, java: Java, classes: Path) -> Iterator[dict[str, str]]:
 
 def keys(store: ObjectStore) -> list[str]:
     found = store.client().list_objects_v2(Bucket=BUCKET, Prefix="s3a/").get("Contents", [])
-    return sorted(one["Key"].removeprefix("s3a/") for one in found)
+    names = (one["Key"].removeprefix("s3a/") for one in found)
+    return sorted(name for name in names if not name.startswith(".runs/records/"))
 
 
 SCRIPT = """
 import json, logging, sys, urllib.request
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 import psutil
-from tasks.contract import TransientError
-from tasks.contract import PermanentError
+from tasks.contract import Before, PermanentError, TransientError
 from tasks.spark.cleaning import CsvSource, FromSource, FromSql, clean_csv
 from tasks.spark.features import build_table
 from tasks.spark.parquet import read_frame
@@ -103,7 +103,9 @@ from tasks.spark.s3a import let_open
 from tasks.spark.session import spark_errors, spark_session
 from tests.support.s3a import FILES, a_run
 
-run = replace(a_run("build"), configs=Path(sys.argv[1]))
+before = Before(files={"people.parquet": "clean"})
+run = replace(a_run("build"), configs=Path(sys.argv[1]), before=before)
+reach = reach_of(FILES, run)
 
 def build(spark, sql, output):
     inputs = {"people": "people.parquet"}
@@ -116,8 +118,8 @@ def failure(act):
         return f"{type(error).__name__}: {error}"
 
 def bare():
-    with spark_session("spark_bare", run, FILES) as session, ExitStack() as opened, spark_errors("a.csv"):
-        read_frame(session, reach_of(FILES, run), "old.parquet", opened).count()
+    with spark_session("spark_bare", run, FILES) as session, reach.read("old.parquet") as old, spark_errors("a.csv"):
+        read_frame(session, old).count()
 
 def down(session):
     let_open(session, FILES.model_copy(update={"connection": "store_down", "bucket": "down"}))
@@ -125,8 +127,8 @@ def down(session):
         session.read.text("s3a://down/b.txt").collect()
 
 def looked():
-    with spark_session("spark_default", run, FILES) as session, ExitStack() as opened:
-        frame = read_frame(session, reach_of(FILES, run), "people.parquet", opened)
+    with spark_session("spark_default", run, FILES) as session, reach.read("people.parquet") as people:
+        frame = read_frame(session, people)
         frame.count()
         page = f"{session.sparkContext.uiWebUrl}/api/v1/applications/{session.sparkContext.applicationId}/environment"
         with urllib.request.urlopen(page) as answer:
@@ -187,18 +189,20 @@ def read(store: ObjectStore, key: str, folder: Path) -> pa.Table:
 
 def test_tasks_use_the_bucket(told: Any, object_store: ObjectStore, tmp_path: Path) -> None:
     """A CSV and tables are read in the bucket, and what is made of them lies there as single files."""
-    assert told["looked"]["read"] == [f"s3a://{BUCKET}/s3a/people.parquet"]
+    own = files_of(FILES, a_run("build"))
+    assert told["looked"]["read"] == [f"s3a://{BUCKET}/s3a/{own.own('people.parquet')}"]
     assert told["cleaned"]["rows_kept"] == {"people": 1000}
     assert told["cleaned"]["rows_written"] == {"people.parquet": 1000, "names.parquet": 2}
-    assert told["built"] == {"rows": 1000, "columns": 2, "path": f"s3://{BUCKET}/s3a/twice.parquet"}
+    assert told["built"] == {"rows": 1000, "columns": 2, "path": own.address("twice.parquet")}
     assert read(object_store, "twice.parquet", tmp_path)["twice"].to_pylist() == list(range(0, 2000, 2))
 
 
 def test_scratch_is_emptied(told: Any, object_store: ObjectStore, tmp_path: Path) -> None:
     """Nothing but the files is left, after an error neither, which leaves the old file."""
     assert told["failed"].startswith("PermanentError: configs/sql/broken.sql: [DIVIDE_BY_ZERO]")
-    files = ["names.parquet", "old.parquet", "people.parquet", "raw/people.csv", "report.json", "twice.parquet"]
-    assert keys(object_store) == files
+    written = ["names.parquet", "people.parquet", "report.json", "twice.parquet"]
+    own = [files_of(FILES, a_run("build")).own(name) for name in written]
+    assert keys(object_store) == sorted([*own, *written, "old.parquet", "raw/people.csv"])
     assert read(object_store, "old.parquet", tmp_path)["id"].to_pylist() == [1]
 
 
