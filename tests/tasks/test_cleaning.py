@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from stack.objects import ObjectStore
 from tasks.contract import DataRejected, MissingResource, PermanentError, Run
 from tasks.files.places import Files, InBucket, InFolder
+from tasks.files.run_files import files_of
 from tasks.services.objects import object_store as store_client
 from tasks.spark.cleaning import Cleaned, CsvSource, FromSource, FromSql, clean_csv
 from tasks.spark.csv_columns import CsvColumn
@@ -143,7 +144,7 @@ def test_each_dirt_is_counted(clean: Clean, tmp_path: Path, project: Run, caplog
         rows_kept={"payments": 7},
         rows_dropped={"payments": 14},
         rows_written={"payments.parquet": 7, "spent.parquet": 7},
-        report=str(data / "report.json"),
+        report=files_of(FOLDER, project).address("report.json"),
     )
     assert sorted(rows(data / "payments.parquet")) == KEPT
     assert rows(data / "spent.parquet")[:3] == [(1, 10.5), (2, None), (3, 100.0)]
@@ -162,7 +163,7 @@ def test_each_dirt_is_counted(clean: Clean, tmp_path: Path, project: Run, caplog
     assert {one.name: one.read_bytes() for one in data.glob("[a-z]*.*")} == first
 
 
-def test_too_much_dirt_is_rejected(clean: Clean, tmp_path: Path) -> None:
+def test_too_much_dirt_is_rejected(clean: Clean, tmp_path: Path, project: Run) -> None:
     """Above `max_dropped` nothing is written but the report, and the error says the most frequent reasons."""
     put(tmp_path, "PAYMENTS", [*LINES[:4], "2026-01-09,4,1,food,,", "x,4,1,food,,", "y,4,1,food,,"])
     with pytest.raises(DataRejected) as raised:
@@ -170,11 +171,11 @@ def test_too_much_dirt_is_rejected(clean: Clean, tmp_path: Path) -> None:
     assert str(raised.value) == (
         "payments (raw/PAYMENTS.csv): 4 of 6 rows were dropped (66.7%), but `max_dropped` allows only 50.0%: FECHA not "
         'a date YYYY-MM-DD 2 ("x", "y"); FECHA after 2026-01-05 1 ("2026-01-09"); repeats paid_on, user_id of an'
-        f" earlier row 1\nNothing was written; see {tmp_path}/data/report.json"
+        f" earlier row 1\nNothing was written; see {files_of(FOLDER, project).address('report.json')}"
     )
     assert isinstance(raised.value.output, Cleaned)
     assert raised.value.output.rows_dropped == {"payments": 4}
-    assert sorted(one.name for one in (tmp_path / "data").glob("*.*")) == [".scratch", "report.json"]
+    assert sorted(one.name for one in (tmp_path / "data").glob("*.*")) == [".runs", ".scratch", "report.json"]
 
 
 def test_hollow_columns_are_rejected(clean: Clean, tmp_path: Path) -> None:
@@ -204,12 +205,12 @@ def test_broken_query_leaves_outputs(clean: Clean, tmp_path: Path) -> None:
     assert old.read_text() == "old"
 
 
-def test_bucket_holds_files(clean: Clean, object_store: ObjectStore, tmp_path: Path) -> None:
+def test_bucket_holds_files(clean: Clean, object_store: ObjectStore, tmp_path: Path, project: Run) -> None:
     """The same step reads from a bucket and writes to it."""
     files = InBucket(connection="object_store", bucket="ge-artifacts", prefix="churn")
     s3 = store_client("object_store")
     s3.upload_file(str(tmp_path / "data" / "raw" / "PAYMENTS.csv"), "ge-artifacts", "churn/raw/PAYMENTS.csv")
-    assert clean(files=files).report == "s3://ge-artifacts/churn/report.json"
+    assert clean(files=files).report == files_of(files, project).address("report.json")
     s3.download_file("ge-artifacts", "churn/payments.parquet", str(tmp_path / "copy.parquet"))
     assert sorted(rows(tmp_path / "copy.parquet")) == KEPT
 

@@ -55,7 +55,7 @@ def test_query_becomes_a_file(spark_connection: str, here: Run) -> None:
     first = built(here, text), path.read_bytes()
 
     assert first == (built(here, text), path.read_bytes())
-    assert first[0] == Built(rows=3, columns=3, path=str(path))
+    assert first[0] == Built(rows=3, columns=3, path=files_of(InFolder(folder="."), here).address("out.parquet"))
     assert rows(here) == [
         {"id": 1, "name": "a", "colon": ":no"},
         {"id": 2, "name": "B", "colon": ":no"},

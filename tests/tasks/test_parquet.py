@@ -64,7 +64,7 @@ def test_parts_become_one_file(session: SparkSession, folder: RunFiles) -> None:
         assert [file.metadata.row_group(group).num_rows for group in range(3)] == [131_072, 131_072, 37_856]
         types = [str(field.type) for field in file.schema_arrow]
     assert types == ["int64", "double", "string", "date32[day]", "timestamp[us, tz=UTC]"]
-    assert folder.names("a") == ["b.parquet"]
+    assert folder.place.names("a") == ["b.parquet"]
 
 
 def test_empty_table_keeps_columns(session: SparkSession, folder: RunFiles) -> None:
