@@ -31,7 +31,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Publication(Model):
-    """Where people read the report: `<prefix>/<date>.html` in a bucket of an object store."""
+    """Where people read the report: `<prefix>/<date>.html` in a bucket of an object store.
+
+    That is the last one of the date; each run's own stays in `<prefix>/runs/`.
+    """
 
     connection: ConnectionId
     bucket: Bucket
@@ -63,7 +66,9 @@ class Drift(Output):
     report_path: str = ""
     """The run's own page: its path on the workers' disk, or its address in the bucket of the files."""
     s3_key: str | None = None
+    """Of the last page of the date, in the bucket of `publish`."""
     report: Link | None = None
+    """The run's own page there."""
     run_page: Link | None = None
     summary: str
     """The result in one sentence."""
@@ -200,9 +205,10 @@ def _written(page: str, output: str, files: Files, publish: Publication | None, 
     with of_run.write(path) as file:
         file.write_text(page, encoding="utf-8")
         if publish:
-            key = f"{publish.prefix}/{run.date}.html"
-            _upload(page.encode(), publish, key)
-            places |= {"s3_key": key, "report": f"s3://{publish.bucket}/{key}"}
+            own, key = f"{publish.prefix}/runs/{of_run.name}.html", f"{publish.prefix}/{run.date}.html"
+            for one in (own, key):
+                _upload(page.encode(), publish, one)
+            places |= {"s3_key": key, "report": f"s3://{publish.bucket}/{own}"}
     return places
 
 

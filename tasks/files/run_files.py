@@ -99,6 +99,11 @@ class RunFiles:
     keep_runs: int
     """How many runs of a pipeline keep their files."""
 
+    @property
+    def name(self) -> str:
+        """The name of the run's folder: its date, and a hash that tells it from other runs of that date."""
+        return self._name("").run
+
     def address(self, path: str) -> str:
         """Return where people find the run's own file."""
         return self.place.address(self.own(path))
@@ -253,7 +258,7 @@ class RunFiles:
             if name.dag_id == self.run.dag_id:
                 last[name.run] = max(name.modified, last.get(name.run, name.modified))
         newest = sorted(last, key=lambda run: (last[run], run), reverse=True)
-        old = set(newest[self.keep_runs :]) - {self._name("").run}
+        old = set(newest[self.keep_runs :]) - {self.name}
         for path, names in by_path.items():
             removed = [name for name in names if name.dag_id == self.run.dag_id and name.run in old]
             if removed and len(names) > 1:  # the only one has the name that people know

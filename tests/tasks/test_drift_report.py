@@ -27,6 +27,7 @@ from tasks.drift.monitor import Publication, Recording
 from tasks.drift.reading import read
 from tasks.drift.sampling import Sampler
 from tasks.files.places import InFolder
+from tasks.files.run_files import files_of
 from tests.support.database import Sql
 from tests.support.drifting import COLUMNS, HISTORY, NOW, compared, keep, users, weeks
 from tests.support.memory import peak_memory
@@ -115,7 +116,8 @@ def test_report_goes_everywhere(
 
     assert (found.drift_detected, found.drift_share, found.drifted_columns) == (True, 0.25, ["spent"])
     assert found.s3_key == f"{publish.prefix}/2026-01-05.html"
-    assert found.report == f"s3://{BUCKET}/{found.s3_key}"
+    own = files_of(InFolder(folder=str(folder)), run).name
+    assert found.report == f"s3://{BUCKET}/{publish.prefix}/runs/{own}.html"
     assert Path(found.report_path).samefile(folder / "drift_reports" / "2026-01-05.html")
     stored = object_store.client().get_object(Bucket=BUCKET, Key=found.s3_key)
     page = Path(found.report_path).read_text(encoding="utf-8")
@@ -156,8 +158,27 @@ def test_dates_become_a_line(
 
     assert line(mlflow, record, "drift_share") == sorted((shares | {week.date: again.drift_share}).items())
     assert len(tracked(mlflow, record, "report")) == 3
-    listed = object_store.client().list_objects_v2(Bucket=BUCKET, Prefix=publish.prefix)["Contents"]
+    listed = object_store.client().list_objects_v2(Bucket=BUCKET, Prefix=f"{publish.prefix}/2")["Contents"]
     assert [one["Key"] for one in listed] == [f"{publish.prefix}/{date}.html" for date in sorted(shares)]
+
+
+def test_runs_of_one_date_keep_their_pages(
+    folder: Path, run: Run, publish: Publication, object_store: ObjectStore
+) -> None:
+    """Two runs of one date each have a page of their own, on disk and in the bucket; the date's is the last one."""
+    keep(folder, run, *weeks(run, 2, 1))
+    pq.write_table(users(1, spent=1), folder / NOW)
+    first, second = (compared(folder, replace(run, run_id=one), publish=publish) for one in ("first", "second"))
+
+    pages = []
+    for found, run_id in ((first, "first"), (second, "second")):
+        bucket, _, key = str(found.report).removeprefix("s3://").partition("/")
+        page = object_store.client().get_object(Bucket=bucket, Key=key)["Body"].read()
+        assert f"run {run_id}" in page.decode()
+        assert Path(found.report_path).read_bytes() == page
+        pages.append(page)
+    dated = object_store.client().get_object(Bucket=BUCKET, Key=str(second.s3_key))["Body"].read()
+    assert dated == pages[1] == (folder / "drift_reports" / f"{run.date}.html").read_bytes()
 
 
 def test_rerun_finds_the_same(folder: Path, run: Run) -> None:
