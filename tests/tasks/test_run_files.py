@@ -7,11 +7,13 @@ import logging
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import permutations
 from pathlib import Path
-from threading import Barrier
+from random import Random
+from threading import Barrier, Condition
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,7 +23,7 @@ from tasks.files.places import BucketPlace, Files, FolderPlace, InBucket, InFold
 from tasks.files.run_files import RunFiles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
 PATH, STEP = "churn/features.parquet", "feature_engineering"
 BEFORE = Before(files={"churn/raw": "generate", PATH: STEP})
@@ -178,6 +180,100 @@ class Held:
             self.acted = True
             self.act()
         self.inner.link(source, path)
+
+
+class Turns:
+    """Lets threads act one at a time, in an order drawn from a seed."""
+
+    def __init__(self, names: Iterable[str], chance: Random) -> None:
+        self._changed, self._chance = Condition(), chance
+        self._alive, self._waiting, self._turn = set(names), set[str](), ""
+
+    def wait(self, name: str) -> None:
+        """Return when it is the thread's turn, which lasts until it waits again or ends."""
+        with self._changed:
+            self._waiting.add(name)
+            self._give()
+            self._changed.wait_for(lambda: self._turn == name)
+            self._turn = ""
+            self._waiting.discard(name)
+
+    def end(self, name: str) -> None:
+        with self._changed:
+            self._alive.discard(name)
+            self._give()
+
+    def _give(self) -> None:
+        if self._waiting and self._waiting == self._alive:
+            self._turn = self._chance.choice(sorted(self._waiting))
+            self._changed.notify_all()
+
+
+class Killed(Exception):
+    """The end of an attempt."""
+
+
+@dataclass
+class InTurns:
+    """A place where each act waits for its turn, and an attempt may be killed before it."""
+
+    inner: Place
+    name: str
+    turns: Turns
+    lives: Iterator[bool]
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        act: Callable[..., object] = getattr(self.inner, name)
+
+        def in_turn(*arguments: object) -> object:
+            self._wait()
+            return act(*arguments)
+
+        return in_turn
+
+    @contextmanager
+    def write(self, path: str) -> Iterator[Path]:
+        self._wait()
+        with self.inner.write(path) as file:
+            yield file
+            self._wait()
+
+    def _wait(self) -> None:
+        self.turns.wait(self.name)
+        if not next(self.lives):
+            raise Killed
+
+
+def interleaved(folder: InFolder, seed: int) -> dict[str, str]:
+    """Let runs write one name in random steps, some attempts killed; return what each reads, and what the name has."""
+    chance = Random(seed)
+    runs = {f"{day}": of(folder, day) for day in chance.sample(range(1, 29), 3)}
+    turns = Turns(runs, chance)
+    lives = {name: iter([chance.random() > 0.02 for _ in range(40)] + [True] * 1000) for name in runs}
+
+    def work(name: str) -> str:
+        place = InTurns(runs[name].place, name, turns, lives[name])
+        mine = replace(runs[name], place=place)  # type: ignore[arg-type]  # the rest of a Place is the inner one's
+        try:
+            while True:
+                with suppress(Killed):  # and tried again
+                    put(mine, f"of {name}")
+                    return got(mine)
+        finally:
+            turns.end(name)
+
+    with ThreadPoolExecutor(len(runs)) as threads:
+        own = dict(zip(runs, threads.map(work, runs), strict=True))
+    return own | {"name": str(published(of(folder, 1))), "greatest": f"of {max(map(int, runs))}"}
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_any_order_ends_well(folder: InFolder, seed: int) -> None:
+    """However the steps of runs interleave, each reads its own, and the name ends with the greatest date."""
+    found = interleaved(folder, seed)
+
+    assert found.pop("name") == found.pop("greatest")
+    assert found == {day: f"of {day}" for day in found}
 
 
 def test_killed_publisher_is_mended(files: Files) -> None:
