@@ -211,7 +211,7 @@ class RunFiles:
                 raise TransientError(
                     "files", f"{problem}; if it is not being written again, clear that step of {dag_id}"
                 )
-            self.run.log.info("%s: read as %s wrote it", path, record)
+            self.run.log.info("%s: read that of %s", path, record)
             return file
         dates = ", ".join(sorted({name.date for name in names}))
         problem = f"no run of {dag_id} dated up to {self.run.date} has {path}, only of {dates}"
@@ -231,7 +231,7 @@ class RunFiles:
                 return
             if self.place.stamp(path) in (greatest.record.stamp, self.place.stamp(greatest.file)):
                 if greatest.file != self.own(path):
-                    self.run.log.info("%s stays as %s wrote it", self.place.address(path), greatest.record)
+                    self.run.log.info("%s stays: it is of %s", self.place.address(path), greatest.record)
                 return
             try:
                 self.place.link(greatest.file, path)

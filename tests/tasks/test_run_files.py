@@ -106,7 +106,7 @@ def test_name_has_greatest_date(folder: InFolder, days: tuple[int, ...], caplog:
             put(of(folder, day), f"{day}")
 
     assert published(of(folder, 5)) == "19"
-    kept = [one.getMessage() for one in caplog.records if "stays as" in one.getMessage()]
+    kept = [one.getMessage() for one in caplog.records if "stays: it is of" in one.getMessage()]
     greater = [day for place, day in enumerate(days) if any(before > day for before in days[:place])]
     assert len(kept) == len(greater)
 
@@ -119,7 +119,7 @@ def test_older_date_leaves_name(files: Files, caplog: pytest.LogCaptureFixture) 
 
     assert published(of(files, 5)) == "later"
     assert re.search(
-        rf"{PATH} stays as churn_training_dag.{STEP} in run scheduled__12, for 2026-01-12, written at 20.* UTC",
+        rf"{PATH} stays: it is of churn_training_dag.{STEP} in run scheduled__12, for 2026-01-12, written at 20.* UTC",
         caplog.text,
     )
 
@@ -363,7 +363,8 @@ def test_other_pipeline_is_latest(
 
     with caplog.at_level(logging.INFO):
         assert got(reader, written_by="churn_training_dag", dated=dated) == whose
-    assert f"{PATH}: read as churn_training_dag.{STEP} in run scheduled__{whose}, for 2026-01-{whose}" in caplog.text
+    told = f"{PATH}: read that of churn_training_dag.{STEP} in run scheduled__{whose}, for 2026-01-{whose}"
+    assert told in caplog.text
 
 
 def test_too_early_reader_is_told(files: Files) -> None:
