@@ -28,7 +28,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from factory.bridge import runtime
 from factory.bridge.links import with_links
-from factory.bridge.rendering import rendered_later, run_of
+from factory.bridge.rendering import PROBLEMS, FilledLater, Item, label, run_of
 from factory.bridge.waiting import deferrable, wait
 from factory.language.arguments import AssetSpec
 from factory.language.params import for_form
@@ -46,6 +46,9 @@ _TIMETABLES = {
     "DeltaTriggerTimetable": DeltaTriggerTimetable,
 }
 _MAPPED = "with_"
+_LABEL = "taskflow_item"
+_LABELLED = "{{ " + _LABEL + " | default('', true) }}"
+"""The one template that Airflow renders: it names the label that a mapped step gives itself."""
 
 
 def build(plan: Plan) -> DAG:
@@ -56,7 +59,7 @@ def build(plan: Plan) -> DAG:
         params={param.name: _param(param) for param in plan.params},
         default_args=_airflow(plan.default_args, plan.timezone),
         auto_register=False,
-        **_airflow(plan.airflow, plan.timezone),
+        **_documented(_airflow(plan.airflow, plan.timezone)),
     )
     groups = _groups(plan, dag)
     built = {node.task_id: _operator(node, plan, dag, groups) for node in plan.nodes}
@@ -71,12 +74,13 @@ def build(plan: Plan) -> DAG:
 # --- what a worker runs -----------------------------------------------------------------------------------------
 
 
-def execute(uses: str, arguments: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
-    """Run a registered task with its rendered arguments; `before` is what the plan puts before it."""
+def execute(step: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Run a registered task with its arguments; `before` is what the plan puts before it."""
     context: Mapping[str, Any] = get_current_context()
+    _require_filled(step)
     run = _run(context)
     try:
-        return runtime.call(uses, arguments, run, before or {})
+        return runtime.call(step["uses"], step["arguments"], run, step.get("before", {}))
     except Occupied as occupied:
         wait(occupied, run, context)
     except DataRejected as error:
@@ -86,27 +90,36 @@ def execute(uses: str, arguments: Mapping[str, Any], before: Mapping[str, Any] |
         _fail(error)
 
 
-def execute_mapped(
-    uses: str, arguments: Mapping[str, Any], before: Mapping[str, Any] | None = None, **mapped: Any
-) -> dict[str, Any] | None:
+def execute_mapped(step: Mapping[str, Any], **mapped: Any) -> dict[str, Any] | None:
     """Run a registered task for one item of `expand`."""
     items = {name.removeprefix(_MAPPED): value for name, value in mapped.items() if name.startswith(_MAPPED)}
-    return execute(uses, {**arguments, **items}, before)
+    context: Any = get_current_context()
+    context[_LABEL] = label(items)
+    return execute({**step, "arguments": {**step["arguments"], **items}})
 
 
-def items(values: Any) -> list[Any]:
+def items(step: Mapping[str, Any]) -> list[Any]:
     """Return the list that a step is mapped over."""
+    _require_filled(step)
+    ((name, values),) = step["expand"].items()
     if not isinstance(values, list):
-        raise AirflowFailException(f"expand got {values!r}, which is not a list")
+        raise AirflowFailException(f"expand.{name} got {values!r}, which is not a list")
     return values
 
 
-def choose(exits: list[Mapping[str, Any]]) -> list[str]:
+def choose(step: Mapping[str, Any]) -> list[str]:
     """Return the steps behind the first true condition."""
+    _require_filled(step)
     try:
-        return runtime.choose(exits)
+        return runtime.choose(step["exits"])
     except PermanentError as error:
         _fail(error)
+
+
+def _require_filled(step: Mapping[str, Any]) -> None:
+    """Fail the task, without a retry, if a template in its values could not be filled in."""
+    if problems := step.get(PROBLEMS):
+        raise AirflowFailException("\n".join(problems))
 
 
 def _fail(error: PermanentError) -> NoReturn:
@@ -137,11 +150,12 @@ for _function in (execute, choose, items):
 def _operator(node: Node, plan: Plan, dag: DAG, groups: Mapping[str, TaskGroup]) -> Any:
     settings = _settings(node, plan, dag, groups)
     if node.is_branch:
-        return task.branch(**settings)(choose)(exits=[_exit(way) for way in node.exits]).operator
+        exits = {"exits": [_exit(way) for way in node.exits]}
+        return task.branch(**settings)(choose)(step=FilledLater(node.task_id, exits)).operator
     if node.expand:
         return _mapped(node, plan, settings)
     make = _KINDS[node.kind](node, settings, execute)
-    return make(**_given(node, plan)).operator
+    return make(step=_given(node, plan)).operator
 
 
 def _plain(node: Node, settings: dict[str, Any], function: Callable[..., Any]) -> Any:
@@ -164,10 +178,10 @@ _KINDS: Mapping[TaskKind, Callable[[Node, dict[str, Any], Callable[..., Any]], A
 """How the `@task` function of a step is made, by the kind of its task."""
 
 
-def _given(node: Node, plan: Plan) -> dict[str, Any]:
-    given = {"uses": node.uses, "arguments": rendered_later(node.arguments)}
+def _given(node: Node, plan: Plan) -> FilledLater:
+    given = {"uses": node.uses, "arguments": node.arguments}
     before = plan.before.get(node.task_id)
-    return given if before is None else given | {"before": rendered_later(_as_values(before))}
+    return FilledLater(node.task_id, given if before is None else given | {"before": _as_values(before)})
 
 
 def _as_values(before: GuardsBefore) -> dict[str, Any]:
@@ -190,14 +204,15 @@ def _as_values(before: GuardsBefore) -> dict[str, Any]:
 
 def _mapped(node: Node, plan: Plan, settings: dict[str, Any]) -> Any:
     """Map a step: Airflow maps over what a task returns, so a template that names a list gets a task of its own."""
-    values = {
-        _MAPPED + name: task(**_items_settings(name, settings))(items)(values=rendered_later(value))
-        if isinstance(value, Template)
-        else value
-        for name, value in node.expand.items()
-    }
-    decorated = _KINDS[node.kind](node, settings, execute_mapped)
-    return decorated.partial(**_given(node, plan)).expand(**values).operator
+    values = {_MAPPED + name: _items(name, value, node, settings) for name, value in node.expand.items()}
+    decorated = _KINDS[node.kind](node, {"map_index_template": _LABELLED, **settings}, execute_mapped)
+    return decorated.partial(step=_given(node, plan)).expand(**values).operator
+
+
+def _items(name: str, value: Any, node: Node, settings: Mapping[str, Any]) -> Any:
+    if not isinstance(value, Template):
+        return [Item(one) for one in value]
+    return task(**_items_settings(name, settings))(items)(step=FilledLater(node.task_id, {"expand": {name: value}}))
 
 
 def _items_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -213,7 +228,7 @@ def _wait_for_items(node: Node, dag: DAG, built: Mapping[str, Any]) -> None:
 
 
 def _exit(way: Any) -> dict[str, Any]:
-    return {"then": list(way.then)} if way.when is None else {"if": rendered_later(way.when), "then": list(way.then)}
+    return {"then": list(way.then)} if way.when is None else {"if": way.when, "then": list(way.then)}
 
 
 def _settings(node: Node, plan: Plan, dag: DAG, groups: Mapping[str, TaskGroup]) -> dict[str, Any]:
@@ -230,6 +245,12 @@ def _documentation(node: Node) -> str:
     if node.is_branch:
         return "Follows the first condition that is true."
     return f"`{node.uses}`: {node.summary}"
+
+
+def _documented(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return a DAG's arguments with documentation that Airflow does not take for the name of a file to open."""
+    text = arguments.get("doc_md")
+    return {**arguments, "doc_md": f"{text}\n"} if isinstance(text, str) and text.endswith(".md") else arguments
 
 
 def _groups(plan: Plan, dag: DAG) -> dict[str, TaskGroup]:

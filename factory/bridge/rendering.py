@@ -1,92 +1,246 @@
-"""How a worker renders a template: in a sandbox with plain values and none of Airflow's objects."""
+"""How a worker fills in a step's values: plain values of the run, and none of Airflow's objects.
+
+Airflow renders whatever text it finds in a task's arguments with its own Jinja, so it is given none: one object holds
+them all, and what that returns is not rendered again.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from types import SimpleNamespace
+from dataclasses import dataclass, field
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Undefined
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 
 from factory.bridge.deployment import deployment, is_local
 from factory.bridge.waiting import is_running
-from factory.language.templates import AIRFLOW_NAMES, RUN_FIELDS, Template, whole_expression
-from tasks.contract import PermanentError, Run
+from factory.language.errors import Path as Where
+from factory.language.evaluation import Absent, part_of
+from factory.language.expressions import Path
+from factory.language.functions import ComputationError, written
+from factory.language.templates import Source, Template, filled
+from factory.language.tokens import TemplateProblem
+from factory.language.value_types import typed
+from factory.language.variables import is_sensitive, variable_value
+from tasks.contract import Run
 from tasks.postgres.sql import literal
+
+PROBLEMS = "problems"
+"""The key of what could not be filled in."""
 
 
 @dataclass(frozen=True, slots=True)
-class RenderedLater:
-    """A template in a task's arguments; Airflow asks it for its value when the task starts."""
+class FilledLater:
+    """All values of a step; Airflow asks it for them when the task starts."""
 
-    template: Template
+    step: str
+    values: Mapping[str, Any]
 
-    def resolve(self, context: Mapping[str, Any]) -> object:
-        """Return the value in the run of `context`."""
-        filters = context["task"].get_template_env().filters
-        return render(self.template, _sandbox(filters), template_names(self.template, context))
+    def resolve(self, context: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values in the run of `context`, with every template filled in.
 
-    def serialize(self) -> str:
+        What cannot be filled in stays as it is written and is told below `problems`: so the UI shows all the rest, and
+        the task fails when it begins, with every problem.
+        """
+        filling = _Filling(self.step, RunValues(context))
+        values = filling.value(self.values, ())
+        return {**values, PROBLEMS: filling.problems} if filling.problems else values
+
+    def serialize(self) -> Any:
         """Return what Airflow keeps in the serialized DAG."""
-        return self.template.text
+        return _as_written(self.values)
+
+    def __str__(self) -> str:
+        """Return the same as text: so Airflow keeps the arguments of a mapped step."""
+        return json.dumps(self.serialize(), sort_keys=True, ensure_ascii=False)
 
 
-def rendered_later(value: Any) -> Any:
-    """Return a copy of `value` in which Airflow renders every template."""
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One item of `expand`, which Airflow takes as it is."""
+
+    value: Any
+
+    def resolve(self, _context: Mapping[str, Any]) -> Any:
+        """Return the value."""
+        return self.value
+
+    def serialize(self) -> Any:
+        """Return what Airflow keeps in the serialized DAG."""
+        return self.value
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+def _as_written(value: Any) -> Any:
     if isinstance(value, Template):
-        return RenderedLater(value)
-    if isinstance(value, dict):
-        return {key: rendered_later(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [rendered_later(item) for item in value]
-    return value
+        return value.text
+    if isinstance(value, Mapping):
+        return {key: _as_written(one) for key, one in value.items()}
+    return [_as_written(one) for one in value] if isinstance(value, list) else value
 
 
-def render(template: Template, environment: Environment, names: Mapping[str, Any]) -> object:
-    """Return the value of `template`; a text that is a single `{{ … }}` keeps the type of what it names."""
-    text = template.text
-    if not template.sql and whole_expression(text) is not None:
-        value: object = environment.compile_expression(text[2:-2].strip(" -\n"), undefined_to_none=False)(**names)
-        return str(value) if isinstance(value, Undefined) else value  # str() of an undefined value raises its error
-    if template.sql:
-        environment = environment.overlay(finalize=literal)
-    return environment.from_string(text).render(**names)
+@dataclass
+class _Filling:
+    """One walk over the values of a step."""
+
+    step: str
+    run: RunValues
+    problems: list[str] = field(default_factory=list)
+
+    def value(self, value: Any, where: Where) -> Any:
+        if isinstance(value, Template):
+            return self.template(value, where)
+        if isinstance(value, Mapping):
+            return {key: self.value(one, (*where, key)) for key, one in value.items()}
+        return [self.value(one, (*where, nth)) for nth, one in enumerate(value)] if isinstance(value, list) else value
+
+    def template(self, template: Template, where: Where) -> object:
+        try:
+            return filled(template, self.run.reader(template), literal)  # type: ignore[arg-type]  # it refuses others
+        except TemplateProblem as problem:
+            self.problems.append(_report(problem, template, self.step, where))
+            return template.text
 
 
-def _sandbox(filters: Mapping[str, Callable[..., Any]]) -> Environment:
-    """Return an environment without Jinja's own functions, where attributes that begin with _ cannot be read."""
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
-    environment.filters.update(filters)
-    environment.globals.clear()
-    return environment
+_PLACES = {"arguments": "with", "before": "its gates"}
+"""How a spec calls what a task's function is given."""
 
 
-def template_names(template: Template, context: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the names that `template` may use in the run of `context`: plain values that lead to nothing else."""
-    texts = {name: str(context[name]) for name in AIRFLOW_NAMES if name in context}
+def _report(problem: TemplateProblem, template: Template, step: str, where: Where) -> str:
+    first, *rest = where
+    shown = ".".join(map(str, (_PLACES.get(str(first), first), *rest)))
+    expression = template.text[slice(*problem.span)]
+    part = "" if str(problem).startswith(expression) else f"{expression[:200]}: "
+    return f'step "{step}", {shown}: {part}{problem}' + (f"; {problem.hint}" if problem.hint else "")
+
+
+# --- the values of a run ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RunValues:
+    """What templates may read in the run of `context`: params, fields of the run, outputs of steps, Variables."""
+
+    context: Mapping[str, Any]
+    outputs: dict[str, Any] = field(default_factory=dict)
+
+    def reader(self, template: Template) -> Callable[[Path], object]:
+        """Return what gives the value of each path in `template`."""
+
+        def value(path: Path) -> object:
+            source = next((one for one in template.sources if path.parts[: len(one.parts)] == one.parts), None)
+            if source is None:
+                raise ComputationError(f"{path} is not known to templates")
+            found = self.value(source)
+            for part in path.parts[len(source.parts) :]:
+                found = part_of(found, part)
+            return found
+
+        return value
+
+    def value(self, source: Source) -> object:
+        """Return the value that a name stands for; raise ComputationError if it has none, or one of another type."""
+        root, *names = source.parts
+        try:
+            return typed(self.read(root, tuple(names), source), source.types)
+        except ValueError as error:
+            raise ComputationError(f"{'.'.join(source.parts)}: {error}") from None
+
+    def read(self, root: str, names: tuple[str, ...], source: Source) -> object:
+        if root == "params":
+            return _param(self.context["params"], names)
+        if root == "run":
+            return _run_field(names[0], self.context)
+        if root == "variables":
+            return _variable(names[0], source)
+        return self.output(".".join(names[:-1]), names[-1], source)
+
+    def output(self, step: str, name: str, source: Source) -> object:
+        """Return a field of a step's output; of a mapped step, a list with the field of each of its runs."""
+        if source.task_id not in self.outputs:
+            self.outputs[source.task_id] = self.context["ti"].xcom_pull(task_ids=source.task_id)
+        output = self.outputs[source.task_id]
+        if not source.is_mapped:
+            return _output_field(output, step, name)
+        every = output if isinstance(output, list) else [] if output is None else [output]
+        return [_output_field(one, step, name) for one in every]
+
+
+def _output_field(output: Any, step: str, name: str) -> object:
+    if not isinstance(output, dict) or name not in output:
+        message = f'step "{step}" has no output "{name}" in this run: it was skipped or has not run'
+        raise Absent(message, "write … | default(…) with the value to use then")
+    return output[name]
+
+
+def _param(params: Mapping[str, Any], names: tuple[str, ...]) -> object:
+    if not names:
+        return dict(params)
+    if names[0] not in params:
+        raise ComputationError(f'the run was started without the param "{names[0]}"')
+    return params[names[0]]
+
+
+def _run_field(name: str, context: Mapping[str, Any]) -> object:
+    if name == "logical_date":
+        return _utc(_moment(context["dag_run"]))
     run = run_of(context)
-    fields = {name: _plain(getattr(run, name)) for name in RUN_FIELDS}
-    steps = _step_outputs(template, context["ti"])
-    return texts | {"params": dict(context["params"]), "run": SimpleNamespace(**fields), "steps": steps}
+    value = getattr(run, name)
+    if value is None:
+        raise Absent(f"this run has no {name}: it has no data interval", "write … | default(run.logical_date)")
+    return _utc(value) if isinstance(value, dt.datetime) else value
 
 
-def _plain(value: object) -> object:
-    """Return one of Airflow's times as a Python datetime whose zone is a plain offset."""
-    return dt.datetime.fromisoformat(value.isoformat()) if isinstance(value, dt.datetime) else value
+def _utc(moment: dt.datetime) -> dt.datetime:
+    """Return one of Airflow's times as a plain Python datetime in UTC."""
+    return dt.datetime.fromisoformat(moment.isoformat()).astimezone(dt.UTC)
+
+
+def _variable(name: str, source: Source) -> object:
+    """Return the value of a declared Variable; it is shown in the UI, so one that Airflow masks is refused."""
+    from airflow.sdk import Variable
+    from airflow.sdk.configuration import conf
+
+    more = str(conf.get("core", "sensitive_var_conn_names", fallback="")).lower().split(",")
+    if is_sensitive(name) or any(word.strip() and word.strip() in name.lower() for word in more):
+        hint = "keep secrets in a connection, and name it in `with`"
+        raise ComputationError(f'Airflow takes the Variable "{name}" for a secret', hint)
+    try:
+        text = Variable.get(name)
+    except AirflowRuntimeError as error:
+        if error.error.error != ErrorType.VARIABLE_NOT_FOUND:
+            raise
+        if source.default is not None:
+            return source.default
+        hint = "set it under Admin > Variables, or give it a default below `variables:` in configs/defaults.yaml"
+        raise Absent(f'the Variable "{name}" is not set in Airflow', hint) from None
+    try:
+        return variable_value(str(text), source.types[0])
+    except ValueError as error:
+        raise ComputationError(f'the Variable "{name}": {error}', "correct it under Admin > Variables") from None
+
+
+def label(items: Mapping[str, Any]) -> str:
+    """Return how the UI calls one run of a mapped step: by the values it is mapped over."""
+    text = ", ".join(map(written, items.values()))
+    return text if len(text) <= 100 else f"{text[:99]}…"
+
+
+# --- the run ----------------------------------------------------------------------------------------------------------
 
 
 def run_of(context: Mapping[str, Any]) -> Run:
     """Return the run of `context`. Its date is the logical date, or `run_after` if the run has no logical date."""
     dag, dag_run, ti = context["dag"], context["dag_run"], context["ti"]
-    moment: dt.datetime = dag_run.logical_date or dag_run.run_after
     return Run(
         dag_id=ti.dag_id,
         run_id=ti.run_id,
         task_id=ti.task_id,
-        date=moment.astimezone(dag.timezone).date(),
+        date=_moment(dag_run).astimezone(dag.timezone).date(),
         try_number=ti.try_number,
         deployment=deployment(),
         is_local=is_local(),
@@ -98,28 +252,6 @@ def run_of(context: Mapping[str, Any]) -> Run:
     )
 
 
-class StepOutput:
-    """The output of a step, read from XCom when one of its fields is used."""
-
-    def __init__(self, name: str, task_id: str, ti: Any) -> None:
-        self._step = name, task_id, ti
-
-    def __getattr__(self, field: str) -> object:
-        name, task_id, ti = self._step
-        output = ti.xcom_pull(task_ids=task_id)
-        if isinstance(output, list):
-            return [one[field] for one in output]
-        if not isinstance(output, dict) or field not in output:
-            raise PermanentError(f'step "{name}" has no output "{field}" in this run: it was skipped or has not run')
-        return output[field]
-
-
-def _step_outputs(template: Template, ti: Any) -> SimpleNamespace:
-    root = SimpleNamespace()
-    for chain, task_id in template.tasks:
-        place = root
-        for name in chain[:-1]:
-            place.__dict__.setdefault(name, SimpleNamespace())
-            place = getattr(place, name)
-        setattr(place, chain[-1], StepOutput(".".join(chain), task_id, ti))
-    return root
+def _moment(dag_run: Any) -> dt.datetime:
+    moment: dt.datetime = dag_run.logical_date or dag_run.run_after
+    return moment

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from factory.compiler import Compiled, compile_file
 from factory.language.errors import Diagnostic, FactoryError, did_you_mean, errors_of
-from factory.planning.project import ENVIRONMENT, specs_below
+from factory.planning.project import ENVIRONMENT, find_root, specs_below
 from factory.planning.rules import same_dag_id
 
 app = typer.Typer(
@@ -50,11 +50,15 @@ def lint(
     paths: Paths = [Path("pipelines")],  # noqa: B006  # typer copies it
     output_format: Annotated[Literal["text", "json", "github"], typer.Option("--format")] = "text",
     environment: Environment = None,
+    *,
+    fix: Annotated[bool, typer.Option("--fix", help="Rewrite what is written in Airflow's way.")] = False,
 ) -> None:
     """Check specs and report every mistake with its line. Exits with 1 on any error."""
     files = list(_specs(paths))
     if not files:
         _stop(f"there is no spec in {', '.join(map(str, paths))}; a spec is a .yaml file")
+    if fix:
+        _fix(files, environment)
     compiled = [compile_file(path, environment=environment) for path in files]
     same_dag_id((one.plan, one.report) for one in compiled if one.plan)
     diagnostics = sorted({diagnostic for one in compiled for diagnostic in one.report.diagnostics})
@@ -62,6 +66,15 @@ def lint(
     if output_format == "text":
         _summary(len(files), diagnostics)
     raise typer.Exit(1 if errors_of(diagnostics) else 0)
+
+
+def _fix(files: list[Path], environment: str | None) -> None:
+    """Rewrite the files, and say on stderr what was rewritten: stdout is for the report that follows."""
+    from factory.command.fixing import fix
+
+    for file in files:
+        for line in fix(compile_file(file, environment=environment).report.diagnostics, find_root(file)):
+            err.print(Text(line))
 
 
 @app.command()

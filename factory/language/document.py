@@ -69,20 +69,25 @@ class Document:
         shown = key_node if key_node is not None and (key or not exists) else node
         return _span(self.file, shown, self.lines)
 
-    def span_of(self, path: Path, needle: str) -> Span:
-        """Return where `needle` is in the text at `path`, or the whole text if it is not there."""
-        whole = self.span(path)
+    def span_within(self, path: Path, start: int, end: int) -> Span:
+        """Return where the characters from `start` to `end` of the text at `path` are; of several lines, the first."""
         node = self.root
         for part in path:
             step = _child(node, part)
             node = step[1] if step else None
-        last = node.end_mark.line if node else whole.line - 1
-        for number in range(whole.line - 1, min(last + 1, len(self.lines))):
-            start = whole.column - 1 if number == whole.line - 1 else 0
-            column = self.lines[number].find(needle, start)
-            if needle and column >= 0:
-                return Span(self.file, number + 1, column + 1, column + 1 + len(needle))
-        return whole
+        if not isinstance(node, ScalarNode):
+            return self.span(path)
+        positions = _Positions(node, self.lines)
+        line, column = positions.of(start)
+        last_line, last_column = positions.of(max(end - 1, start))
+        stop = last_column + 1 if last_line == line else len(self.lines[line])
+        return Span(self.file, line + 1, column + 1, max(stop, column + 1) + 1)
+
+    def quote_at(self, path: Path) -> str:
+        """Return the quotation mark around the text at `path`, or nothing."""
+        span = self.span(path)
+        sign = self.lines[span.line - 1][span.column - 1 : span.column]
+        return sign if sign in ("'", '"') else ""
 
     def diagnose(
         self, code: str, path: Path, message: str, hint: str | None = None, *, key: bool = False
@@ -282,6 +287,47 @@ class _Reader:
     def report(self, node: Node | None, code: str, message: str, hint: str | None = None) -> None:
         span = _span(self.document.file, node, self.document.lines)
         self.diagnostics.append(self.document.diagnostic_at(span, code, message, hint))
+
+
+class _Positions:
+    """Where the characters of a text are in its file, whatever its quotes, its escapes and its line breaks.
+
+    YAML folds and indents with white space only: the n-th other character of the text is the n-th of its source.
+    """
+
+    def __init__(self, node: ScalarNode, lines: list[str]) -> None:
+        self.text: str = node.value
+        self.source = _source_characters(node, lines)
+
+    def of(self, offset: int) -> tuple[int, int]:
+        """Return line and column, from 0, of the character at `offset`; of white space, of the next other one."""
+        nth = sum(not sign.isspace() for sign in self.text[:offset])
+        return self.source[min(nth, len(self.source) - 1)]
+
+
+def _source_characters(node: ScalarNode, lines: list[str]) -> list[tuple[int, int]]:
+    """Return the places of the characters of a scalar that are not white space."""
+    start, end, quote = node.start_mark, node.end_mark, node.style if node.style in ("'", '"') else ""
+    found: list[tuple[int, int]] = []
+    is_block = node.style in ("|", ">")
+    for number in range(start.line + is_block, min(end.line + 1, len(lines))):
+        line = lines[number]
+        first = start.column + len(quote) if number == start.line else 0
+        last = end.column - len(quote) if number == end.line else len(line)
+        found += [(number, column) for column in _characters(line, first, last, quote)]
+    return found or [(start.line, start.column)]
+
+
+_ESCAPED = {"'": re.compile(r"''|\S"), '"': re.compile(r"\\(?:x..|u.{4}|U.{8}|.|$)|\S"), "": re.compile(r"\S")}
+_SPACE = r"09|0[a-dA-D]|20|85|[aA]0"
+_ESCAPED_SPACE = re.compile(rf"\\(?:[tnvfr NLP_\t]|$|x(?:{_SPACE})|u(?:00(?:{_SPACE})|202[89]))")
+
+
+def _characters(line: str, first: int, last: int, quote: str) -> Iterator[int]:
+    """Yield the column of each character of a line of a scalar; an escape is one, or none if it is white space."""
+    for match in _ESCAPED[quote].finditer(line, first, last):
+        if not (quote == '"' and _ESCAPED_SPACE.fullmatch(match.group())):
+            yield match.start()
 
 
 def value_at(value: Any, path: Path) -> Value:

@@ -38,6 +38,8 @@ class Diagnostic:
     message: str
     hint: str | None = None
     source: str = field(default="", compare=False)
+    replacement: str | None = field(default=None, compare=False)
+    """What to write in place of the span, if that mends it without changing its meaning."""
 
     @property
     def severity(self) -> Severity:

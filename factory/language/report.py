@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from factory.language.document import Document
+from factory.language.document import Document, value_at
 from factory.language.errors import Diagnostic, Path, Span, SpecError, errors_of
 
 
@@ -13,8 +13,8 @@ from factory.language.errors import Diagnostic, Path, Span, SpecError, errors_of
 class Problem:
     """Something wrong with a value, reported by code that does not know where the value is in the file.
 
-    `path` leads from the value to the mistake: to its key if `key` is true, to the part `needle` of its text if one is
-    given. `name` is the argument that the problem is about.
+    `path` leads from the value to the mistake: to its key if `key` is true, to the characters `within` its text if they
+    are given; these can be replaced by `replacement`. `name` is the argument that the problem is about.
     """
 
     code: str
@@ -22,7 +22,8 @@ class Problem:
     hint: str | None = None
     path: Path = ()
     key: bool = False
-    needle: str = ""
+    within: tuple[int, int] | None = None
+    replacement: str | None = None
     name: str = ""
 
 
@@ -48,10 +49,23 @@ class Report:
     def add_problem(self, problem: Problem, path: Path) -> None:
         """Report a problem with the value at `path`."""
         where = (*path, *problem.path)
-        span = self.document.span(where, key=problem.key)
-        if problem.needle:
-            span = self.document.span_of(where, problem.needle)
-        self.add_at(span, problem.code, problem.message, problem.hint)
+        if problem.within is None:
+            self.add_at(self.document.span(where, key=problem.key), problem.code, problem.message, problem.hint)
+            return
+        span = self.document.span_within(where, *problem.within)
+        diagnostic = self.document.diagnostic_at(span, problem.code, problem.message, problem.hint)
+        self.extend([replace(diagnostic, replacement=self.replacement(problem, where, span))])
+
+    def replacement(self, problem: Problem, where: Path, span: Span) -> str | None:
+        """Return what to write in the file in place of `span`, or None if it does not hold exactly what is replaced."""
+        text = value_at(self.document.value, where)
+        if problem.replacement is None or problem.within is None or not isinstance(text, str):
+            return None
+        line = self.document.lines[span.line - 1]
+        if line[span.column - 1 : span.end - 1] != text[slice(*problem.within)]:
+            return None
+        is_single = self.document.quote_at(where) == "'"
+        return problem.replacement.replace("'", '"') if is_single else problem.replacement
 
     def extend(self, diagnostics: Iterable[Diagnostic]) -> None:
         """Add diagnostics from elsewhere, except follow-ups about text that could not be read."""

@@ -1,180 +1,185 @@
-"""Texts with `{{ … }}`: how they are read, and which names they may use.
+"""Texts with `{{ … }}`: the pieces that they are made of, and how a worker fills them in.
 
-This module only reads Jinja's syntax tree; it renders nothing.
+A text has expressions and nothing else: no blocks, no comments. What it is filled with is never read again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
 
-from jinja2 import Environment, TemplateSyntaxError, nodes
-from jinja2.meta import find_undeclared_variables
+from factory.language.evaluation import CannotCompute, expression_value
+from factory.language.expressions import Node, Path, parse
+from factory.language.functions import MAX_SIZE, ComputationError, written
+from factory.language.tokens import TemplateProblem
+from factory.language.value_types import DATE, DATETIME, INTEGER, NULL, TEXT, WRITTEN, Types, shown, types_of
 
-from factory.language.document import Value
-
-AIRFLOW_NAMES = frozenset({"ds", "ds_nodash", "run_id", "ts", "ts_nodash", "ts_nodash_with_tz"})
-"""The Airflow names that a template may use: those whose values are texts.
-
-The others are objects or modules, whose attributes lead to all of Python.
-"""
-
-CLOSED_NAMES: Mapping[str, str] = {
-    "conn": "name the connection in `with`",
-    "dag": "write {{ run.dag_id }}",
-    "dag_run": "write {{ run.run_id }}; declare a param for each value that a trigger passes",
-    "data_interval_end": "write {{ run.interval_end }}",
-    "data_interval_start": "write {{ run.interval_start }}",
-    "logical_date": "write {{ run.date }}",
-    "macros": "compute in SQL, or from {{ run.date }}",
-    "task": "write {{ run.task_id }}",
-    "task_instance": "write {{ run.task_id }}, {{ run.try_number }} or {{ steps.name.field }}",
-    "ti": "write {{ run.task_id }}, {{ run.try_number }} or {{ steps.name.field }}",
-    "var": "declare a param, or set a default in configs/",
+RUN_FIELDS: dict[str, Types] = {
+    "date": (DATE,),
+    "logical_date": (DATETIME,),
+    "interval_start": (DATETIME,),
+    "interval_end": (DATETIME,),
+    "dag_id": (TEXT,),
+    "run_id": (TEXT,),
+    "task_id": (TEXT,),
+    "try_number": (INTEGER,),
 }
-"""The Airflow names that templates cannot use, each with what to write instead."""
-
-RUN_FIELDS: Mapping[str, Value] = {
-    "date": "2026-01-31",
-    "dag_id": "text",
-    "run_id": "text",
-    "task_id": "text",
-    "try_number": 1,
-    "interval_start": "2026-01-30T00:00:00Z",
-    "interval_end": "2026-01-31T00:00:00Z",
-}
-"""The fields of `run`, each with a value of its type."""
-
+"""The fields of `run`."""
+ROOTS = ("params", "run", "steps", "variables")
+"""The names that a path may begin with."""
 
 Chain: TypeAlias = tuple[str, ...]
 """A dotted name as it is written, such as ("steps", "train", "auc")."""
 
 
 @dataclass(frozen=True, slots=True)
-class Template:
-    """A text that the worker renders.
+class Expression:
+    """A `{{ … }}` in a text; the positions are those of its braces."""
 
-    `tasks` pairs each step that the text names, as written, with its task_id. With `sql`, values become SQL literals.
-    """
+    start: int
+    end: int
+    node: Node
+
+
+Piece: TypeAlias = str | Expression
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a worker gets the value of a dotted name from: `parts` are its first names, the rest are fields of it."""
+
+    parts: Chain
+    types: Types
+    task_id: str = ""
+    """The step whose output it is."""
+    is_mapped: bool = False
+    """Whether that step is mapped: the value is then a list, with an item for each of its runs."""
+    default: object = None
+    """The value of a Variable that is not set, if its declaration has one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A text that the worker fills in. With `sql`, values become SQL literals."""
 
     text: str
     sql: bool = False
-    tasks: tuple[tuple[Chain, str], ...] = ()
-
-
-class TemplateProblem(Exception):
-    """A template that cannot be read; `needle` is the part of its text at fault, `hint` how to fix it."""
-
-    def __init__(self, message: str, hint: str | None = None, needle: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
-        self.needle = needle
+    sources: tuple[Source, ...] = ()
 
 
 class QuotedTemplate(TemplateProblem):
     """A template in quotes inside SQL."""
 
+    code = "quoted-template"
+
+
+_OPENING = re.compile(r"\{[{%#]")
+
 
 def is_template(value: object) -> bool:
-    """Return whether `value` is a text that Jinja would change."""
-    return isinstance(value, str) and ("{{" in value or "{%" in value or "{#" in value)
+    """Return whether `value` is a text with an expression, or with a block or comment of Jinja's, which is an error."""
+    return isinstance(value, str) and _OPENING.search(value) is not None
 
 
 @lru_cache(maxsize=16384)
-def _parsed(text: str) -> nodes.Template:
-    return Environment(autoescape=False).parse(text)  # noqa: S701  # only the syntax tree is read
+def pieces(text: str) -> tuple[Piece, ...]:
+    """Return the pieces of `text`: plain texts and expressions; raise TemplateProblem if it cannot be read."""
+    return tuple(_pieces(text))
 
 
-def syntax_tree(text: str) -> nodes.Template:
-    """Return the syntax tree of `text`; raise TemplateProblem if Jinja cannot read it."""
-    try:
-        return _parsed(text)
-    except TemplateSyntaxError as error:
-        raise TemplateProblem(
-            f"the template cannot be read: {(error.message or '').rstrip('.')}", "compare it with {{ params.name }}"
-        ) from None
+def _pieces(text: str) -> Iterator[Piece]:
+    position = 0
+    while opening := _OPENING.search(text, position):
+        start, opened = opening.span()
+        if opening.group() != "{{":
+            what = "blocks" if opening.group() == "{%" else "comments"
+            signs = f"{{{{ '{opening.group()}' }}}}"
+            hint = f"write an expression, {{{{ a if b else c }}}}; for the signs alone, {signs}"
+            raise TemplateProblem(f"a template has no {what}", hint, (start, opened))
+        if start > position:
+            yield text[position:start]
+        node, position = parse(text, opened)
+        yield Expression(start, position, node)
+    if position < len(text):
+        yield text[position:]
 
 
-def whole_expression(text: str) -> nodes.Expr | None:
+def whole_expression(text: str) -> Expression | None:
     """Return the expression of a text that is a single `{{ … }}`, else None."""
     if not text.startswith("{{") or not text.endswith("}}"):
         return None
-    body = syntax_tree(text).body
-    if len(body) == 1 and isinstance(body[0], nodes.Output) and len(body[0].nodes) == 1:
-        only = body[0].nodes[0]
-        return None if isinstance(only, nodes.TemplateData) else only
-    return None
+    only, *others = pieces(text)
+    return only if isinstance(only, Expression) and not others else None
 
 
-@dataclass(frozen=True, slots=True)
-class Mentions:
-    """The names in a text: dotted names that begin with `params`, `steps` or `run`, and all other names."""
-
-    chains: tuple[Chain, ...]
-    names: frozenset[str]
-
-
-@lru_cache(maxsize=16384)
-def mentions(text: str) -> Mentions:
-    """Return the names in `text`; names defined in the text itself do not count."""
-    tree = syntax_tree(text)
-    named = list(_named(tree))
-    chains = tuple(chain for chain in named if isinstance(chain, tuple))
-    names = {name for name in named if isinstance(name, str)}
-    if not all(isinstance(node, nodes.Output) for node in tree.body):
-        names = find_undeclared_variables(tree)  # blocks can define names; this function knows their scopes
-    return Mentions(chains, frozenset(names - {"params", "steps", "run"}))
+def sql_skeleton(text: str) -> str:
+    """Return `text` with NULL for each value; raise QuotedTemplate for one in quotes."""
+    found: list[str] = []
+    quotes = 0
+    for piece in pieces(text):
+        if isinstance(piece, str):
+            quotes += piece.count("'")
+        elif quotes % 2:
+            message = "the template is in quotes, but its value is inserted as a quoted literal"
+            raise QuotedTemplate(message, "remove the quotes around {{ … }}", (piece.start, piece.end))
+        found.append(piece if isinstance(piece, str) else "NULL")
+    return "".join(found)
 
 
-def _named(node: nodes.Node) -> Iterator[Chain | str]:
-    """Yield the names in `node`: dotted names, and all other names."""
-    if chain := chain_of(node):
-        yield chain
-        return
-    if isinstance(node, nodes.Name):
-        yield node.name
-    for child in node.iter_child_nodes():
-        yield from _named(child)
+def check_written(types: Types, expression: Expression, text: str, *, sql: bool) -> None:
+    """Raise TemplateProblem if a value of one of these types cannot be put into a longer text, or into SQL."""
+    span = (expression.node.start, expression.node.end)
+    source = text[slice(*span)]
+    wrong = tuple(one for one in types if one.name not in WRITTEN)
+    if sql:
+        wrong = tuple(one for one in wrong if one.name == "object")
+    if any(one is NULL for one in wrong):
+        hint = f"write {source} | default('…') with what to put there instead"
+        raise TemplateProblem("null cannot be put into a text, and this value may be null", hint, span)
+    if wrong:
+        hint = f"join its items: {source} | join(', ')" if wrong[0].name == "list" else "name one of its fields"
+        raise TemplateProblem(f"{shown(wrong)} cannot be put into {'SQL' if sql else 'a text'}", hint, span)
 
 
-def chain_of(node: nodes.Node) -> Chain | None:
-    """Return the dotted name that `node` is, or None."""
-    if isinstance(node, nodes.Name):
-        return (node.name,) if node.name in ("params", "steps", "run") else None
-    name = _attribute(node)
-    inner = chain_of(node.node) if name is not None and isinstance(node, nodes.Getattr | nodes.Getitem) else None
-    return (*inner, name) if inner and name is not None else None
+def filled(template: Template, look_up: Callable[[Path], object], literal: Callable[[object], str]) -> object:
+    """Return the value of `template`; a text that is a single `{{ … }}` keeps the type of its expression.
+
+    `look_up` gives the value of a path, `literal` writes a value into SQL.
+    """
+    text = template.text
+    whole = None if template.sql else whole_expression(text)
+    if whole is not None:
+        return expression_value(whole.node, look_up, text)
+    write = _sql_writer(literal) if template.sql else written
+    found: list[str] = []
+    size = 0
+    for piece in pieces(text):
+        found.append(piece if isinstance(piece, str) else _put(piece, template, look_up, write))
+        size += len(found[-1])
+        if size > MAX_SIZE:
+            raise TemplateProblem(f"the text would have more than {MAX_SIZE:,} characters", None, (0, len(text)))
+    return "".join(found)
 
 
-def _attribute(node: nodes.Node) -> str | None:
-    if isinstance(node, nodes.Getattr):
-        return node.attr
-    if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str):
-        return node.arg.value
-    return None
+def _put(
+    expression: Expression, template: Template, look_up: Callable[[Path], object], write: Callable[[object], str]
+) -> str:
+    value = expression_value(expression.node, look_up, template.text)
+    check_written(types_of(value), expression, template.text, sql=template.sql)
+    try:
+        return write(value)
+    except ComputationError as error:
+        raise CannotCompute(error, (expression.node.start, expression.node.end)) from None
 
 
-def unknown_names(text: str) -> list[str]:
-    """Return the names in `text` that templates do not know, sorted."""
-    return sorted(mentions(text).names - AIRFLOW_NAMES)
+def _sql_writer(literal: Callable[[object], str]) -> Callable[[object], str]:
+    def write(value: object) -> str:
+        try:
+            return literal(value)
+        except (TypeError, ValueError) as error:
+            raise ComputationError(str(error)) from None
 
-
-def sql_skeleton(text: str) -> str | None:
-    """Return `text` with NULL for each value, or None if it has blocks; raise QuotedTemplate for a quoted value."""
-    pieces: list[str] = []
-    for node in syntax_tree(text).body:
-        if not isinstance(node, nodes.Output):
-            return None
-        for part in node.nodes:
-            if isinstance(part, nodes.TemplateData):
-                pieces.append(part.data)
-                continue
-            if "".join(pieces).count("'") % 2:
-                raise QuotedTemplate(
-                    "the template is in quotes, but its value is inserted as a quoted literal",
-                    "remove the quotes around {{ … }}",
-                )
-            pieces.append("NULL")
-    return "".join(pieces)
+    return write

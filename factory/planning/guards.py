@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from factory.language.errors import Path
+from factory.language.templates import Template
 from factory.planning.graph import ancestors, stopped
 from factory.planning.plan import GuardsBefore, JudgedBefore, Node, Plan, WrittenBefore
 from factory.planning.values import texts
@@ -86,7 +87,7 @@ class Guards:
         steps = [one for one in self.plan.nodes if one.task_id in earlier]
         steps.sort(key=lambda one: len(ancestors(self.upstream, one.task_id)))
         paths = [(path, one.task_id) for one in steps for path in self.files(one, written=True)] if read else []
-        return tuple(WrittenBefore(*one) for one in paths if one[0] in read or not getattr(one[0], "tasks", ()))
+        return tuple(WrittenBefore(*one) for one in paths if one[0] in read or not _needs_steps(one[0]))
 
     def builders(self, table: str) -> list[Node]:
         """Return the steps that build `table`."""
@@ -106,6 +107,10 @@ class Guards:
         """Return the suites that a gate is given."""
         names = self.registry[gate.uses].suites if gate.uses in self.registry else frozenset()
         return [gate.arguments[name] for name in sorted(names) if name in gate.arguments]
+
+
+def _needs_steps(path: Any) -> bool:
+    return isinstance(path, Template) and any(source.task_id for source in path.sources)
 
 
 def _leaves(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:

@@ -24,7 +24,9 @@ class Pipeline:
     @cached_property
     def references(self) -> References:
         """The names that its texts may use."""
-        return References({param.name: param for param in self.spec.params}, self.registry)
+        params = {param.name: param for param in self.spec.params}
+        is_utc = self.spec.timezone in (None, "UTC", "Etc/UTC")
+        return References(params, self.registry, self.project.variables, is_utc=is_utc)
 
     def suite(self, name: str) -> tuple[SuiteSpec, Report] | None:
         """Return a suite and the report of its file: the spec, or a file of `configs/suites/`."""

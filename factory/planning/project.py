@@ -5,7 +5,7 @@ Knows the folder and the form of its YAML; the caller chooses the environment.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path as FilePath
@@ -15,9 +15,10 @@ from factory.language.document import Document, Value, read
 from factory.language.errors import Diagnostic, did_you_mean
 from factory.language.report import Report
 from factory.language.spec import Airflow, SpecReader, SuiteSpec, parse_suite
+from factory.language.variables import BadVariable, Variable, read_variable
 from factory.registry import Registry
 
-_KEYS = ("dag", "default_args", "pools", "queues", "with")
+_KEYS = ("dag", "default_args", "pools", "queues", "variables", "with")
 EXTENSIONS = (".yaml", ".yml")
 """The file extensions of specs."""
 ENVIRONMENT = "TASKFLOW_ENVIRONMENT"
@@ -39,6 +40,8 @@ class Layer:
     """The queues that workers take tasks from, or None if the file does not list them."""
     pools: tuple[str, ...] | None = None
     """The pools that Airflow has, or None if the file does not list them."""
+    variables: Mapping[str, Variable] = field(default_factory=dict)
+    """Airflow's Variables that templates may read."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,11 @@ class Project:
     def pools(self) -> tuple[str, ...] | None:
         """The pools that a step may name, or None if any name is allowed."""
         return _last(layer.pools for layer in self.layers)
+
+    @property
+    def variables(self) -> Mapping[str, Variable]:
+        """Airflow's Variables that templates may read; a later file declares over an earlier one."""
+        return {name: one for layer in self.layers for name, one in layer.variables.items()}
 
     def suite(self, name: str) -> tuple[SuiteSpec, Report] | None:
         """Return the suite in `configs/suites/<name>.yaml` with the report on it, or None if there is no such file."""
@@ -170,10 +178,20 @@ def _read_layer(file: FilePath, shown: str, registry: Registry) -> tuple[Layer, 
         },
         queues=reader.names(root["queues"], ("queues",), "a queue") if "queues" in root else None,
         pools=reader.names(root["pools"], ("pools",), "a pool") if "pools" in root else None,
+        variables=dict(_variables(reader.mapping(root.get("variables", {}), ("variables",)), report)),
     )
     _check_arguments(report, layer, registry)
     reader.stray_dates()
     return layer, report.diagnostics
+
+
+def _variables(declared: Mapping[str, Value], report: Report) -> Iterator[tuple[str, Variable]]:
+    for name, value in declared.items():
+        try:
+            yield name, read_variable(name, value)
+        except BadVariable as error:
+            where = ("variables", name, error.key) if error.key else ("variables", name)
+            report.add(error.code, where, str(error), error.hint)
 
 
 def _check_arguments(report: Report, layer: Layer, registry: Registry) -> None:

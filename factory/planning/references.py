@@ -1,4 +1,4 @@
-"""What a text with `{{ … }}` refers to: params, fields of the run, outputs of other steps.
+"""What a text with `{{ … }}` refers to, and whether its expressions fit together.
 
 Each text is read by itself and its meaning is returned; nothing is reported or collected here.
 """
@@ -6,30 +6,35 @@ Each text is read by itself and its meaning is returned; nothing is reported or 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain as chained
 from typing import Any
 
-from factory.language.errors import did_you_mean
+from factory.language.airflow_names import Former, former_names
+from factory.language.airflow_names import Known as KnownNames
+from factory.language.evaluation import expression_types, paths
+from factory.language.expressions import Path
 from factory.language.report import Problem
 from factory.language.spec import ParamSpec
 from factory.language.templates import (
-    AIRFLOW_NAMES,
-    CLOSED_NAMES,
-    RUN_FIELDS,
-    Chain,
-    QuotedTemplate,
+    Expression,
     Template,
-    TemplateProblem,
-    mentions,
+    check_written,
+    pieces,
     sql_skeleton,
-    unknown_names,
     whole_expression,
 )
-from factory.planning.inference import Sample, Samples, param_samples, samples_of, schema_samples
+from factory.language.tokens import TemplateProblem
+from factory.language.value_types import TEXT, Types
+from factory.language.variables import Variable
+from factory.planning.inference import Computation, Known, Sample, Samples
+from factory.planning.meanings import Meaning, Names
 from factory.planning.scopes import Place
 from factory.registry import Registry
 from tasks.postgres.sql import check_expression
+
+MAX_PROBLEMS = 20
+"""After so many problems, the rest of a text is not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,7 @@ class Reading:
     """The result of reading a text."""
 
     template: Template
+    types: Types = (TEXT,)
     samples: Samples = None
     """Values that it may have."""
     waits: frozenset[str] = frozenset()
@@ -57,13 +63,13 @@ def params_of(readings: Iterable[Reading]) -> frozenset[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Meaning:
-    """What a dotted name means: samples of its value, and the step or the params that it names."""
+class _Judged:
+    """One expression of a text: its types, samples of its value, and what is wrong with it."""
 
+    types: Types
     samples: Samples = None
-    step: tuple[Chain, str] | None = None
-    params: frozenset[str] = frozenset()
-    problem: Problem | None = None
+    meanings: Mapping[Path, Meaning] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,106 +78,73 @@ class References:
 
     params: Mapping[str, ParamSpec]
     registry: Registry
+    variables: Mapping[str, Variable] = field(default_factory=dict)
+    is_utc: bool = True
+    computation: Computation = field(default_factory=Computation)
 
     def read(self, text: str, place: Place, *, sql: bool = False) -> Reading:
         """Return what `text` refers to from `place`; with `sql`, values are inserted as literals."""
         try:
-            meanings = {chain: self._meaning(chain, place) for chain in mentions(text).chains}
+            expressions = [piece for piece in pieces(text) if isinstance(piece, Expression)]
         except TemplateProblem as problem:
-            return Reading(Template(text, sql), problems=(_unreadable(text, problem),))
-        samples, failure = _inferred(text, meanings, sql=sql)
-        named = meanings.values()
-        steps = dict.fromkeys(meaning.step for meaning in named if meaning.step)
+            return Reading(Template(text, sql), problems=(_problem(problem),))
+        whole = not sql and is_whole(text)
+        judged: list[_Judged] = []
+        wrong = 0
+        for one in expressions:
+            judged.append(self._judged(one, text, place, sql=sql, whole=whole))
+            wrong += len(judged[-1].problems)
+            if wrong >= MAX_PROBLEMS:
+                break
+        meanings = [meaning for one in judged for meaning in one.meanings.values()]
+        sources = dict.fromkeys(meaning.source for meaning in meanings if meaning.source)
         return Reading(
-            Template(text, sql, tuple(steps)),
-            samples,
-            waits=frozenset(task_id for _, task_id in steps),
-            params=frozenset().union(*(meaning.params for meaning in named)),
-            problems=(*_name_problems(text), *(one.problem for one in named if one.problem), *failure),
+            Template(text, sql, tuple(sources)),
+            judged[0].types if whole else (TEXT,),
+            judged[0].samples if whole else (Sample("text"),),
+            waits=frozenset(source.task_id for source in sources if source.task_id),
+            params=frozenset(chained.from_iterable(meaning.params for meaning in meanings)),
+            problems=tuple(problem for one in judged for problem in one.problems),
         )
 
-    def _meaning(self, chain: Chain, place: Place) -> _Meaning:
-        root, *rest = chain
-        if root == "params":
-            return self._param(tuple(rest))
-        if root == "run":
-            return _run_field(tuple(rest))
-        return self._output(tuple(rest), place)
+    def _judged(self, expression: Expression, text: str, place: Place, *, sql: bool, whole: bool) -> _Judged:
+        names = Names(self.params, self.registry, self.variables, place)
+        meanings = {path: names.meaning(path) for path in paths(expression.node)}
+        wrong = [(path.start, path.end, one.problem) for path, one in meanings.items() if one.problem]
+        if not wrong:
+            try:
+                return self._computed(expression, text, meanings, sql=sql, whole=whole)
+            except TemplateProblem as problem:
+                wrong.append((*problem.span, _problem(problem)))
+        known = KnownNames(self.params, self.variables, self.is_utc)
+        former = list(former_names(expression.node, known, alone=not whole and not sql))
+        problems = [_former_problem(one) for one in former]
+        problems += [
+            problem
+            for start, end, problem in wrong
+            if not any(one.span[0] < end and start < one.span[1] for one in former)
+        ]
+        return _Judged((TEXT,), None, meanings, tuple(problems))
 
-    def _param(self, names: Chain) -> _Meaning:
-        if not names:
-            return _Meaning(params=frozenset(self.params))
-        param = self.params.get(names[0])
-        if param is None:
-            hint = did_you_mean(names[0], self.params, "params")
-            return _unknown("unknown-param", f"params.{names[0]}", f'there is no param "{names[0]}"', hint)
-        return _Meaning(param_samples(param) if len(names) == 1 else None, params=frozenset((param.name,)))
-
-    def _output(self, names: Chain, place: Place) -> _Meaning:
-        producer, fields = _producer(names, place)
-        needle = ".".join(("steps", *names))
-        if producer is None or producer.step is place.step:
-            hint = did_you_mean(names[0] if names else "", place.scope.known() - {place.step.id}, "steps")
-            return _unknown("unknown-step", needle, f'"{needle}" does not name another step of this pipeline', hint)
-        named = names[: len(names) - len(fields)]
-        samples, problem = self._field(producer, fields, needle)
-        return _Meaning(samples, step=(named, producer.task_id), problem=problem)
-
-    def _field(self, producer: Place, fields: Chain, needle: str) -> tuple[Samples, Problem | None]:
-        """Return samples of a field of the producer's output; nothing is known about an unregistered task."""
-        definition = self.registry.tasks.get(producer.step.uses or "")
-        if definition is None:
-            message = f'step "{producer.step.id}" is a branch and has no output'
-            is_branch = producer.step.branch is not None
-            return None, Problem("unknown-field", message, needle=needle) if is_branch else None
-        known, name = definition.output_schema.get("properties", {}), fields[0] if fields else ""
-        if name not in known:
-            message = f'"{definition.name}" does not return "{name}"'
-            if not fields:
-                message = f'"{needle}" does not say which field of the output of "{definition.name}"'
-            hint = did_you_mean(name, known, f"fields of steps.{producer.step.id}")
-            return None, Problem("unknown-field", message, hint, needle=needle)
-        if len(fields) > 1:
-            return None, None
-        samples = schema_samples(known[name], definition.output_schema.get("$defs", {}))
-        return (_of_all_items(samples) if producer.step.expand else samples), None
+    def _computed(
+        self, expression: Expression, text: str, meanings: Mapping[Path, Meaning], *, sql: bool, whole: bool
+    ) -> _Judged:
+        types = expression_types(expression.node, lambda path: meanings[path].types, text)
+        if not whole:
+            check_written(types, expression, text, sql=sql)
+        known = {path: Known(one.types, one.exact) for path, one in meanings.items()}
+        return _Judged(types, self.computation.samples(expression.node, text, types, known), meanings)
 
 
-def _of_all_items(samples: Samples) -> Samples:
-    """Return samples of a mapped step's field: a list, with a value for each item."""
-    return (Sample([one.value for one in samples[:1]]),) if samples else samples
+def _problem(problem: TemplateProblem) -> Problem:
+    return Problem(problem.code, str(problem), problem.hint, within=problem.span)
 
 
-def _producer(names: Chain, place: Place) -> tuple[Place | None, Chain]:
-    """Return the step that a dotted name begins with, and the rest of the name: fields of its output."""
-    for length in range(1, len(names) + 1):
-        step = place.scope.find(names[:length])
-        if step is None:
-            return None, ()
-        if step.step.steps is None:
-            return step, names[length:]
-    return None, ()
-
-
-def _run_field(names: Chain) -> _Meaning:
-    name = names[0] if names else ""
-    if name in RUN_FIELDS:
-        return _Meaning((Sample(RUN_FIELDS[name]),) if len(names) == 1 else None)
-    hint = did_you_mean(name, RUN_FIELDS, "fields of run")
-    return _unknown("unknown-field", ".".join(("run", *names)), f'a run has no field "{name}"', hint)
-
-
-def _unknown(code: str, needle: str, message: str, hint: str) -> _Meaning:
-    return _Meaning(problem=Problem(code, message, hint, needle=needle))
-
-
-def _inferred(text: str, meanings: Mapping[Chain, _Meaning], *, sql: bool) -> tuple[Samples, tuple[Problem, ...]]:
-    if sql:
-        return (Sample("text"),), ()
-    try:
-        return samples_of(text, lambda chain: meanings[chain].samples), ()
-    except TemplateProblem as problem:
-        return None, (_unreadable(text, problem),)
+def _former_problem(former: Former) -> Problem:
+    hint = f"write {former.instead.removeprefix(' | ')}" + ("; taskflow lint --fix writes it" if former.exact else "")
+    message = f'"{former.name}" is Airflow\'s; templates here have a language of their own'
+    replacement = former.instead if former.exact else None
+    return Problem("airflow-name", message, hint, within=former.span, replacement=replacement)
 
 
 def is_whole(text: str) -> bool:
@@ -182,36 +155,15 @@ def is_whole(text: str) -> bool:
         return True
 
 
-def _unreadable(text: str, problem: TemplateProblem) -> Problem:
-    """Return the problem with a template that cannot be read or computed."""
-    return Problem("bad-template", str(problem), problem.hint, needle=problem.needle or text)
-
-
-def _name_problems(text: str) -> Iterable[Problem]:
-    for name in unknown_names(text):
-        if name == "conn":
-            message = "a template cannot read a connection: its secrets would be shown in the UI"
-            yield Problem("secret-template", message, CLOSED_NAMES[name], needle=name)
-        else:
-            yield Problem("unknown-name", f'"{name}" is not known to templates', _name_hint(name), needle=name)
-
-
-def _name_hint(name: str) -> str:
-    if name in CLOSED_NAMES:
-        return f"a template reads plain values, not Airflow's objects: {CLOSED_NAMES[name]}"
-    return did_you_mean(name, AIRFLOW_NAMES | {"params", "steps", "run"}, "names")
-
-
 def sql_problem(text: str, field: Any) -> Problem | None:
     """Return why `text`, with values in place of its templates, is not a single SQL expression, or None if it is."""
     try:
         skeleton = sql_skeleton(text)
-        if skeleton is not None:
-            check_expression(skeleton)
-    except QuotedTemplate as problem:
-        return Problem("quoted-template", str(problem), problem.hint)
-    except TemplateProblem:
-        return None  # an unreadable template is reported separately
+    except TemplateProblem as problem:
+        # An unreadable template is reported when it is read.
+        return _problem(problem) if problem.code == "quoted-template" else None
+    try:
+        check_expression(skeleton)
     except ValueError as error:
         return Problem("bad-sql", f"{field} {error}", "write one expression over the row's columns")
     return None

@@ -180,7 +180,7 @@ class _Resolver:
         reading = self.pipeline.references.read(text, place)
         for problem in reading.problems:
             report.add_problem(problem, path)
-        if any(not isinstance(sample.value, bool) for sample in reading.samples or ()):
+        if not reading.problems and any(one.name not in ("boolean", "anything") for one in reading.types):
             message = "the condition may be something other than true or false"
             report.add("template-type", path, message, "compare it: {{ … > 0 }}, or name a boolean")
         return reading

@@ -202,7 +202,7 @@ class _StepReader:
 
     def list_named(self, text: str, where: Path) -> Reading:
         reading = self.text(text, where)
-        if any(not isinstance(one.value, list) for one in reading.samples or ()):
+        if not reading.problems and any(one.name not in ("list", "anything") for one in reading.types):
             message = f'step "{self.place.step.id}" is mapped over something that is not a list'
             self.pipeline.report.add("template-type", where, message, "name a field that is a list")
         return reading

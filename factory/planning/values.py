@@ -130,7 +130,12 @@ def _judged(kind: str, sample: Sample) -> bool:
 
 def _template_problem(error: Any, path: Path, sample: Sample) -> Problem:
     shown = json.dumps(sample.value) if sample.exact else _noun(sample.value)
-    return Problem("template-type", f"{_dotted(path)} may be {shown} here; it {expected(error)}", path=path)
+    hint = "write it as text: {{ … | text }}" if error["type"] == "string_type" and _is_scalar(sample.value) else None
+    return Problem("template-type", f"{_dotted(path)} may be {shown} here; it {expected(error)}", hint, path)
+
+
+def _is_scalar(value: Value) -> bool:
+    return isinstance(value, bool | int | float)
 
 
 def _problem(error: Any, path: Path, what: str) -> Problem:

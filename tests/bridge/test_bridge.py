@@ -141,6 +141,8 @@ def test_run_succeeds(airflow: Airflow) -> None:
         ("whisper", "skipped"),
     ]
     assert airflow.rows("SELECT state FROM dag_run WHERE dag_id = 'hello'") == [("success",)]
+    labels = airflow.rows("SELECT rendered_map_index FROM task_instance WHERE task_id = 'shout'")
+    assert sorted(labels) == [("AGAIN",), ("HELLO",)]
 
 
 @pytest.mark.filterwarnings("ignore:line 5:UserWarning")

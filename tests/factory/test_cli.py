@@ -182,6 +182,42 @@ def test_run_here(project: Path) -> None:
     assert "success" in said
 
 
+def test_value_is_no_template(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a param or a Variable holds is a text, whatever it looks like; an unset Variable has its default."""
+    evil = "{{ macros.uuid.os.popen('id').read() }}{% raw %}"
+    monkeypatch.setenv("AIRFLOW_VAR_REGION", evil)
+    declared = "variables: {region: text, rows: {type: integer, default: 7}}\n"
+    (project / "configs" / "defaults.yaml").write_text(declared)
+    text = GOOD.replace("{{ params.who }}", "{{ params.who }} in {{ variables.region }}, {{ variables.rows }} rows")
+    (project / "pipelines" / "good.yaml").write_text(text)
+
+    said = installed(project, "run", "good", "--param", f"who={evil}")
+
+    assert f"hello {evil} in {evil}, 7 rows" in " ".join(said.split())
+
+
+def test_unset_variable_fails_at_once(project: Path) -> None:
+    """A Variable without a value fails its step without a retry, with where it is read and what to do."""
+    (project / "configs" / "defaults.yaml").write_text("variables: {region: text}\n")
+    step = "{uses: messages.log, with: {message: 'in {{ variables.region }}'}, retries: 5, retry_delay: 1h}"
+    (project / "pipelines" / "good.yaml").write_text(f"dag_id: good\nsteps:\n  say: {step}\n")
+
+    said = installed(project, "run", "good", code=1)
+
+    assert 'step "say", with.message: variables.region: the Variable "region" is not set in Airflow; set it' in said
+
+
+def test_fix_is_shown(project: Path) -> None:
+    """`lint --fix` says what it rewrites, and then reports what is left."""
+    (project / "pipelines" / "good.yaml").write_text(GOOD.replace("params.who", "ds").replace("hello", "{{ x }}"))
+
+    said = taskflow(project, "lint", "--fix", code=1)
+
+    assert "pipelines/good.yaml:4:57: ds -> run.date" in said
+    assert '"x" is not known to templates [unknown-name]' in said
+    assert "airflow-name" not in said
+
+
 def test_run_of_unknown_param(project: Path) -> None:
     """A misspelt param is refused before anything runs."""
     assert '"woh" is not a param of good; did you mean "who"?' in taskflow(

@@ -100,7 +100,7 @@ steps:
         "one": ["choose"],
         "other": ["choose"],
     }
-    assert choose.op_kwargs["exits"][1] == {"then": ["one", "other"]}
+    assert choose.op_kwargs["step"].values["exits"][1] == {"then": ["one", "other"]}
 
 
 def test_arguments_reach_airflow(tmp_path: Path) -> None:
@@ -227,3 +227,22 @@ def test_serialized_dag_has_no_paths(tmp_path: Path) -> None:
         texts.append(json.dumps(DagSerialization.to_dict(dag)))
 
     assert texts[0] == texts[1]
+
+
+def test_documentation_opens_no_file(tmp_path: Path) -> None:
+    """Airflow opens the file that a DAG's doc_md names; a spec's is a text, whatever it ends with."""
+    secret = tmp_path / "secret.md"
+    secret.write_text("secret")
+    dag = dag_of(tmp_path, f"{HEAD}doc_md: {secret}\nsteps:\n  say: {SAY}\n")
+
+    assert dag.doc_md == f"{secret}\n"
+
+
+def test_airflow_gets_one_template(tmp_path: Path) -> None:
+    """The only text that Airflow renders for a step is ours: the name of a mapped run's label."""
+    text = "{uses: messages.log, with: {level: info}, expand: {message: [a, b]}}"
+    mapped = dag_of(tmp_path, f"{HEAD}steps:\n  say: {text}\n").get_task("say")
+
+    assert mapped.map_index_template == "{{ taskflow_item | default('', true) }}"
+    assert [type(one).__name__ for one in mapped.partial_kwargs["op_kwargs"].values()] == ["FilledLater"]
+    assert [type(one).__name__ for one in mapped.op_kwargs_expand_input.value["with_message"]] == ["Item", "Item"]

@@ -46,10 +46,10 @@ def test_span_of_missing_value() -> None:
 
 
 def test_span_inside_text() -> None:
-    """A needle is found in the text at a path, and only there."""
+    """Characters of the text at a path are found in its line."""
     document, _ = read_text('a: "{{ params.x }}"\nb: "run {{ params.x }}"\n')
 
-    span = document.span_of(("b",), "params.x")
+    span = document.span_within(("b",), 7, 15)
 
     assert (span.line, span.column, span.end) == (2, 12, 20)
 
