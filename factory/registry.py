@@ -100,6 +100,11 @@ class TaskDefinition:
         name = str(path[0])
         return kind_in(self.hints[name], path[1:]) if name in self.parameters else None
 
+    def holds_sql(self, path: Path) -> bool:
+        """Return whether the value at `path` below `with` has SQL somewhere in it."""
+        name = str(path[0])
+        return name in self.parameters and holds_sql_in(self.hints[name], path[1:])
+
     def fields_at(self, path: Path) -> frozenset[str]:
         """Return the keys that a mapping at `path` below `with` may have, or an empty set if any key is allowed."""
         name = str(path[0])
@@ -210,6 +215,32 @@ def _fields_in(annotation: object, path: Path) -> Iterator[str]:
             yield from member.model_fields if not path else _fields_in(field.annotation, path[1:]) if field else ()
         elif path and arguments and isinstance(origin, type):
             yield from _fields_in(arguments[-1 if issubclass(origin, Mapping) else 0], path[1:])
+
+
+def holds_sql_in(annotation: object, path: Path) -> bool:
+    """Return whether the value at `path` in a value of type `annotation` has SQL somewhere in it."""
+    return any(_holds_sql(one) for one in _inside(annotation, path))
+
+
+def _inside(annotation: object, path: Path) -> Iterator[object]:
+    """Yield the types that a value at `path` in a value of type `annotation` may have."""
+    if not path:
+        yield annotation
+        return
+    for member in _alternatives(annotation):
+        origin, arguments = typing.get_origin(member), typing.get_args(member)
+        if isinstance(member, type) and issubclass(member, BaseModel):
+            field = member.model_fields.get(str(path[0]))
+            yield from _inside(field.annotation, path[1:]) if field else ()
+        elif arguments and isinstance(origin, type):
+            yield from _inside(arguments[-1 if issubclass(origin, Mapping) else 0], path[1:])
+
+
+def _holds_sql(annotation: object) -> bool:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        fields = annotation.model_fields.values()
+        return any(TextKind("sql") in field.metadata or _holds_sql(field.annotation) for field in fields)
+    return annotation == TextKind("sql") or any(map(_holds_sql, typing.get_args(annotation)))
 
 
 def _kind_inside(annotation: object, path: Path) -> TextKind | None:

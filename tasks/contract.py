@@ -24,7 +24,7 @@ A `deferrable` one may raise `Occupied`: it is called again when what it waits f
 in between.
 """
 
-TextKindName = Literal["connection", "table", "column", "sql", "sql_file", "file", "bucket", "link"]
+TextKindName = Literal["connection", "table", "column", "sql", "query", "sql_file", "file", "bucket", "link"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +33,15 @@ class TextKind:
 
     name: TextKindName
     of: str = ""
-    """For a column, the argument that names its file. For a file, the argument with the SQL it is built from.
+    """For a column, the arguments that name its file or query. For a file, the argument with the SQL it is built from.
 
     For a table, "build" if the step fills it, "load" if the step takes its rows, "judge" if the step is its gate.
+    For a SQL file, what it holds: "statements" or a "query" for Postgres, or a query for "spark".
     """
     written: bool = False
     """For a file, whether the step writes it."""
+    views: str = ""
+    """For a query for Spark, the argument whose keys are the views that it reads."""
 
 
 _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_$]{0,62}"
@@ -57,6 +60,10 @@ Sql = Annotated[str, Field(min_length=1), TextKind("sql")]
 """One SQL expression; a `{{ … }}` in it becomes a quoted literal (`tasks.postgres.sql`)."""
 SqlFile = Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]+(/[A-Za-z0-9_\-]+)*\.sql$"), TextKind("sql_file")]
 """A file below `configs/sql/`."""
+StatementsFile = Annotated[SqlFile, TextKind("sql_file", of="statements")]
+"""A file of statements for Postgres; `values` beside it is bound in it."""
+QueryFile = Annotated[SqlFile, TextKind("sql_file", of="query")]
+"""A file with one SELECT for Postgres; `values` beside it is bound in it."""
 _FILE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.=\-]*"
 
 DataFile = Annotated[str, Field(pattern=rf"^{_FILE_NAME}(/{_FILE_NAME})*$"), TextKind("file")]

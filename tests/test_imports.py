@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 from tests.support.imports import HEAVY, loaded_after
@@ -41,3 +42,19 @@ def test_layers_hold() -> None:
     )
 
     assert done.returncode == 0, done.stdout
+
+
+def test_parser_shares_protobuf() -> None:
+    """The server's parser works in one process with the other libraries that bring messages of protobuf's."""
+    code = """
+        import mlflow.protos.service_pb2
+        import pyspark.sql.connect.proto.base_pb2
+        from tasks.postgres.grammar import statements, tokens
+
+        print(len(statements("SELECT 1; SELECT 2")), len(tokens("a + 1")))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert done.stdout == "2 3\n", done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -36,7 +37,8 @@ from factory.language.schedules import AssetSchedule, Schedule, TimetableSchedul
 from factory.language.spec import Airflow, ParamSpec
 from factory.language.templates import Template
 from factory.planning.plan import GuardsBefore, Node, Plan
-from factory.planning.project import find_root
+from factory.planning.project import ENVIRONMENT, find_root, load_project
+from factory.registry import load_registry
 from tasks.contract import DataRejected, Occupied, PermanentError, Run, TaskKind
 
 _TIMETABLES = {
@@ -80,7 +82,7 @@ def execute(step: Mapping[str, Any]) -> dict[str, Any] | None:
     _require_filled(step)
     run = _run(context)
     try:
-        return runtime.call(step["uses"], step["arguments"], run, step.get("before", {}))
+        return runtime.call(step["uses"], step["arguments"], run, step.get("before", {}), _functions(context))
     except Occupied as occupied:
         wait(occupied, run, context)
     except DataRejected as error:
@@ -131,6 +133,12 @@ def _keep_output(error: DataRejected, context: Mapping[str, Any]) -> None:
     output = runtime.as_json(getattr(error, "output", None))
     if output is not None:
         context["ti"].xcom_push("return_value", output)
+
+
+def _functions(context: Mapping[str, Any]) -> frozenset[str]:
+    """Return the SQL functions that the project allows; its files have been read with the spec."""
+    root = find_root(Path(context["dag"].fileloc))
+    return load_project(root, load_registry(), os.environ.get(ENVIRONMENT)).functions
 
 
 def _run(context: Mapping[str, Any]) -> Run:

@@ -161,15 +161,16 @@ def warm_up() -> None:
 
     It takes half a second once in each of Airflow's processes, instead of before every task.
     """
-    import sqlglot
-
     import factory.compiler
     import factory.registry
+    from tasks.postgres.expressions import check_expression
     from tasks.quality.lint import catalogue
+    from tasks.spark.query_text import query_problems
 
     factory.registry.load_registry()
     catalogue()
-    sqlglot.parse("true", dialect="postgres")
+    check_expression(("true",))
+    query_problems("SELECT 1", (), ())
 
 
 _REHEARSAL = b"""

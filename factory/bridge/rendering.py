@@ -25,7 +25,7 @@ from factory.language.tokens import TemplateProblem
 from factory.language.value_types import typed
 from factory.language.variables import is_sensitive, variable_value
 from tasks.contract import Run
-from tasks.postgres.sql import literal
+from tasks.postgres.expressions import filled_expression, filled_query
 
 PROBLEMS = "problems"
 """The key of what could not be filled in."""
@@ -100,12 +100,14 @@ class _Filling:
 
     def template(self, template: Template, where: Where) -> object:
         try:
-            return filled(template, self.run.reader(template), literal)  # type: ignore[arg-type]  # it refuses others
+            return filled(template, self.run.reader(template), _SQL)
         except TemplateProblem as problem:
             self.problems.append(_report(problem, template, self.step, where))
             return template.text
 
 
+_SQL = {"sql": filled_expression, "query": filled_query}
+"""How values enter SQL, by its form."""
 _PLACES = {"arguments": "with", "before": "its gates"}
 """How a spec calls what a task's function is given."""
 

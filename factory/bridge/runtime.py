@@ -14,15 +14,27 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from factory.planning.values import expected
+from factory.planning.values import expected, kind_in_suite, texts
 from factory.registry import TaskDefinition, load_registry
 from tasks.contract import Before, BuiltIn, GateBefore, Output, PermanentError, Run
+from tasks.postgres.expressions import check_expression
+from tasks.quality.lint import check_argument
 
 
-def call(uses: str, values: Mapping[str, Any], run: Run, before: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Run the task `uses` with rendered `values`, knowing what comes `before` it; return its output as JSON."""
+def call(
+    uses: str,
+    values: Mapping[str, Any],
+    run: Run,
+    before: Mapping[str, Any],
+    functions: frozenset[str] = frozenset(),
+) -> dict[str, Any] | None:
+    """Run the task `uses` with rendered `values`, knowing what comes `before` it; return its output as JSON.
+
+    SQL in the values may call `functions` besides Postgres' harmless ones.
+    """
     definition = find(uses)
     arguments = arguments_of(definition, values)
+    _check_sql(definition, values, functions)
     if definition.takes_run:
         arguments["run"] = replace(run, before=_before(definition, values, before))
     return as_json(definition.function(**arguments))
@@ -55,6 +67,20 @@ def paths_by_step(written: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 def _digest(suites: list[Any]) -> str:
     return hashlib.sha256(to_json(suites)).hexdigest()
+
+
+def _check_sql(definition: TaskDefinition, values: Mapping[str, Any], functions: frozenset[str]) -> None:
+    """Raise PermanentError for SQL that lint has not seen as it is now: values may come from anywhere."""
+    for path, text in texts(dict(values)):
+        is_in_suite = path[0] in definition.suites
+        kind = kind_in_suite(path[1:]) if is_in_suite else definition.kind_at(path)
+        try:
+            if kind and kind.name == "sql":
+                check_expression((text,), functions)
+            elif kind and kind.name == "query":
+                check_argument(str(path[-1]), (text,), functions)
+        except ValueError as error:
+            raise PermanentError(f"{'.'.join(map(str, path))} {error}: {text!r}") from None
 
 
 def find(uses: str) -> TaskDefinition:

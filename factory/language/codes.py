@@ -57,6 +57,9 @@ CODES: Mapping[str, Code] = {
     "unknown-variable": Code("A template reads a Variable that no `variables:` of configs/ declares."),
     "airflow-name": Code("A template is written in Airflow's way; `taskflow lint --fix` rewrites it."),
     "unknown-sql-file": Code("There is no such file in configs/sql/."),
+    "bad-sql-file": Code("A SQL file cannot be read, or does what its step cannot run."),
+    "unbound-value": Code("The names that a SQL file binds and the `values` of its step differ."),
+    "unknown-view": Code("A query for Spark reads a table that is not a view of its step."),
     "unknown-queue": Code("A queue is not in the `queues` of configs/, so no worker takes tasks from it."),
     "unknown-pool": Code("A pool is not in the `pools` of configs/, so Airflow would not start the task."),
     "unknown-expectation": Code("Great Expectations has no expectation of this name."),
@@ -72,6 +75,7 @@ CODES: Mapping[str, Code] = {
     "secret-template": Code("A template reads a connection, or a Variable that is a secret: the UI would show it."),
     "quoted-template": Code("A template is in quotes inside SQL, where values are inserted as quoted literals."),
     "bad-sql": Code("A text is not a single SQL expression."),
+    "unknown-function": Code("SQL calls a function that is neither a harmless one of Postgres nor listed in configs/."),
     # the whole
     "cycle": Code("Steps wait for each other."),
     "ungated-load": Code("A load could run although no gate has passed."),

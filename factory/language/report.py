@@ -72,7 +72,8 @@ class Report:
         self.diagnostics += [
             diagnostic
             for diagnostic in diagnostics
-            if (diagnostic.span.line, diagnostic.span.column) not in self.unread
+            if diagnostic.span.file != self.document.file
+            or (diagnostic.span.line, diagnostic.span.column) not in self.unread
         ]
 
     def require_no_errors(self) -> None:

@@ -6,10 +6,10 @@ A text has expressions and nothing else: no blocks, no comments. What it is fill
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from factory.language.evaluation import CannotCompute, expression_value
 from factory.language.expressions import Node, Path, parse
@@ -33,6 +33,10 @@ ROOTS = ("params", "run", "steps", "variables")
 
 Chain: TypeAlias = tuple[str, ...]
 """A dotted name as it is written, such as ("steps", "train", "auc")."""
+
+
+SqlForm: TypeAlias = Literal["", "sql", "query"]
+"""What SQL a text is, if any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +67,11 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A text that the worker fills in. With `sql`, values become SQL literals."""
+    """A text that the worker fills in. In SQL, values become literals."""
 
     text: str
-    sql: bool = False
+    sql: SqlForm = ""
     sources: tuple[Source, ...] = ()
-
-
-class QuotedTemplate(TemplateProblem):
-    """A template in quotes inside SQL."""
-
-    code = "quoted-template"
 
 
 _OPENING = re.compile(r"\{[{%#]")
@@ -115,18 +113,15 @@ def whole_expression(text: str) -> Expression | None:
     return only if isinstance(only, Expression) and not others else None
 
 
-def sql_skeleton(text: str) -> str:
-    """Return `text` with NULL for each value; raise QuotedTemplate for one in quotes."""
-    found: list[str] = []
-    quotes = 0
+def sql_pieces(text: str) -> tuple[str, ...]:
+    """Return the plain text before, between and after the values of `text`."""
+    found = [""]
     for piece in pieces(text):
         if isinstance(piece, str):
-            quotes += piece.count("'")
-        elif quotes % 2:
-            message = "the template is in quotes, but its value is inserted as a quoted literal"
-            raise QuotedTemplate(message, "remove the quotes around {{ … }}", (piece.start, piece.end))
-        found.append(piece if isinstance(piece, str) else "NULL")
-    return "".join(found)
+            found[-1] += piece
+        else:
+            found.append("")
+    return tuple(found)
 
 
 def check_written(types: Types, expression: Expression, text: str, *, sql: bool) -> None:
@@ -144,42 +139,48 @@ def check_written(types: Types, expression: Expression, text: str, *, sql: bool)
         raise TemplateProblem(f"{shown(wrong)} cannot be put into {'SQL' if sql else 'a text'}", hint, span)
 
 
-def filled(template: Template, look_up: Callable[[Path], object], literal: Callable[[object], str]) -> object:
+def filled(
+    template: Template,
+    look_up: Callable[[Path], object],
+    sql: Mapping[str, Callable[[tuple[str, ...], list[object]], str]],
+) -> object:
     """Return the value of `template`; a text that is a single `{{ … }}` keeps the type of its expression.
 
-    `look_up` gives the value of a path, `literal` writes a value into SQL.
+    `look_up` gives the value of a path; `sql` puts values between the pieces of SQL, by its form.
     """
     text = template.text
-    whole = None if template.sql else whole_expression(text)
-    if whole is not None:
+    if not template.sql and (whole := whole_expression(text)) is not None:
         return expression_value(whole.node, look_up, text)
-    write = _sql_writer(literal) if template.sql else written
+    expressions = [piece for piece in pieces(text) if isinstance(piece, Expression)]
+    values = [_value(one, template, look_up) for one in expressions]
+    if template.sql:
+        try:
+            return sql[template.sql](sql_pieces(text), values)
+        except (TypeError, ValueError) as error:
+            raise TemplateProblem(f"the SQL {error}", None, (0, len(text))) from None
+    return _joined(text, expressions, values)
+
+
+def _value(expression: Expression, template: Template, look_up: Callable[[Path], object]) -> object:
+    value = expression_value(expression.node, look_up, template.text)
+    check_written(types_of(value), expression, template.text, sql=bool(template.sql))
+    return value
+
+
+def _joined(text: str, expressions: list[Expression], values: list[object]) -> str:
+    left = iter(zip(expressions, values, strict=True))
     found: list[str] = []
     size = 0
     for piece in pieces(text):
-        found.append(piece if isinstance(piece, str) else _put(piece, template, look_up, write))
+        found.append(piece if isinstance(piece, str) else _written(*next(left)))
         size += len(found[-1])
         if size > MAX_SIZE:
             raise TemplateProblem(f"the text would have more than {MAX_SIZE:,} characters", None, (0, len(text)))
     return "".join(found)
 
 
-def _put(
-    expression: Expression, template: Template, look_up: Callable[[Path], object], write: Callable[[object], str]
-) -> str:
-    value = expression_value(expression.node, look_up, template.text)
-    check_written(types_of(value), expression, template.text, sql=template.sql)
+def _written(expression: Expression, value: object) -> str:
     try:
-        return write(value)
+        return written(value)
     except ComputationError as error:
         raise CannotCompute(error, (expression.node.start, expression.node.end)) from None
-
-
-def _sql_writer(literal: Callable[[object], str]) -> Callable[[object], str]:
-    def write(value: object) -> str:
-        try:
-            return literal(value)
-        except (TypeError, ValueError) as error:
-            raise ComputationError(str(error)) from None
-
-    return write

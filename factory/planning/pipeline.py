@@ -26,7 +26,8 @@ class Pipeline:
         """The names that its texts may use."""
         params = {param.name: param for param in self.spec.params}
         is_utc = self.spec.timezone in (None, "UTC", "Etc/UTC")
-        return References(params, self.registry, self.project.variables, is_utc=is_utc)
+        project = self.project
+        return References(params, self.registry, project.variables, project.functions, is_utc=is_utc)
 
     def suite(self, name: str) -> tuple[SuiteSpec, Report] | None:
         """Return a suite and the report of its file: the spec, or a file of `configs/suites/`."""

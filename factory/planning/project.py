@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path as FilePath
 
 from factory.language.arguments import DAG_ARGUMENTS
@@ -18,7 +18,7 @@ from factory.language.spec import Airflow, SpecReader, SuiteSpec, parse_suite
 from factory.language.variables import BadVariable, Variable, read_variable
 from factory.registry import Registry
 
-_KEYS = ("dag", "default_args", "pools", "queues", "variables", "with")
+_KEYS = ("dag", "default_args", "functions", "pools", "queues", "variables", "with")
 EXTENSIONS = (".yaml", ".yml")
 """The file extensions of specs."""
 ENVIRONMENT = "TASKFLOW_ENVIRONMENT"
@@ -42,6 +42,8 @@ class Layer:
     """The pools that Airflow has, or None if the file does not list them."""
     variables: Mapping[str, Variable] = field(default_factory=dict)
     """Airflow's Variables that templates may read."""
+    functions: tuple[str, ...] = ()
+    """The SQL functions that specs may call besides Postgres' harmless ones."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,11 @@ class Project:
     def variables(self) -> Mapping[str, Variable]:
         """Airflow's Variables that templates may read; a later file declares over an earlier one."""
         return {name: one for layer in self.layers for name, one in layer.variables.items()}
+
+    @cached_property
+    def functions(self) -> frozenset[str]:
+        """The SQL functions that specs may call besides Postgres' harmless ones."""
+        return frozenset(name for layer in self.layers for name in layer.functions)
 
     def suite(self, name: str) -> tuple[SuiteSpec, Report] | None:
         """Return the suite in `configs/suites/<name>.yaml` with the report on it, or None if there is no such file."""
@@ -179,6 +186,7 @@ def _read_layer(file: FilePath, shown: str, registry: Registry) -> tuple[Layer, 
         queues=reader.names(root["queues"], ("queues",), "a queue") if "queues" in root else None,
         pools=reader.names(root["pools"], ("pools",), "a pool") if "pools" in root else None,
         variables=dict(_variables(reader.mapping(root.get("variables", {}), ("variables",)), report)),
+        functions=reader.names(root["functions"], ("functions",), "a function") if "functions" in root else (),
     )
     _check_arguments(report, layer, registry)
     reader.stray_dates()

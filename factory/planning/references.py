@@ -5,10 +5,10 @@ Each text is read by itself and its meaning is returned; nothing is reported or 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain as chained
-from typing import Any
 
 from factory.language.airflow_names import Former, former_names
 from factory.language.airflow_names import Known as KnownNames
@@ -18,10 +18,11 @@ from factory.language.report import Problem
 from factory.language.spec import ParamSpec
 from factory.language.templates import (
     Expression,
+    SqlForm,
     Template,
     check_written,
     pieces,
-    sql_skeleton,
+    sql_pieces,
     whole_expression,
 )
 from factory.language.tokens import TemplateProblem
@@ -31,7 +32,7 @@ from factory.planning.inference import Computation, Known, Sample, Samples
 from factory.planning.meanings import Meaning, Names
 from factory.planning.scopes import Place
 from factory.registry import Registry
-from tasks.postgres.sql import check_expression
+from tasks.postgres.expressions import QuotedValueError, UnknownFunctionError, check_expression
 
 MAX_PROBLEMS = 20
 """After so many problems, the rest of a text is not read."""
@@ -72,6 +73,15 @@ class _Judged:
     problems: tuple[Problem, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class SqlCheck:
+    """How a text in SQL is judged: `check` raises ValueError for its pieces between values."""
+
+    check: Callable[[tuple[str, ...]], None]
+    code: str
+    hint: str
+
+
 @dataclass(frozen=True)
 class References:
     """The names that the texts of one pipeline may use."""
@@ -79,10 +89,18 @@ class References:
     params: Mapping[str, ParamSpec]
     registry: Registry
     variables: Mapping[str, Variable] = field(default_factory=dict)
+    functions: frozenset[str] = frozenset()
+    """The SQL functions that expressions may call besides Postgres' harmless ones."""
     is_utc: bool = True
     computation: Computation = field(default_factory=Computation)
 
-    def read(self, text: str, place: Place, *, sql: bool = False) -> Reading:
+    @property
+    def expressions(self) -> SqlCheck:
+        """How an expression in SQL is judged."""
+        check = partial(check_expression, functions=self.functions)
+        return SqlCheck(check, "bad-sql", "write one expression over the row's columns")
+
+    def read(self, text: str, place: Place, *, sql: SqlForm = "") -> Reading:
         """Return what `text` refers to from `place`; with `sql`, values are inserted as literals."""
         try:
             expressions = [piece for piece in pieces(text) if isinstance(piece, Expression)]
@@ -92,7 +110,7 @@ class References:
         judged: list[_Judged] = []
         wrong = 0
         for one in expressions:
-            judged.append(self._judged(one, text, place, sql=sql, whole=whole))
+            judged.append(self._judged(one, text, place, sql=bool(sql), whole=whole))
             wrong += len(judged[-1].problems)
             if wrong >= MAX_PROBLEMS:
                 break
@@ -155,15 +173,24 @@ def is_whole(text: str) -> bool:
         return True
 
 
-def sql_problem(text: str, field: Any) -> Problem | None:
-    """Return why `text`, with values in place of its templates, is not a single SQL expression, or None if it is."""
+def sql_from_template(field: str | int) -> Problem:
+    """Return the problem with a template that would give a whole value with SQL in it."""
+    message = f"{field} holds SQL, which cannot come from a template"
+    return Problem("bad-sql", message, "write the SQL here, with {{ … }} for the values in it")
+
+
+def sql_problem(text: str, field: str, judge: SqlCheck) -> Problem | None:
+    """Return why `text` is not the SQL that it should be, whatever its values will be, or None if it is."""
     try:
-        skeleton = sql_skeleton(text)
-    except TemplateProblem as problem:
-        # An unreadable template is reported when it is read.
-        return _problem(problem) if problem.code == "quoted-template" else None
-    try:
-        check_expression(skeleton)
+        judge.check(sql_pieces(text))
+    except TemplateProblem:
+        return None  # an unreadable template is reported when it is read
+    except QuotedValueError as error:
+        return Problem("quoted-template", str(error), "remove the quotes around {{ … }}")
+    except UnknownFunctionError as error:
+        start = text.find(error.name)
+        within = (start, start + len(error.name)) if start >= 0 else None
+        return Problem("unknown-function", f"{field} {error}", error.hint, within=within)
     except ValueError as error:
-        return Problem("bad-sql", f"{field} {error}", "write one expression over the row's columns")
+        return Problem(judge.code, f"{field} {error}", judge.hint)
     return None

@@ -11,7 +11,7 @@ from factory.planning.graph import Edges, cycle, stopped
 from factory.planning.guards import Guards
 from factory.planning.load_rules import unproven_loads, unseen_failures
 from factory.planning.plan import Node, Plan
-from factory.planning.sql_columns import columns_of
+from factory.planning.sql_files import columns_of
 from factory.planning.values import texts
 from factory.registry import Registry
 from tasks.contract import Role
@@ -110,33 +110,47 @@ def _never_run(branch: Node, upstream: Edges, rules: Mapping[str, str]) -> set[s
 
 
 def unknown_columns(plan: Plan, report: Report, registry: Registry) -> None:
-    """Report a column that a file does not have, if a step of this pipeline makes the file from a query."""
+    """Report a column that a file or a query does not have, if its SQL says which it has."""
     known = dict(_made_files(plan, registry))
     for node in (node for node in plan.nodes if node.uses in registry):
         for path, text in texts(node.arguments):
             kind = registry[node.uses].kind_at(path)
-            made = known.get(str(node.arguments.get(kind.of))) if kind and kind.name == "column" else None
-            if made and made.columns and text not in made.columns:
-                message = f'step "{node.task_id}": configs/sql/{made.sql} does not return a column "{text}"'
-                hint = did_you_mean(text, made.columns, f"columns of {made.sql}")
-                report.add("unknown-column", (*node.path, "with", *path), message, hint)
+            for name in kind.of.split() if kind and kind.name == "column" else ():
+                made = _made(node, name, known, plan, registry)
+                if made and made.columns and text not in made.columns:
+                    message = f'step "{node.task_id}": configs/sql/{made.sql} does not return a column "{text}"'
+                    hint = did_you_mean(text, made.columns, f"columns of {made.sql}")
+                    report.add("unknown-column", (*node.path, "with", *path), message, hint)
 
 
 @dataclass(frozen=True, slots=True)
-class MadeFile:
-    """A file that the pipeline makes, with the SQL it is made from."""
+class Made:
+    """Rows that a query makes, with its file."""
 
     sql: str
     columns: frozenset[str]
 
 
-def _made_files(plan: Plan, registry: Registry) -> Iterator[tuple[str, MadeFile]]:
+def _made(node: Node, argument: str, known: Mapping[str, Made], plan: Plan, registry: Registry) -> Made | None:
+    """Return what an argument names: a file that a step of the pipeline makes from a query, or a query itself."""
+    given = node.arguments.get(argument)
+    if not isinstance(given, Mapping):
+        return known.get(str(given))
+    for name, text in given.items():
+        kind = registry[node.uses].kind_at((argument, name))
+        if kind and kind.name == "sql_file" and isinstance(text, str):
+            return Made(text, columns_of(plan.root / "configs" / "sql" / text, kind))
+    return known.get(str(given.get("file")))
+
+
+def _made_files(plan: Plan, registry: Registry) -> Iterator[tuple[str, Made]]:
     for node in (node for node in plan.nodes if node.uses in registry):
+        definition = registry[node.uses]
         for path, text in texts(node.arguments):
-            kind = registry[node.uses].kind_at(path)
+            kind = definition.kind_at(path)
             sql = node.arguments.get(kind.of) if kind and kind.name == "file" and kind.of else None
-            if isinstance(sql, str):
-                yield text, MadeFile(sql, columns_of(plan.root / "configs" / "sql" / sql))
+            if isinstance(sql, str) and kind and (source := definition.kind_at((kind.of,))):
+                yield text, Made(sql, columns_of(plan.root / "configs" / "sql" / sql, source))
 
 
 def unused_params(plan: Plan, report: Report, _registry: Registry) -> None:

@@ -9,15 +9,17 @@ from typing import Any
 from factory.language.document import Value
 from factory.language.errors import Path, did_you_mean
 from factory.language.report import Problem
-from factory.language.templates import is_template
+from factory.language.templates import SqlForm, is_template
 from factory.planning.defaults import Layered, Origin, Source, argument_sources, layered, origins, values
 from factory.planning.inference import Samples
 from factory.planning.pipeline import Pipeline
-from factory.planning.references import Reading, is_whole, params_of, sql_problem, waits_of
+from factory.planning.references import Reading, is_whole, params_of, sql_from_template, sql_problem, waits_of
 from factory.planning.scopes import Place
+from factory.planning.sql_files import file_diagnostics, unused_values
 from factory.planning.suites import SuiteValues, suite_values
-from factory.planning.values import check_values, is_sql, replaced, templated, texts
+from factory.planning.values import check_values, replaced, sql_form, templated, texts
 from factory.registry import TaskDefinition
+from tasks.contract import TextKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +91,10 @@ class _StepReader:
         readings = {}
         for path, text in templated(arguments):
             kind = self.definition.kind_at(path)
-            readings[path] = self.text(text, self.where(path), sql=is_sql(kind))
+            readings[path] = self.text(text, self.where(path), sql=sql_form(kind))
         return readings
 
-    def text(self, text: str, where: Path, *, sql: bool = False) -> Reading:
+    def text(self, text: str, where: Path, *, sql: SqlForm = "") -> Reading:
         reading = self.pipeline.references.read(text, self.place, sql=sql)
         for problem in reading.problems:
             self.pipeline.report.add_problem(problem, where)
@@ -134,16 +136,48 @@ class _StepReader:
     def check_sql(self, arguments: dict[str, Value]) -> None:
         for path, text in texts(arguments):
             kind, where = self.definition.kind_at(path), self.where(path)
-            if is_sql(kind) and (problem := sql_problem(text, where[-1])):
-                self.pipeline.report.add_problem(problem, where)
+            if sql_form(kind):
+                self.check_expression(text, path[-1], where)
+            elif kind is None and is_template(text) and self.definition.holds_sql(path):
+                self.pipeline.report.add_problem(sql_from_template(where[-1]), where)
             elif kind and kind.name == "sql_file" and not is_template(text):
-                self.check_sql_file(text, where)
+                self.check_sql_file(text, kind, path, arguments)
 
-    def check_sql_file(self, name: str, where: Path) -> None:
-        project = self.pipeline.project
-        if ".." not in name and not (project.configs / "sql" / name).is_file():
+    def check_expression(self, text: str, name: str | int, where: Path) -> None:
+        if problem := sql_problem(text, str(name), self.pipeline.references.expressions):
+            self.pipeline.report.add_problem(problem, where)
+
+    def check_sql_file(self, name: str, kind: TextKind, path: Path, arguments: Mapping[str, Value]) -> None:
+        project, report, where = self.pipeline.project, self.pipeline.report, self.where(path)
+        file = project.configs / "sql" / name
+        if ".." in name:
+            return
+        if not file.is_file():
             hint = did_you_mean(name, project.sql_files(), "files in configs/sql")
-            self.pipeline.report.add("unknown-sql-file", where, f"there is no file configs/sql/{name}", hint)
+            report.add("unknown-sql-file", where, f"there is no file configs/sql/{name}", hint)
+            return
+        values = self.beside(path, arguments)
+        given = arguments.get(kind.views)
+        views = given if isinstance(given, dict) else None
+        report.extend(file_diagnostics(file, f"configs/sql/{name}", kind, values, views))
+        for value in unused_values(file, kind, values or {}):
+            sign = f":{value}" if kind.of == "spark" else f"%({value})s"
+            message = f"configs/sql/{name} has no {sign}"
+            report.add(
+                "unbound-value",
+                self.where((*path[:-1], "values", value)),
+                message,
+                "use it there, or remove it",
+                key=True,
+            )
+
+    def beside(self, path: Path, arguments: Mapping[str, Value]) -> Mapping[str, Value] | None:
+        """Return the `values` next to a SQL file; None if they are not known before the run."""
+        around: Any = arguments
+        for part in path[:-1]:
+            around = around[part]
+        given = around.get("values") or {}
+        return given if isinstance(given, dict) and "values" not in self.place.step.expand else None
 
     # --- suites ---------------------------------------------------------------------------------------------------
 
@@ -188,6 +222,8 @@ class _StepReader:
 
     def expanded(self, name: str, value: Value, where: Path) -> Any:
         if isinstance(value, str) and is_whole(value):
+            if self.definition.holds_sql((name,)):
+                self.pipeline.report.add_problem(sql_from_template(where[-1]), where)
             return self.list_named(value, where)
         if not isinstance(value, list) or not value or any(is_template(one) for _, one in texts(value)):
             message = f"expand.{name} should be a list of values, or a single {{{{ steps.… }}}} that names a list"
@@ -198,6 +234,9 @@ class _StepReader:
             for problem in check_values(validate, one, {}, f'"{self.definition.name}"'):
                 message = f'step "{self.place.step.id}": {name} {problem.message}'
                 self.pipeline.report.add(problem.code, (*where, index, *problem.path), message, problem.hint)
+            for path, text in texts(one):
+                if sql_form(self.definition.kind_at((name, *path))):
+                    self.check_expression(text, name, (*where, index, *path))
         return value
 
     def list_named(self, text: str, where: Path) -> Reading:

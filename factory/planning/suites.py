@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -15,11 +16,20 @@ from factory.language.document import Value
 from factory.language.errors import Path
 from factory.language.report import Report
 from factory.language.spec import ExpectationSpec, SuiteSpec
-from factory.planning.references import Reading, References, params_of, sql_problem, waits_of
+from factory.language.templates import is_template
+from factory.planning.references import (
+    Reading,
+    References,
+    SqlCheck,
+    params_of,
+    sql_from_template,
+    sql_problem,
+    waits_of,
+)
 from factory.planning.scopes import Place
-from factory.planning.values import check_values, is_sql, replaced, templated, texts
-from factory.registry import kind_in
-from tasks.quality.lint import Suite, can_quarantine, expectation_problems
+from factory.planning.values import check_values, kind_in_suite, replaced, sql_form, templated, texts
+from factory.registry import holds_sql_in
+from tasks.quality.lint import QUERY_HINT, Suite, can_quarantine, check_argument, expectation_problems
 
 _SUITE: TypeAdapter[Suite] = TypeAdapter(Suite)
 _REQUIRED = ("connection", "batch")
@@ -44,7 +54,7 @@ def suite_values(spec: SuiteSpec, report: Report, place: Place, references: Refe
     for path, reading in readings.items():
         for problem in reading.problems:
             report.add_problem(problem, _place_of(spec, path))
-    _check_sql(spec, written, report)
+    _check_sql(spec, written, references, report)
     _check_form(spec, written, readings, report)
     templates = {path: reading.template for path, reading in readings.items()}
     read = readings.values()
@@ -66,13 +76,22 @@ def _check_expectation(suite: SuiteSpec, expectation: ExpectationSpec, report: R
 
 
 def _readings(written: dict[str, Value], place: Place, references: References) -> Mapping[Path, Reading]:
-    return {path: references.read(text, place, sql=is_sql(kind_in(Suite, path))) for path, text in templated(written)}
+    return {path: references.read(text, place, sql=sql_form(kind_in_suite(path))) for path, text in templated(written)}
 
 
-def _check_sql(spec: SuiteSpec, written: dict[str, Value], report: Report) -> None:
+def _check_sql(spec: SuiteSpec, written: dict[str, Value], references: References, report: Report) -> None:
     for path, text in texts(written):
-        where = _place_of(spec, path)
-        problem = sql_problem(text, where[-1]) if is_sql(kind_in(Suite, path)) else None
+        form, where = sql_form(kind_in_suite(path)), _place_of(spec, path)
+        if form == "sql":
+            problem = sql_problem(text, str(where[-1]), references.expressions)
+        elif form == "query":
+            check = partial(check_argument, str(path[-1]), functions=references.functions)
+            named = f'suite "{spec.name}": {path[-1]}'
+            problem = sql_problem(text, named, SqlCheck(check, "bad-expectation", QUERY_HINT))
+        elif is_template(text) and holds_sql_in(Suite, path):
+            problem = sql_from_template(path[-1])
+        else:
+            continue
         if problem:
             report.add_problem(problem, where)
 

@@ -12,9 +12,11 @@ from pydantic import TypeAdapter, ValidationError
 from factory.language.document import Value, value_at
 from factory.language.errors import Path, did_you_mean
 from factory.language.report import Problem
-from factory.language.templates import is_template
+from factory.language.templates import SqlForm, is_template
 from factory.planning.inference import Sample, Samples
+from factory.registry import kind_in
 from tasks.contract import Bucket, Column, ConnectionId, DataFile, SqlFile, Table, TextKind
+from tasks.quality.lint import Suite, kind_of_argument
 
 _TYPE_ERRORS = ("_type", "_parsing", "literal_error", "enum", "is_instance_of", "_attributes_type")
 
@@ -72,9 +74,16 @@ def templated(value: Value) -> Iterator[tuple[Path, str]]:
     return ((path, text) for path, text in texts(value) if is_template(text))
 
 
-def is_sql(kind: TextKind | None) -> bool:
-    """Return whether a text of this kind is SQL, where values are inserted as literals."""
-    return kind is not None and kind.name == "sql"
+def sql_form(kind: TextKind | None) -> SqlForm:
+    """Return what SQL a text of this kind is, if any: values are inserted in it as literals."""
+    return kind.name if kind is not None and kind.name in ("sql", "query") else ""
+
+
+def kind_in_suite(path: Path) -> TextKind | None:
+    """Return what the text at `path` in a suite means, if it is more than a text."""
+    if len(path) == 4 and path[2] == "arguments":
+        return kind_of_argument(str(path[3]))
+    return kind_in(Suite, path)
 
 
 def replaced(value: Any, leaves: Mapping[Path, Any], path: Path = ()) -> Any:

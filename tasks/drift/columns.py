@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tasks.contract import Column, Model
+from tasks.contract import Column, Model, TextKind
 
 # Left out: methods for two categories only (z, fisher_exact), and those with random numbers that cannot be seeded
 # (TVD, empirical_mmd), as a rerun would give another verdict.
@@ -23,6 +23,8 @@ NumericMethod = Literal[
 CategoricalMethod = Literal["jensenshannon", "psi", "kl_div", "hellinger", "chisquare", "g_test"]
 """The first four are distances: drift at or above the threshold. The others give a p-value: drift below it."""
 Threshold = Annotated[float, Field(gt=0)]
+ComparedColumn = Annotated[Column, TextKind("column", of="current reference")]
+"""A column of both sides; lint checks it if it knows a side's columns."""
 
 
 class NumericTest(Model):
@@ -42,7 +44,7 @@ class CategoricalTest(Model):
 class Numeric(Model):
     """Columns of numbers, or of true and false."""
 
-    columns: Annotated[list[Column], Field(min_length=1)]
+    columns: Annotated[list[ComparedColumn], Field(min_length=1)]
     method: NumericMethod = "wasserstein"
     threshold: Threshold = 0.1
     own: dict[Column, NumericTest] | None = None
@@ -57,7 +59,7 @@ class Numeric(Model):
 class Categorical(Model):
     """Columns whose values are categories."""
 
-    columns: Annotated[list[Column], Field(min_length=1)]
+    columns: Annotated[list[ComparedColumn], Field(min_length=1)]
     method: CategoricalMethod = "jensenshannon"
     threshold: Threshold = 0.1
     own: dict[Column, CategoricalTest] | None = None

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from tasks.contract import ConnectionId, DataFile, MissingResource, Model, PermanentError, Run, SqlFile, TransientError
+from tasks.contract import (
+    ConnectionId,
+    DataFile,
+    MissingResource,
+    Model,
+    PermanentError,
+    QueryFile,
+    Run,
+    TransientError,
+)
 from tasks.drift.query_rows import selected
 from tasks.files.history import snapshots
 from tasks.files.places import Files, Place
@@ -61,7 +70,7 @@ class FromQuery(Model):
     """The result of a file of `configs/sql/` in Postgres; each of `values` is bound to `%(name)s` in it."""
 
     connection: ConnectionId
-    sql: SqlFile
+    sql: QueryFile
     values: dict[str, Bound] | None = None
 
 

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from tasks.postgres.tables import Bound, check_placeholders
+from tasks.postgres.file_text import query_problems
+from tasks.postgres.tables import Bound, check_values
 from tasks.services.postgres import postgres
-from tasks.sql_files import sql_text
+from tasks.sql_files import refuse, sql_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,8 +38,8 @@ def selected(
 ) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
     """Provide the columns and rows of a file of `configs/sql/`, one SELECT, in a read-only transaction."""
     text = sql_text(sql, run)
-    if values:
-        check_placeholders(sql, text, values)
+    refuse(sql, text, query_problems(text, values))
+    check_values(sql, text, values)
     with postgres(connection, run=run) as session:
         session.set_session(readonly=True)
         with session.cursor(name="taskflow") as cursor:

@@ -7,7 +7,7 @@ again.
 from __future__ import annotations
 
 import datetime as dt
-import re
+from collections.abc import Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,11 +25,12 @@ from tasks.contract import (
     PermanentError,
     Run,
     Sql,
-    SqlFile,
+    StatementsFile,
     Table,
     reusable,
 )
 from tasks.postgres.claims import claim, note_loaded
+from tasks.postgres.file_text import statement_problems, unused
 from tasks.postgres.merging import Deactivation, Merged, Terms, Timestamps, merge_tables
 from tasks.postgres.passes import Judged, fingerprint, require_passes
 from tasks.postgres.relations import kind_of
@@ -37,19 +38,14 @@ from tasks.postgres.sql import fragment, table_identifier
 from tasks.postgres.statements import joined, names, only_row, statement
 from tasks.postgres.versions import own_build, record_build
 from tasks.services.postgres import postgres
-from tasks.sql_files import sql_text
+from tasks.sql_files import refuse, sql_text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from psycopg2.extensions import cursor as Cursor  # noqa: N812  psycopg2 spells its class in lower case
     from psycopg2.sql import Composable
 
 Bound = str | int | float | bool | dt.date | None
 """A value bound to a `%(name)s` in a SQL file."""
-
-
-_PLACEHOLDER = re.compile(r"%(?P<form>%|\((?P<name>\w+)\)s|)")
 
 
 class Executed(Output):
@@ -78,7 +74,7 @@ class Vacuumed(Output):
 @reusable("postgres.run_sql", role="maintenance", kind="deferrable")
 def run_sql(
     connection: ConnectionId,
-    file: SqlFile,
+    file: StatementsFile,
     values: dict[str, Bound] | None = None,
     builds: list[BuiltTable] | None = None,
     lock_timeout: LockTimeout = 60,
@@ -89,16 +85,16 @@ def run_sql(
     """Run a file of `configs/sql/` in one transaction: all of it happens, or none of it.
 
     `file` is its path below `configs/sql/`; it can have many statements, but none that ends the transaction. Each of
-    `values` is bound to `%(name)s` in the file; a plain `%` is then written `%%`. Two runs of the same file wait for
-    each other. Write it so that it can run again (`CREATE TABLE IF NOT EXISTS`). `builds` names the tables that the
-    file empties and fills, so that gates and loads accept their rows as this run's.
+    `values` is bound to `%(name)s` in the file, outside of quotes and comments; a plain `%` is then written `%%`. Two
+    runs of the same file wait for each other. Write it so that it can run again (`CREATE TABLE IF NOT EXISTS`).
+    `builds` names the tables that the file empties and fills, so that gates and loads accept their rows as this run's.
 
     While another run has claimed one of the tables in `builds`, the step waits up to `claim_timeout` seconds, without a
     worker's slot. It waits up to `lock_timeout` seconds for a lock that no task holds.
     """
     text = sql_text(file, run)
-    if values:
-        check_placeholders(file, text, values)
+    refuse(file, text, statement_problems(text, values or {}))
+    check_values(file, text, values or {})
     if builds:
         claim((BuiltIn(connection, table) for table in builds), run, claim_timeout)
     started = monotonic()
@@ -112,19 +108,10 @@ def run_sql(
     return Executed(rows=rows)
 
 
-def check_placeholders(file: str, text: str, values: Collection[str]) -> None:
-    """Raise PermanentError unless the file's `%(name)s` and the step's values are the same."""
-    used = set()
-    for placeholder in _PLACEHOLDER.finditer(text):
-        place = f"configs/sql/{file}, line {text.count(chr(10), 0, placeholder.start()) + 1}"
-        if not placeholder["form"]:
-            raise PermanentError(f"{place}: with `values`, a plain % is written %%, and a value %(name)s")
-        if placeholder["name"] and placeholder["name"] not in values:
-            given = ", ".join(sorted(values))
-            raise PermanentError(f"{place}: %({placeholder['name']})s has no value; `values` of the step has {given}")
-        used.add(placeholder["name"])
-    if unused := sorted(set(values) - used):
-        raise PermanentError(f"configs/sql/{file} has no %({unused[0]})s; remove {unused[0]} from `values`, or use it")
+def check_values(file: str, text: str, values: Mapping[str, object]) -> None:
+    """Raise PermanentError for a value of the step that the file does not use."""
+    for name in unused(text, values):
+        raise PermanentError(f"configs/sql/{file} has no %({name})s; remove {name} from `values`, or use it")
 
 
 @reusable("postgres.rebuild_table", role="transform", kind="deferrable")

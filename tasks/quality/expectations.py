@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 Arguments = Mapping[str, "JsonValue"]
 Place = tuple[str | int, ...]
 
+OWN_QUERY = "unexpected_rows_query"
+QUERIES = (OWN_QUERY, "base_query", "comparison_query")
+"""The arguments that are SQL; only the first must read from the batch."""
+QUERY_HINT = "write SELECT * FROM {batch} WHERE <what makes a row wrong>"
+
 _TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 
 
@@ -298,13 +303,14 @@ def _check_formats(_name: str, arguments: Arguments) -> Iterator[Problem]:
 
 
 def _check_queries(_name: str, arguments: Arguments) -> Iterator[Problem]:
-    for name in ("unexpected_rows_query", "base_query", "comparison_query"):
+    """Check queries without templates; their functions are checked by those who know the project's."""
+    for name in QUERIES:
         query = arguments.get(name)
-        if isinstance(query, str) and not _TEMPLATE.fullmatch(query.strip()):
+        if isinstance(query, str) and not _TEMPLATE.search(query):
             try:
-                check_query(_TEMPLATE.sub("0", query), batch=name == "unexpected_rows_query")
+                check_query((query,), batch=name == OWN_QUERY, functions=None)
             except ValueError as error:
-                yield Problem((name,), f"{name} {error}", "write SELECT * FROM {batch} WHERE <what makes a row wrong>")
+                yield Problem((name,), f"{name} {error}", QUERY_HINT)
 
 
 def _check_filters(_name: str, arguments: Arguments) -> Iterator[Problem]:

@@ -8,12 +8,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tasks.contract import TextKind
 from tasks.quality import expectations
-from tasks.quality.expectations import ExpectationSchema, Problem, catalogue
+from tasks.quality.expectations import OWN_QUERY, QUERIES, QUERY_HINT, ExpectationSchema, Problem, catalogue
 from tasks.quality.on_postgres import conditions
+from tasks.quality.on_postgres.row_queries import check_query
 from tasks.quality.suites import Batch, Expectation, Quarantine, Suite
 
-__all__ = ["Batch", "ExpectationSchema", "Quarantine", "Suite", "can_quarantine", "catalogue", "expectation_problems"]
+__all__ = [
+    "QUERY_HINT",
+    "Batch",
+    "ExpectationSchema",
+    "Quarantine",
+    "Suite",
+    "can_quarantine",
+    "catalogue",
+    "check_argument",
+    "expectation_problems",
+    "kind_of_argument",
+]
 
 
 def expectation_problems(name: str, arguments: Mapping[str, Any]) -> list[Problem]:
@@ -24,6 +37,16 @@ def expectation_problems(name: str, arguments: Mapping[str, Any]) -> list[Proble
 def can_quarantine(name: str, arguments: Mapping[str, Any]) -> bool:
     """Return whether a row can break an expectation by itself."""
     return conditions.can_quarantine(_expectation(name, arguments))
+
+
+def kind_of_argument(name: str) -> TextKind | None:
+    """Return what an argument of an expectation means, if it is more than a text."""
+    return TextKind("query") if name in QUERIES else None
+
+
+def check_argument(name: str, pieces: tuple[str, ...], functions: frozenset[str]) -> None:
+    """Raise ValueError unless an argument that is a query, in pieces between its values, is one that may be asked."""
+    check_query(pieces, batch=name == OWN_QUERY, functions=functions)
 
 
 def _expectation(name: str, arguments: Mapping[str, Any]) -> Expectation:

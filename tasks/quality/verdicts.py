@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 from tasks.contract import MissingResource, PermanentError, TransientError
 from tasks.postgres.relations import columns_of, require_columns
 from tasks.postgres.statements import name, only_row, statement
-from tasks.quality.expectations import problems
+from tasks.quality.expectations import QUERIES, problems
+from tasks.quality.on_postgres import row_queries
 from tasks.quality.on_postgres.quarantine import batch_rows
 from tasks.services.postgres import postgres, statement_errors
 
@@ -210,7 +211,7 @@ class _Library:
 
         written = self.suite.expectations[place]
         implementation: Any = get_expectation_impl(written.type)
-        return implementation(**written.arguments, meta={"place": place})
+        return implementation(**for_library(written.arguments), meta={"place": place})
 
     def _raise_for(self, places: Sequence[int], result_format: Any) -> NoReturn:
         """Raise for the expectation to blame: when asked together, one failure takes others with it."""
@@ -235,6 +236,12 @@ class _Library:
             raise replace(missing, where=f"{missing.where}, where {name} looks for it") from None
         except PermanentError as error:
             raise UnansweredError(f"{name}: {error}") from None
+
+
+def for_library(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments as the library takes them: it reads braces and colons in a query in its own way."""
+    queries = {name: row_queries.for_library(str(arguments[name])) for name in QUERIES if arguments.get(name)}
+    return {**arguments, **queries}
 
 
 def _source(context: Any, name: str, session: PostgresSession, errors: list[psycopg2.Error]) -> Any:

@@ -26,6 +26,7 @@ from tasks.contract import (
     Output,
     Run,
     SqlFile,
+    TextKind,
     WrittenFile,
     reusable,
 )
@@ -34,9 +35,11 @@ from tasks.spark.cleaning_report import Dropped, Sifted, as_json, rejection, tab
 from tasks.spark.csv_columns import CsvColumn, Rule, converted, given, name_of, rules, wrong_type
 from tasks.spark.csv_files import check_end, header_problems, read_header
 from tasks.spark.parquet import join_written, write_parts
+from tasks.spark.queries import run_query
+from tasks.spark.query_text import value_problems
 from tasks.spark.reach import Draft, Parts, Reach, reach_of
 from tasks.spark.session import spark_errors, spark_session
-from tasks.sql_files import sql_text
+from tasks.sql_files import refuse, sql_text
 
 if TYPE_CHECKING:
     from pyspark.sql import Column as Expression
@@ -84,7 +87,7 @@ class FromSource(Model):
 class FromSql(Model):
     """The result of a query of `configs/sql/` over the kept rows: each source is a view with its name."""
 
-    sql: SqlFile
+    sql: Annotated[SqlFile, TextKind("sql_file", of="spark", views="sources")]
 
 
 class Cleaned(Output):
@@ -153,7 +156,10 @@ def _queries(outputs: Mapping[str, FromSource | FromSql], sources: Mapping[str, 
         if isinstance(output, FromSource) and output.source not in sources:
             known = ", ".join(sources)
             raise DataRejected(f"output {path} is made of {output.source!r}, which is not one of the sources: {known}")
-    return {output.sql: sql_text(output.sql, run) for output in outputs.values() if isinstance(output, FromSql)}
+    queries = {output.sql: sql_text(output.sql, run) for output in outputs.values() if isinstance(output, FromSql)}
+    for file, text in queries.items():
+        refuse(file, text, value_problems(text, ()))
+    return queries
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,6 +400,6 @@ class _Outputs:
             else:
                 parts = draft.parts("parts")
                 with spark_errors(f"configs/sql/{output.sql}"):
-                    rows[path] = write_parts(session.sql(queries[output.sql]), parts)
+                    rows[path] = write_parts(run_query(session, output.sql, queries[output.sql], {}, sources), parts)
             join_written(parts, draft.file, rows[path])
         return rows

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import monotonic
@@ -31,9 +31,11 @@ from tasks.contract import (
 )
 from tasks.files.places import Files
 from tasks.spark.parquet import join_written, read_frame, write_parts
+from tasks.spark.queries import run_query
+from tasks.spark.query_text import unused, value_problems
 from tasks.spark.reach import reach_of
 from tasks.spark.session import spark_errors, spark_session
-from tasks.sql_files import sql_text
+from tasks.sql_files import refuse, sql_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,13 +45,6 @@ if TYPE_CHECKING:
 Value = str | int | float | bool | dt.date
 """A value bound to a `:name` in a SQL file."""
 
-_PARAMETER = re.compile(
-    r"""
-    '(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | `[^`]*` | --[^\n]* | /\*.*?\*/  # where a colon is only a colon
-    | (?<![:\w)\]]) : (?P<name>[A-Za-z_]\w*)
-    """,
-    re.DOTALL | re.VERBOSE,
-)
 _ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _EXAMPLES = 5
 
@@ -67,7 +62,7 @@ class Built(Output):
 def build_table(
     connection: ConnectionId,
     inputs: Annotated[dict[Column, DataFile], Field(min_length=1)],
-    sql: SqlFile,
+    sql: Annotated[SqlFile, TextKind("sql_file", of="spark", views="inputs")],
     keys: Annotated[list[Annotated[Column, TextKind("column", of="output")]], Field(min_length=1)],
     output: BuiltFile,
     files: Files,
@@ -85,7 +80,9 @@ def build_table(
     """
     text = sql_text(sql, run)
     bound = {name: _typed(value) for name, value in (values or {}).items()}
-    _check_parameters(sql, text, bound)
+    refuse(sql, text, value_problems(text, bound))
+    for name in unused(text, bound):
+        raise PermanentError(f"configs/sql/{sql} has no :{name}; remove {name} from `values`, or use it")
     reach, started = reach_of(files, run), monotonic()
     with spark_session(connection, run, files) as session, ExitStack() as opened:
         for name, path in inputs.items():
@@ -93,7 +90,7 @@ def build_table(
             with spark_errors(source.shown):
                 read_frame(session, source).createOrReplaceTempView(name)
         with spark_errors(f"configs/sql/{sql}"), reach.write(output) as draft:
-            frame, parts = _query(session, sql, text, bound, keys), draft.parts("parts")
+            frame, parts = _query(session, sql, text, bound, inputs, keys), draft.parts("parts")
             rows = write_parts(frame.sortWithinPartitions(*keys), parts)
             join_written(parts, draft.file, rows, keys)
             _check(draft.file, sql, keys)
@@ -109,20 +106,15 @@ def _typed(value: Value) -> Value:
     return value
 
 
-def _check_parameters(file: str, text: str, values: Mapping[str, Value]) -> None:
-    """Raise PermanentError unless the file's `:name`s and the step's values are the same."""
-    used = [parameter for parameter in _PARAMETER.finditer(text) if parameter["name"]]
-    for parameter in used:
-        if parameter["name"] not in values:
-            place = f"configs/sql/{file}, line {text.count(chr(10), 0, parameter.start()) + 1}"
-            given = ", ".join(sorted(values)) or "none"
-            raise PermanentError(f"{place}: :{parameter['name']} has no value; `values` of the step has {given}")
-    if unused := sorted(set(values) - {parameter["name"] for parameter in used}):
-        raise PermanentError(f"configs/sql/{file} has no :{unused[0]}; remove {unused[0]} from `values`, or use it")
-
-
-def _query(session: SparkSession, file: str, text: str, values: Mapping[str, Value], keys: Sequence[str]) -> DataFrame:
-    frame = session.sql(text, args=dict(values))
+def _query(
+    session: SparkSession,
+    file: str,
+    text: str,
+    values: Mapping[str, Value],
+    views: Collection[str],
+    keys: Sequence[str],
+) -> DataFrame:
+    frame = run_query(session, file, text, dict(values), views)
     if lacking := [key for key in keys if key not in frame.columns]:
         problem = f"configs/sql/{file} returns no column {lacking[0]}, which is one of `keys`"
         raise PermanentError(f"{problem}; its columns are {', '.join(frame.columns)}")

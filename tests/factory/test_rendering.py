@@ -217,10 +217,21 @@ def test_all_problems_are_told_and_the_rest_is_shown() -> None:
 def test_sql_values_enter_quoted() -> None:
     """A value in SQL is a literal, whatever it holds."""
     text = "site = {{ params.site }} AND day > {{ run.date }} - {{ params.days }} AND x IN {{ params.sites }}"
-    step = later(where=Template(text, sql=True, sources=SOURCES))
+    step = later(where=Template(text, sql="sql", sources=SOURCES))
 
     assert step.resolve(context(site="x'; DROP TABLE t; --", days=-5, sites=["a", "b'"]))["arguments"]["where"] == (
-        "site = 'x''; DROP TABLE t; --' AND day > DATE '2026-02-01' - (-5) AND x IN ('a', 'b''')"
+        "site = ('x''; DROP TABLE t; --') AND day > (DATE '2026-02-01') - ((-5)) AND x IN (('a'), ('b'''))"
+    )
+
+
+def test_query_keeps_its_batch() -> None:
+    """A value in a query cannot name the batch: what the library would put in its place is SQL."""
+    text = "SELECT * FROM {batch} WHERE site = {{ params.site }} OR site = '{}'"
+    step = later(query=Template(text, sql="query", sources=SOURCES))
+
+    assert (
+        step.resolve(context(site="{batch} __batch__"))["arguments"]["query"]
+        == r"SELECT * FROM {batch} WHERE site = ( E'\x7bbatch\x7d __batch__') OR site = '{}'"
     )
 
 

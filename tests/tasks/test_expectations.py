@@ -256,11 +256,12 @@ QUERIES = {
     "DELETE FROM {batch}": "is a DELETE statement, not one SELECT",
     "SELECT 1": "does not read from {batch}, so it would look at rows outside the batch",
     "SELECT * FROM {batch}; SELECT 2": "is 2 SQL statements, not one SELECT",
-    "SELECT * FROM {batch} WHERE (n": "is not valid Postgres SQL: Expecting ) near 'n'",
+    "SELECT * FROM {batch} WHERE (n": "is not valid Postgres SQL: syntax error at end of input",
     "SELECT * FROM {batch} b WHERE b.n > 1": "gives {batch} another name: the library calls it 'subselect', "
     "except in a query with a JOIN",
-    "SELECT * FROM {batch} WHERE {n} > 1": "cannot be filled in ('n'): write a literal brace "
-    "twice; {batch} is the only name",
+    "SELECT * FROM {batch} WHERE {n} > 1": 'is not valid Postgres SQL: syntax error at or near "{"',
+    "SELECT * FROM {batch} WHERE word = '{batch}'": "has {batch} inside quotes or a comment, or right beside a word",
+    "SELECT * FROM {batch} FOR UPDATE": "contains FOR UPDATE, but the query must not change anything",
     "SELECT * INTO copied FROM {batch}": "contains INTO, but the query must not change anything",
     "WITH gone AS (DELETE FROM {batch} RETURNING *) SELECT * FROM gone": "contains DELETE, but the query must "
     "not change anything",

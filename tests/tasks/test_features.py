@@ -102,7 +102,7 @@ def test_parameters_must_match(here: Run, text: str, values: dict[str, Value] | 
     [
         ("SELECT id,\n  nmae FROM t", r"^configs/sql/some.sql: \[UNRESOLVED_COLUMN.*`nmae`.*line 2,? pos"),
         ("SELECT id\nFORM t t t", r"^configs/sql/some.sql: \[PARSE_SYNTAX_ERROR.*line 2,? pos"),
-        ("SELECT id FROM u", r"^configs/sql/some.sql: \[TABLE_OR_VIEW_NOT_FOUND.*`u`"),
+        ("SELECT id FROM u", r"^configs/sql/some.sql reads u, which is not a view of the step; SQL in configs/ reads"),
         ("SELECT id, CAST(name AS INT) AS n FROM t", r"^configs/sql/some.sql: .*CAST_INVALID_INPUT"),
         ("SELECT name FROM t", r"^configs/sql/some.sql returns no column id, which is one of `keys`; .* are name$"),
     ],

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks.contract import DataRejected, MissingResource, PermanentError, Run, TransientError
+from tasks.postgres.expressions import filled_query
 from tasks.quality.data_docs import run_key
 from tasks.quality.gate import Artifacts, Validation, validate
 from tasks.quality.suites import Batch, Expectation, Quarantine, Suite
@@ -297,6 +298,52 @@ def test_unanswerable_rule_named(
     assert not isinstance(caught.value, DataRejected)
     assert sql("SELECT passed, error FROM dqm.dq_runs") == [(None, str(caught.value))]
     assert sql("SELECT count(*) FROM events.rejects") == [(0,)]
+
+
+TRUE_CONDITIONS = [
+    r"':site' = chr(58) || 'site' AND site <> ':x::y: :z'",
+    r"'\:x' = chr(92) || ':x' AND 'a\:' = 'a' || chr(92) || ':'",
+    "(ARRAY[1, 2, 3])[:1] = ARRAY[1] AND (ARRAY[1, 2, 3])[id:id] = (ARRAY[1, 2, 3])[id:id]",
+    "'{1,2}'::int[] = ARRAY[1, 2] AND '{' || '}' = '{}' AND '{site}' <> 'x'",
+    "TIME '12:30:00' = '12:30' AND '100%s %(x)s' LIKE '100%'",
+    "E'\\x7b' = '{'",
+]
+
+
+@pytest.mark.parametrize("condition", TRUE_CONDITIONS)
+def test_query_is_asked_as_it_is_written(condition: str, suite: Suite, run: Run) -> None:
+    """Colons, braces and percent signs in a query mean what they mean in Postgres, in the gate and in quarantine."""
+    for wanted, where in ((0, f"NOT ({condition})"), (10, condition)):
+        asked = rule(
+            "unexpected_rows_expectation", "odd", unexpected_rows_query=f"SELECT * FROM {{batch}} WHERE {where}"
+        )
+        checked = suite.model_copy(update={"expectations": [asked]})
+        if not wanted:
+            assert validate(checked, run=run).passed
+            continue
+        with pytest.raises(DataRejected) as caught:
+            validate(checked, run=run)
+        assert isinstance(caught.value.output, Validation)
+        assert caught.value.output.rejected == wanted
+
+
+@pytest.mark.parametrize(
+    "site",
+    [
+        "zz' AND FALSE AND 'a'='a",
+        "zz\\' AND FALSE AND 'a'='a",
+        "{batch}",
+        "{batch} WHERE FALSE --",
+        "__batch__",
+        ":x {} {0} %s %(x)s $1 $$",
+    ],
+)
+def test_value_cannot_turn_a_gate_green(site: str, spoilt: Suite, run: Run) -> None:
+    """Whatever a trigger form passes, a query compares with that text and nothing more."""
+    query = filled_query(("SELECT * FROM {batch} WHERE price < 0 AND site <> ", ""), [site])
+    asked = rule("unexpected_rows_expectation", "negative_price", unexpected_rows_query=query)
+    with pytest.raises(DataRejected):
+        validate(spoilt.model_copy(update={"expectations": [asked]}), run=run)
 
 
 def test_lost_session_is_retried(suite: Suite, run: Run, gate: Gate, database: Database, sql: Sql) -> None:

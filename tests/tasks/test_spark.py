@@ -20,8 +20,10 @@ from stack.paths import REPOSITORY
 from stack.service import running
 from stack.spark import Spark, SparkPorts, WorkerPorts
 from tasks.contract import MissingResource, PermanentError, Run, TransientError
+from tasks.spark.queries import run_query
 from tasks.spark.session import spark_errors, spark_session
 from tests.support.ports import free_port
+from tests.support.spark_queries import HARMLESS, REFUSED_BY_SPARK
 
 CONNECTION = "spark_default"
 
@@ -181,6 +183,16 @@ def test_silent_master_is_transient(spark_connection: str, monkeypatch: pytest.M
         f"Spark at spark://127.0.0.1:{port} (connection 'spark_default'): the master does not answer (Connection"
         " refused); is it up (`make status`), and is the connection right?"
     )
+
+
+def test_query_is_read_before_it_runs(session: SparkSession) -> None:
+    """Spark's own parser has the last word on what a query may do: what lint's overlooks does not run."""
+    session.range(3).createOrReplaceTempView("t")
+    for text in HARMLESS:
+        assert run_query(session, "some.sql", text, {"n": 1} if ":n" in text else {}, ["t"]).collect()
+    for text, reason in REFUSED_BY_SPARK.items():
+        with pytest.raises(PermanentError, match=reason):
+            run_query(session, "some.sql", text, {"n": "t"} if ":n" in text else {}, ["t"])
 
 
 def test_session_is_stopped(spark_connection: str) -> None:

@@ -64,11 +64,17 @@ def test_values_are_bound(scripts: Run, sql: Sql) -> None:
         ),
         (
             "some/percent.sql",
-            "configs/sql/some/percent.sql, line 2: with `values`, a plain % is written %%, and a value %(name)s",
+            (
+                "configs/sql/some/percent.sql, line 2: with `values`, a plain % is written %%, "
+                "and a value %(name)s; double it"
+            ),
         ),
         (
             "some/many.sql",
-            "configs/sql/some/many.sql, line 3: with `values`, a plain % is written %%, and a value %(name)s",
+            (
+                "configs/sql/some/many.sql, line 3: with `values`, a plain % is written %%, "
+                "and a value %(name)s; double it"
+            ),
         ),
         ("some/broken.sql", "configs/sql/some/broken.sql has no %(a)s; remove a from `values`, or use it"),
         ("some/empty.sql", "configs/sql/some/empty.sql is empty; write the statements to run"),

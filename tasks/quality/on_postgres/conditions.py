@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from tasks.postgres.sql import literal
+from tasks.postgres.literals import literal
 from tasks.quality.on_postgres.date_formats import matches_format
 from tasks.quality.on_postgres.row_queries import condition_of
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from tasks.postgres.sql import literal
+from tasks.postgres.literals import literal
 
 
 def _any_case(text: str) -> str:

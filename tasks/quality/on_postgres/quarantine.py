@@ -12,7 +12,7 @@ from tasks.postgres.relations import columns_of
 from tasks.postgres.sql import fragment, table_identifier
 from tasks.postgres.statements import statement, value
 from tasks.quality.on_postgres.conditions import RowCondition, can_quarantine, row_condition
-from tasks.quality.on_postgres.row_queries import BATCH
+from tasks.quality.on_postgres.row_queries import SUBSELECT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -95,7 +95,7 @@ def _select_broken(batch: Batch, target: Quarantine, rules: Mapping[str, list[Ro
         " FROM (SELECT * FROM {judged} WHERE {any_rule}) AS {batch}"
         " CROSS JOIN LATERAL (VALUES {tests}) AS rule (__reason, __is_broken) WHERE __is_broken"
     ).format(
-        batch=Identifier(BATCH),
+        batch=Identifier(SUBSELECT),
         rows=batch_rows(batch),
         columns=SQL(", ").join(columns),
         judged=_judged([rule for same in rules.values() for rule in same]),
@@ -118,11 +118,11 @@ def _judged(rules: list[RowCondition]) -> Composable:
 
     windows = {name: sql for rule in rules for name, sql in rule.windows.items()}
     statistics = {name: sql for rule in rules for name, sql in rule.statistics.items()}
-    columns = SQL(", ").join([SQL("{}.*").format(Identifier(BATCH)), *_named(windows)])
-    judged = SQL("(SELECT {} FROM {}) AS {}").format(columns, Identifier(BATCH), Identifier(BATCH))
+    columns = SQL(", ").join([SQL("{}.*").format(Identifier(SUBSELECT)), *_named(windows)])
+    judged = SQL("(SELECT {} FROM {}) AS {}").format(columns, Identifier(SUBSELECT), Identifier(SUBSELECT))
     if statistics:
         numbers = SQL(", ").join(_named(statistics))
-        judged += SQL(" CROSS JOIN (SELECT {} FROM {}) AS numbers").format(numbers, Identifier(BATCH))
+        judged += SQL(" CROSS JOIN (SELECT {} FROM {}) AS numbers").format(numbers, Identifier(SUBSELECT))
     return judged
 
 

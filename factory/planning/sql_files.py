@@ -1,0 +1,85 @@
+"""The SQL files that steps name, compared with the steps: syntax, bound names, views, and the columns of a result.
+
+Every problem is shown with its line in the SQL file. Opens no connection; asks the families of tasks about the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path as FilePath
+from typing import Any
+
+from factory.language.document import Document
+from factory.language.errors import Diagnostic, Span
+from factory.language.templates import is_template
+from tasks.contract import TextKind
+from tasks.postgres import file_text
+from tasks.spark import query_text
+from tasks.sql_files import FileProblem
+
+
+def file_diagnostics(
+    file: FilePath, shown: str, kind: TextKind, values: Mapping[str, Any] | None, views: Mapping[str, Any] | None
+) -> Iterator[Diagnostic]:
+    """Yield what is wrong in `file` for a step that binds `values` and gives it `views`; None for what is not known."""
+    text = _text(file, file.stat().st_mtime_ns)
+    document = Document(shown, text.splitlines(), None, None)
+    for problem in _problems(text, kind.of, _known(values), None if views is None else tuple(views)):
+        yield document.diagnostic_at(_span(shown, text, problem), problem.code, problem.message, problem.hint)
+
+
+def unused_values(file: FilePath, kind: TextKind, values: Mapping[str, Any]) -> list[str]:
+    """Return the names of `values` that `file` does not use."""
+    text = _text(file, file.stat().st_mtime_ns)
+    return query_text.unused(text, values) if kind.of == "spark" else file_text.unused(text, values)
+
+
+def columns_of(file: FilePath, kind: TextKind) -> frozenset[str]:
+    """Return the names of the result's columns; none if the text does not say, or does not exist."""
+    try:
+        text = _text(file, file.stat().st_mtime_ns)
+    except FileNotFoundError:
+        return frozenset()
+    return _columns(text, kind.of)
+
+
+Known = tuple[tuple[str, Any], ...] | None
+
+
+def _known(values: Mapping[str, Any] | None) -> Known:
+    """Return values as a key of a cache; those of templates are not known yet."""
+    if values is None:
+        return None
+    return tuple((name, value if _is_known(value) else file_text.ANY) for name, value in values.items())
+
+
+def _is_known(value: object) -> bool:
+    return isinstance(value, str | int | float | None) and not is_template(value)
+
+
+@lru_cache(maxsize=256)
+def _text(file: FilePath, _changed: int) -> str:
+    return file.read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=256)
+def _columns(text: str, of: str) -> frozenset[str]:
+    if of == "spark":
+        return query_text.columns_of(text)
+    return file_text.columns_of(text, dict.fromkeys(file_text.names(text), file_text.ANY))
+
+
+@lru_cache(maxsize=256)
+def _problems(text: str, of: str, known: Known, views: tuple[str, ...] | None) -> list[FileProblem]:
+    if of == "spark":
+        return query_text.query_problems(text, None if known is None else [name for name, _ in known], views)
+    values = dict.fromkeys(file_text.names(text), file_text.ANY) if known is None else dict(known)
+    return (file_text.query_problems if of == "query" else file_text.statement_problems)(text, values)
+
+
+def _span(file: str, text: str, problem: FileProblem) -> Span:
+    line = text.count("\n", 0, problem.start) + 1
+    begin = text.rfind("\n", 0, problem.start) + 1
+    end = min(problem.end, text.find("\n", problem.start) if "\n" in text[problem.start :] else len(text))
+    return Span(file, line, problem.start - begin + 1, max(end, problem.start + 1) - begin + 1)

@@ -1,0 +1,308 @@
+"""The text of a SQL file for Postgres: its statements, the values bound in it, the columns that a query returns.
+
+The driver puts values in by itself, wherever `%(name)s` stands, even inside quotes or a comment: so where it stands is
+checked here. Opens no connection.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, TypeAlias
+
+from tasks.postgres.grammar import (
+    COMMENTS,
+    SEMICOLON,
+    SyntaxProblem,
+    Token,
+    Tree,
+    nodes,
+    parsed,
+    require_shallow,
+    tokens,
+)
+from tasks.sql_files import FileProblem
+
+ANY: Final = object()
+"""A value that is not known yet."""
+
+Refused: TypeAlias = Callable[[list[tuple[int, int, Tree]]], Iterator[FileProblem]]
+"""What a file may not hold: from its statements, each with its extent, to problems."""
+
+_PLACEHOLDER = re.compile(r"%(?P<form>%|\((?P<name>\w+)\)s|)")
+_CORRECT = "correct the statement"
+
+
+def statement_problems(text: str, values: Mapping[str, object]) -> list[FileProblem]:
+    """Return what keeps a file from being run in one transaction with `values` bound in it."""
+    return _all_problems(text, values, _refused_statements)
+
+
+def query_problems(text: str, values: Mapping[str, object]) -> list[FileProblem]:
+    """Return what keeps a file from being one SELECT that changes nothing, with `values` bound in it."""
+    return _all_problems(text, values, _refused_queries)
+
+
+def columns_of(text: str, values: Mapping[str, object]) -> frozenset[str]:
+    """Return the names of the columns of a query's result; none if the text does not say."""
+    written = _Text.of(text, values)
+    try:
+        found = [tree for statement in written.statements() for tree in _read(written, *statement)[0]]
+    except SyntaxProblem:
+        return frozenset()
+    if len(found) != 1 or "SelectStmt" not in found[0]:
+        return frozenset()
+    return frozenset(_result(found[0]["SelectStmt"]) or ())
+
+
+def _all_problems(text: str, values: Mapping[str, object], refused: Refused) -> list[FileProblem]:
+    wrong = list(_value_problems(text, values))
+    meant = values or dict.fromkeys(names(text) if wrong else (), ANY)
+    return [*wrong, *_problems(_Text.of(text, meant), refused)]
+
+
+# --- Values -----------------------------------------------------------------------------------------------------------
+
+
+def _value_problems(text: str, values: Mapping[str, object]) -> Iterator[FileProblem]:
+    starts = None if values else _starts(text)  # without values the driver leaves every % alone
+    for placeholder in _PLACEHOLDER.finditer(text):
+        if starts is not None and placeholder.start() not in starts:
+            continue
+        start, end, name = placeholder.start(), placeholder.end(), placeholder["name"]
+        if name and name not in values:
+            given = ", ".join(sorted(values)) or "none"
+            message = f"%({name})s has no value"
+            yield FileProblem(message, f"`values` of the step has {given}", start, end, "unbound-value")
+        elif values and not placeholder["form"]:
+            message = "with `values`, a plain % is written %%, and a value %(name)s"
+            yield FileProblem(message, "double it", start, end)
+
+
+def _starts(text: str) -> set[int]:
+    try:
+        return {token.start for token in tokens(text)}
+    except SyntaxProblem:  # reported with the statements
+        return set()
+
+
+def names(text: str) -> list[str]:
+    """Return the names that are written as `%(name)s`."""
+    return [one["name"] for one in _PLACEHOLDER.finditer(text) if one["name"]]
+
+
+def unused(text: str, values: Mapping[str, object]) -> list[str]:
+    """Return the names of `values` that the file does not use, sorted."""
+    return sorted(set(values) - {placeholder["name"] for placeholder in _PLACEHOLDER.finditer(text)})
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A file with something of the same length for each `%(name)s`."""
+
+    text: str
+    places: tuple[tuple[int, int, object], ...]
+    """Where values stand, and the value."""
+
+    @classmethod
+    def of(cls, text: str, values: Mapping[str, object]) -> _Text:
+        if not values:
+            return cls(text, ())
+        found = [one for one in _PLACEHOLDER.finditer(text) if one["name"]]
+        places = tuple((one.start(), one.end(), values.get(one["name"], ANY)) for one in found)
+        return cls(_PLACEHOLDER.sub(lambda one: one[0] if one["name"] else one[0].replace("%%", "% "), text), places)
+
+    @property
+    def quoted(self) -> str:
+        """The text with a quoted literal of the same length for each value."""
+        return replace(self, places=tuple((start, end, ANY) for start, end, _ in self.places)).filled("''")
+
+    def filled(self, unknown: str) -> str:
+        """Return the text with a literal for each value; `unknown` for one that is not known."""
+        pieces, last = [], 0
+        for start, end, value in self.places:
+            literal = unknown if value is ANY else _stand_in(value)
+            pieces += [self.text[last:start], _padded(literal, end - start)]
+            last = end
+        return "".join([*pieces, self.text[last:]])
+
+    def without(self, starts: set[int]) -> _Text:
+        """Return the text with spaces for the values that begin at `starts`."""
+        text = self.text
+        for start, end, _ in self.places:
+            if start in starts:
+                text = text[:start] + " " * (end - start) + text[end:]
+        return _Text(text, tuple(place for place in self.places if place[0] not in starts))
+
+    def statements(self) -> Iterator[tuple[int, int]]:
+        """Yield where each statement begins and ends; raise SyntaxProblem for text without tokens."""
+        return _cut(tokens(self.quoted))
+
+
+def _stand_in(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return "TRUE"
+    return "0" if isinstance(value, int | float) else "''"
+
+
+def _padded(literal: str, length: int) -> str:
+    """Return a literal of `length` characters: spaces inside of quotes, or after a word."""
+    return f"'{' ' * (length - 2)}'" if literal == "''" else literal.ljust(length)
+
+
+def _cut(found: Sequence[Token]) -> Iterator[tuple[int, int]]:
+    """Yield the extent of each statement: to a semicolon outside of parentheses and of a body BEGIN ATOMIC … END."""
+    depth, start, end, in_body = 0, -1, 0, 0
+    for token in found:
+        if token.kind in COMMENTS:
+            continue
+        if token.kind == SEMICOLON and depth == 0 and not in_body:
+            if start >= 0:
+                yield start, end
+            start = -1
+            continue
+        start, end = token.start if start < 0 else start, token.end
+        depth += (token.kind == "ASCII_40") - (token.kind == "ASCII_41")
+        if token.kind == "ATOMIC" or (in_body and token.kind == "CASE"):
+            in_body += 1
+        elif in_body and token.kind == "END_P":
+            in_body -= 1
+    if start >= 0:
+        yield start, end
+
+
+# --- Statements -------------------------------------------------------------------------------------------------------
+
+
+def _problems(written: _Text, refused: Refused) -> Iterator[FileProblem]:
+    try:
+        found = tokens(written.quoted)
+    except SyntaxProblem as problem:
+        yield FileProblem(f"cannot be read: {problem}", _CORRECT, problem.place, problem.place + 1)
+        return
+    if misplaced := list(_misplaced(written, found)):
+        yield from misplaced
+        yield from _problems(written.without({problem.start for problem in misplaced}), refused)
+        return
+    trees: list[tuple[int, int, Tree]] = []
+    extents = list(_cut(found))
+    if not extents:
+        yield FileProblem("the file has no statement", "write the statements to run", 0, 0)
+    for start, end in extents:
+        made, wrong = _read(written, start, end)
+        trees += [(start, end, tree) for tree in made]
+        if wrong:
+            place = min(start + wrong.place, max(end - 1, start))
+            yield FileProblem(f"cannot be read: {wrong}", _CORRECT, place, _word_end(written.text, place))
+    yield from refused(trees)
+
+
+def _misplaced(written: _Text, found: Sequence[Token]) -> Iterator[FileProblem]:
+    """Yield values that are not a token of their own: the driver would put them in all the same."""
+    extents = {(token.start, token.end) for token in found}
+    for start, end, _ in written.places:
+        if (start, end) not in extents:
+            around = next((token for token in found if token.start <= start < token.end), None)
+            name = written.text[start:end]
+            if around and around.kind in COMMENTS:
+                yield FileProblem(f"{name} is in a comment, which its value could end", "remove it there", start, end)
+            else:
+                message = f"{name} is in quotes or right beside a word, but its value is inserted as a quoted literal"
+                yield FileProblem(message, "remove the quotes, or leave a space", start, end)
+
+
+def _read(written: _Text, start: int, end: int) -> tuple[list[Tree], SyntaxProblem | None]:
+    """Return the trees of one statement; if it cannot be read with any kind of value, the first problem too."""
+    first = None
+    for unknown in ("''", "0", "TRUE"):
+        text = written.filled(unknown)[start:end]
+        try:
+            require_shallow(tokens(text))
+            return parsed(text).statements, None
+        except SyntaxProblem as problem:
+            first = first or problem
+    return [], first
+
+
+def _word_end(text: str, start: int) -> int:
+    word = re.match(r"\w+|\S", text[start:])
+    return start + (word.end() if word else 1)
+
+
+_ENDING = {"TransactionStmt": "begins or ends a transaction, but the whole file is one"}
+_REFUSED = {
+    "CopyStmt": "copies from or to a file or a program of the server",
+    "LoadStmt": "loads a library into the server",
+    "AlterSystemStmt": "changes the settings of the server",
+}
+_WITHIN = ("TRANS_STMT_SAVEPOINT", "TRANS_STMT_RELEASE", "TRANS_STMT_ROLLBACK_TO")
+
+
+def _refused_statements(trees: list[tuple[int, int, Tree]]) -> Iterator[FileProblem]:
+    for start, end, tree in trees:
+        for name, statement in tree.items():
+            if name == "TransactionStmt" and statement.get("kind") not in _WITHIN:
+                yield FileProblem(f"this statement {_ENDING[name]}", "remove it", start, end)
+            elif name in _REFUSED:
+                yield FileProblem(f"this statement {_REFUSED[name]}", "move rows with a task", start, end)
+
+
+_CHANGING = frozenset({"InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "intoClause"})
+
+
+def _refused_queries(trees: list[tuple[int, int, Tree]]) -> Iterator[FileProblem]:
+    hint = "write one SELECT"
+    for start, end, tree in trees[:1]:
+        if "SelectStmt" not in tree or any(name in _CHANGING for name, _ in nodes(tree)):
+            yield FileProblem("this statement is not a SELECT that only reads", hint, start, end)
+    for start, end, _ in trees[1:]:
+        yield FileProblem("a second statement, where one SELECT is expected", hint, start, end)
+
+
+# --- The columns of a result ------------------------------------------------------------------------------------------
+
+
+def _result(select: Tree) -> list[str] | None:
+    """Return the names that Postgres gives to the columns of a SELECT; None if the text does not say."""
+    if "larg" in select:
+        return _result(select["larg"])
+    if "valuesLists" in select:
+        return [f"column{number}" for number in range(1, len(select["valuesLists"][0]["List"]["items"]) + 1)]
+    named = [_column(target["ResTarget"]) for target in select.get("targetList", ())]
+    return None if None in named else [name for name in named if name is not None]
+
+
+def _column(target: Tree) -> str | None:
+    return str(target["name"]) if "name" in target else _named_by(target["val"])
+
+
+_UNNAMED = "?column?"
+_OWN_NAMES = {"CoalesceExpr": "coalesce", "A_ArrayExpr": "array", "RowExpr": "row", "GroupingFunc": "grouping"}
+
+
+def _named_by(tree: Tree) -> str | None:
+    """Return the name of a column without AS; None if it is several columns, or not known here."""
+    ((kind, node),) = tree.items()
+    if kind == "ColumnRef":
+        last = node["fields"][-1]
+        return str(last["String"]["sval"]) if "String" in last else None
+    if kind == "FuncCall":
+        return str(node["funcname"][-1]["String"]["sval"])
+    if kind == "TypeCast":
+        inner = _named_by(node["arg"])
+        return str(node["typeName"]["names"][-1]["String"]["sval"]) if inner == _UNNAMED else inner
+    if kind == "CollateClause":
+        return _named_by(node["arg"])
+    if kind == "A_Indirection":
+        fields = [item["String"]["sval"] for item in node["indirection"] if "String" in item]
+        stars = any("A_Star" in item for item in node["indirection"])
+        return None if stars else str(fields[-1]) if fields else _named_by(node["arg"])
+    if kind == "CaseExpr":
+        inner = _named_by(node["defresult"]) if "defresult" in node else _UNNAMED
+        return "case" if inner == _UNNAMED else inner
+    if kind == "MinMaxExpr":
+        return "least" if node.get("op") == "IS_LEAST" else "greatest"
+    if kind in ("A_Const", "A_Expr", "BoolExpr", "NullTest", "BooleanTest"):
+        return _UNNAMED
+    return _OWN_NAMES.get(kind)

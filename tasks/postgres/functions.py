@@ -1,0 +1,27 @@
+"""The functions that SQL in a spec may call: the harmless ones of Postgres, by the rules in `functions.sql`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+
+@dataclass(frozen=True, slots=True)
+class Functions:
+    """The names of harmless functions."""
+
+    of_values: frozenset[str]
+    """Those that return one value; they may stand in an expression."""
+    of_rows: frozenset[str]
+    """Those that return rows; they may stand in a query."""
+    aggregates: frozenset[str]
+    """Those of `of_values` that make one value of many rows."""
+
+
+@cache
+def harmless() -> Functions:
+    """Return the functions of Postgres that are harmless."""
+    names = json.loads(resources.files("tasks.postgres").joinpath("functions.json").read_text(encoding="utf-8"))
+    return Functions(**{kind: frozenset(names[kind]) for kind in ("of_values", "of_rows", "aggregates")})

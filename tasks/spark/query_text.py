@@ -1,0 +1,130 @@
+"""The text of a query for Spark: its values, the views that it reads, what it may not do, its columns.
+
+Reads Spark's SQL with sqlglot, since lint has no Spark; `tasks.spark.queries` asks Spark itself before a query runs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
+
+from tasks.sql_files import FileProblem
+
+if TYPE_CHECKING:
+    from sqlglot.expressions import Expr
+
+RUNNING_CODE = frozenset({"java_method", "reflect", "try_reflect"})
+"""Functions that call any method of Java."""
+ANY_NAME = "identifier"
+"""The function whose text becomes a name, of a table or of a function."""
+
+_PARAMETER = re.compile(
+    r"""
+    '(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | `[^`]*` | --[^\n]* | /\*.*?\*/  # where a colon is only a colon
+    | (?<![:\w)\]]) : (?P<name>[A-Za-z_]\w*)
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+_CODE = "SQL in configs/ reads the step's files and nothing else"
+
+
+def query_problems(text: str, values: Collection[str] | None, views: Collection[str] | None) -> list[FileProblem]:
+    """Return what keeps a text from being one query over `views` with `values` bound in it; None is not known."""
+    return [*(() if values is None else value_problems(text, values)), *_query_problems(text, views)]
+
+
+def unused(text: str, values: Collection[str]) -> list[str]:
+    """Return the names of `values` that the text does not use, sorted."""
+    return sorted(set(values) - {parameter["name"] for parameter in _PARAMETER.finditer(text)})
+
+
+def columns_of(text: str) -> frozenset[str]:
+    """Return the names of the result's columns; none if the text does not say, as with `SELECT *`."""
+    from sqlglot import exp
+
+    trees, _ = _read(text)
+    query = trees[0] if len(trees) == 1 else None
+    return frozenset() if not isinstance(query, exp.Query) or query.is_star else frozenset(query.named_selects)
+
+
+def value_problems(text: str, values: Collection[str]) -> Iterator[FileProblem]:
+    """Yield each `:name` in the text that `values` does not have."""
+    for parameter in _PARAMETER.finditer(text):
+        if parameter["name"] and parameter["name"] not in values:
+            given = ", ".join(sorted(values)) or "none"
+            message, hint = f":{parameter['name']} has no value", f"`values` of the step has {given}"
+            yield FileProblem(message, hint, *parameter.span(), "unbound-value")
+
+
+def _read(text: str) -> tuple[list[Expr], FileProblem | None]:
+    import sqlglot
+    from sqlglot.errors import ErrorLevel, SqlglotError
+
+    try:
+        made = sqlglot.parse(text, dialect="spark", error_level=ErrorLevel.IMMEDIATE)
+    except SqlglotError as error:
+        return [], _unreadable(text, error)
+    return [tree for tree in made if tree is not None], None
+
+
+def _unreadable(text: str, error: Exception) -> FileProblem:
+    first = (getattr(error, "errors", None) or [{}])[0]
+    lines = text.split("\n")
+    line = min(first.get("line") or 1, len(lines))
+    end = sum(len(one) + 1 for one in lines[: line - 1]) + min(first.get("col") or 1, len(lines[line - 1]))
+    near = str(first.get("highlight") or "")
+    reason = str(first.get("description") or "Spark's SQL cannot be read").partition(" but got <Token")[0].rstrip(".")
+    return FileProblem(f"cannot be read: {reason} near {near!r}", "correct the query", max(end - len(near), 0), end)
+
+
+def _query_problems(text: str, views: Collection[str] | None) -> Iterator[FileProblem]:
+    from sqlglot import exp
+
+    trees, problem = _read(text)
+    if problem:
+        yield problem
+        return
+    if len(trees) != 1 or not isinstance(trees[0], exp.Query):
+        what = f"{len(trees)} statements" if len(trees) != 1 else f"a {trees[0].key.upper()} statement"
+        yield FileProblem(f"the file holds {what}, not one query", "write one SELECT", 0, len(text.partition("\n")[0]))
+        return
+    yield from _code_problems(text, trees[0])
+    if views is not None:
+        yield from _view_problems(trees[0], views)
+
+
+def _code_problems(text: str, query: Expr) -> Iterator[FileProblem]:
+    from sqlglot import exp
+
+    if query.find(exp.QueryTransform):
+        start, end = _word(text, "TRANSFORM")
+        yield FileProblem("TRANSFORM runs a program on the workers", _CODE, start, end)
+    for call in query.find_all(exp.Anonymous):
+        name = call.name.lower()
+        if name in RUNNING_CODE or name == ANY_NAME:
+            does = "makes a name of a text" if name == ANY_NAME else "calls a method of Java"
+            yield FileProblem(f"{call.name} {does}", _CODE, *_word(text, call.name))
+
+
+def _view_problems(query: Expr, views: Collection[str]) -> Iterator[FileProblem]:
+    from sqlglot import exp
+
+    known = {name.lower() for name in views}
+    own = {cte.alias.lower() for cte in query.find_all(exp.CTE)}
+    for table in query.find_all(exp.Table):
+        if not isinstance(table.this, exp.Identifier):
+            continue  # a function that returns rows
+        if table.db or table.name.lower() not in known | own:
+            shown = ".".join(part.name for part in table.parts)
+            near = difflib.get_close_matches(table.name, [*views, *own], n=1, cutoff=0.6) if not table.db else []
+            hint = f'did you mean "{near[0]}"?' if near else f"the step's views: {', '.join(sorted(views))}"
+            meta = table.this.meta
+            start, end = meta.get("start", 0), meta.get("end", 0) + 1
+            yield FileProblem(f'"{shown}" is not a view of the step', hint, start, end, "unknown-view")
+
+
+def _word(text: str, word: str) -> tuple[int, int]:
+    found = re.search(rf"\b{re.escape(word)}\b", text, re.IGNORECASE)
+    return found.span() if found else (0, 0)

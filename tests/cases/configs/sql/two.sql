@@ -1,0 +1,2 @@
+SELECT 1 AS total;
+DELETE FROM prod.orders

@@ -1,0 +1,80 @@
+"""The list of functions that SQL in a spec may call, compared with those of a real server.
+
+With another release of the server, write the names that this test finds into `tasks/postgres/functions.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+
+import pytest
+
+from tasks.postgres.functions import harmless
+from tests.support.database import Sql
+
+FOLDER = resources.files("tasks.postgres")
+
+DANGEROUS = [
+    "pg_sleep",
+    "pg_sleep_for",
+    "pg_read_file",
+    "pg_read_binary_file",
+    "pg_ls_dir",
+    "pg_stat_file",
+    "pg_advisory_lock",
+    "pg_try_advisory_xact_lock",
+    "pg_terminate_backend",
+    "pg_notify",
+    "pg_get_viewdef",
+    "pg_relation_size",
+    "pg_current_xact_id",
+    "txid_current",
+    "lo_import",
+    "lo_export",
+    "lo_get",
+    "lowrite",
+    "loread",
+    "query_to_xml",
+    "query_to_xmlschema",
+    "table_to_xml",
+    "database_to_xml",
+    "cursor_to_xml",
+    "ts_stat",
+    "ts_rewrite",
+    "current_setting",
+    "set_config",
+    "setseed",
+    "nextval",
+    "setval",
+    "currval",
+    "inet_server_addr",
+    "has_table_privilege",
+    "obj_description",
+    "dblink",
+    "int4in",
+    "textout",
+    "fmgr_sql_validator",
+    "plpgsql_call_handler",
+    "RI_FKey_check_ins",
+]
+
+
+def found(sql: Sql) -> dict[str, list[str]]:
+    rows = sql(FOLDER.joinpath("functions.sql").read_text(encoding="utf-8"))
+    return {
+        "aggregates": [name for name, _, is_aggregate in rows if is_aggregate],
+        "of_rows": [name for name, returns_rows, _ in rows if returns_rows],
+        "of_values": [name for name, returns_rows, _ in rows if not returns_rows],
+    }
+
+
+def test_list_is_servers(sql: Sql) -> None:
+    """The list holds the server's harmless functions, no more and no fewer."""
+    assert json.loads(FOLDER.joinpath("functions.json").read_text(encoding="utf-8")) == found(sql)
+
+
+@pytest.mark.parametrize("name", DANGEROUS)
+def test_dangerous_functions_are_left_out(name: str) -> None:
+    """What writes, waits, locks, reads files or other tables, or belongs to the server's machinery is not harmless."""
+    assert name not in harmless().of_values | harmless().of_rows
