@@ -1,6 +1,6 @@
 # The front door. `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help init up down status logs destroy demo dag-run compose-up compose-down lint check test test-distributed bench
+.PHONY: help init up down status logs destroy demo dag-run trust-model compose-up compose-down lint check test test-distributed bench
 PYTHON ?= python3
 BIN := .venv/bin
 STACK := $(BIN)/python -m stack
@@ -41,6 +41,11 @@ demo: $(READY) ## Start everything, run the pipelines, show the results (DAG=cry
 
 dag-run: .venv/.ready ## Trigger a run and wait until it ends (DAG=crypto_events_dag CONF='{"window_days": 3}')
 	@$(STACK) dag-run $(or $(DAG),$(error name the DAG: make dag-run DAG=crypto_events_dag)) --conf '$(or $(CONF),{})'
+
+trust-model: .venv/.ready ## Let a registered model be loaded whose files have no digest yet (MODEL=churn-model VERSION=3)
+	@eval "$$($(STACK) env)" && $(BIN)/python -m tasks.models.trust \
+		$(or $(MODEL),$(error name the model: make trust-model MODEL=churn-model VERSION=3)) \
+		$(or $(VERSION),$(error name the version: make trust-model MODEL=churn-model VERSION=3))
 
 compose-up: .venv/.ready ## Start the same services in containers, with your Docker (PROFILES="churn pgadmin")
 	@$(BIN)/python -m stack.compose up $(PROFILES)

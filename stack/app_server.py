@@ -24,12 +24,12 @@ INHERITED = ("LANG", "LC_ALL", "TMPDIR", "TASKFLOW_MODEL", "TASKFLOW_DRIFT")
 
 @dataclass(frozen=True, slots=True)
 class AppServer:
-    """A Streamlit server: its folder, its port, its script, and the addresses that the script gets."""
+    """A Streamlit server: its folder, its port, its script, and how the script reaches the other services."""
 
     folder: Path
     port: int
-    addresses: Mapping[str, str]
-    """By environment variable."""
+    others: Mapping[str, str]
+    """Addresses and logins, by environment variable."""
     script: Path = SCRIPT
 
     @property
@@ -79,5 +79,5 @@ class AppServer:
             **{name: os.environ[name] for name in INHERITED if name in os.environ},
             "PYTHONUNBUFFERED": "1",
             **QUIET,
-            **self.addresses,
+            **self.others,
         }

@@ -12,7 +12,7 @@ from stack import spark as sparks
 from stack.airflow_api import AirflowApi
 from stack.app_server import AppServer
 from stack.broker import Broker
-from stack.database import Cluster, Database
+from stack.database import HOST, SUPERUSER, Cluster, Database
 from stack.objects import BUCKETS, ObjectPorts, ObjectStore, is_blocked
 from stack.orchestrator import Airflow
 from stack.paths import pipelines
@@ -20,7 +20,7 @@ from stack.profiles import Profile
 from stack.spark import Spark, SparkPorts, WorkerPorts
 from stack.steps import Step
 from stack.supervisor import Supervisor
-from stack.tracking_server import QUIET, Tracking
+from stack.tracking_server import QUIET, USER, Tracking, TrackingKeys
 from stack.workers import LOGS, Workers
 
 if TYPE_CHECKING:
@@ -140,13 +140,14 @@ class Stack:
     @property
     def tracking(self) -> Tracking:
         """MLflow."""
-        return Tracking(self.home.tracking, self.ports["mlflow"], self.cluster.accounts[2], self.store)
+        keys = TrackingKeys(self.credentials.mlflow_admin, self.credentials.mlflow_session)
+        return Tracking(self.home.tracking, self.ports["mlflow"], self.cluster.accounts[2], self.store, keys)
 
     @property
     def app(self) -> AppServer:
         """The app that serves the Production model."""
-        addresses = {"MLFLOW_TRACKING_URI": self.tracking.address, "AIRFLOW__API__BASE_URL": self.airflow.address}
-        return AppServer(self.home.app, self.ports["app"], addresses)
+        others = {**self.tracking.client_environment, "AIRFLOW__API__BASE_URL": self.airflow.address}
+        return AppServer(self.home.app, self.ports["app"], others)
 
     @property
     def airflow(self) -> Airflow:
@@ -203,17 +204,21 @@ class Stack:
         return groups
 
     def addresses(self) -> list[Address]:
-        """Return where people find the services."""
+        """Return where people find the services, a line for each login."""
+        server = f"{self.crypto.host}:{self.crypto.port}"
+        databases = [account.dbname for account in (self.crypto, self.metadata, self.tracking.database)]
+        broker = [Address("redis", f"{HOST}:{self.broker.port}", "default", "redis")] if self.is_distributed else []
         return [
-            Address(
-                "postgres", f"{self.crypto.host}:{self.crypto.port}/{self.crypto.dbname}", "crypto", "postgres_crypto"
-            ),
+            *(Address("postgres", f"{server}/{name}", name, f"postgres_{name}") for name in databases),
+            Address("postgres", f"{server}/postgres", SUPERUSER, "postgres_superuser"),
             Address("objects", self.store.endpoint, self.store.keys.access, "objects_secret"),
             Address("objects", self.store.admin_address, "admin", "objects_admin"),
             Address("spark", self.spark.master),
             Address("spark", self.spark.master_page),
-            Address("mlflow", self.tracking.address),
+            Address("mlflow", self.tracking.address, USER, "mlflow_admin"),
+            *broker,
             Address("airflow", self.airflow.address, "admin", "airflow_admin"),
+            Address("airflow", self.airflow.address, "viewer", "airflow_viewer"),
             Address("app", self.app.address),
         ]
 
@@ -266,7 +271,7 @@ def plan(home: Home, profile: Profile | None = None) -> tuple[Stack, list[ports.
     The profile defaults to the running one, else to local. Raises PortTaken and ValueError for pins that cannot be
     kept, and ValueError if another profile is running.
     """
-    home.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    home.make()
     up = {name for name, process in Supervisor(home).processes().items() if process.is_up}
     chosen_profile = profiles.choose(profile, home.profile, running=bool(up))
     kept = ports.recall(home.ports)

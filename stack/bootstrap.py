@@ -42,6 +42,7 @@ def install_uv() -> Path:
     uv = UV_HOME / "bin" / "uv"
     if uv.exists():
         return uv
+    PRIVATE.mkdir(mode=0o700, exist_ok=True)  # the stack will keep its passwords there
     print(f"Installing uv {UV_VERSION} into {UV_HOME}")
     shutil.rmtree(UV_HOME, ignore_errors=True)  # what an interrupted installation left
     made = subprocess.run([sys.executable, "-m", "venv", str(UV_HOME)], capture_output=True, text=True, check=False)

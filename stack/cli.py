@@ -169,7 +169,7 @@ def one_message() -> Iterator[None]:
 def _alone() -> Iterator[None]:
     """Hold the lock of the state folder, to keep two commands from starting or stopping the same services."""
     home = paths.home()
-    home.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    home.make()
     with home.lock.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -21,7 +21,7 @@ PROFILES = ("churn", "pgadmin")
 INSTEAD = "or run the same services without containers: `make up`"
 WHERE = f"""\
 Airflow  http://127.0.0.1:{orchestrator.PORTS[0].usual}   admin               AIRFLOW_ADMIN_PASSWORD
-MLflow   http://127.0.0.1:{tracking_server.PORTS[0].usual}
+MLflow   http://127.0.0.1:{tracking_server.PORTS[0].usual}   {tracking_server.USER:19} MLFLOW_ADMIN_PASSWORD
 Spark    http://127.0.0.1:{spark.PORTS[1].usual}
 the app  http://127.0.0.1:{app_server.PORTS[0].usual}
 MinIO    http://127.0.0.1:{objects.PORTS[1].usual}   taskflow            OBJECTS_SECRET

@@ -28,6 +28,8 @@ SECRETS: Mapping[str, Callable[[], str]] = {
     "AIRFLOW_JWT_KEY": key,
     "AIRFLOW_SESSION_KEY": key,
     "AIRFLOW_FERNET_KEY": fernet_key,
+    "MLFLOW_ADMIN_PASSWORD": password,
+    "MLFLOW_SESSION_KEY": key,
     "SPARK_SECRET": key,
     "PGADMIN_PASSWORD": password,
 }

@@ -58,6 +58,8 @@ class Credentials(BaseModel):
     airflow_jwt: str = Field(default_factory=key)
     airflow_session: str = Field(default_factory=key)
     airflow_fernet: str = Field(default_factory=fernet_key)
+    mlflow_admin: str = Field(default_factory=password)
+    mlflow_session: str = Field(default_factory=key)
     spark_secret: str = Field(default_factory=key)
     redis: str = Field(default_factory=password)
 

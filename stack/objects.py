@@ -1,7 +1,8 @@
 """The object store of the stack: SeaweedFS, used through S3.
 
 `weed mini` is one process with a master, a volume server, a filer, the S3 gateway and an admin interface. By default it
-listens on every address, reports statistics and lets anyone bypass S3 to read files; the flags and keys below stop it.
+listens on every address, reports statistics and lets anyone bypass S3 to read and delete files. The flags and keys
+below stop it, and its inner ports, HTTP and gRPC, require a certificate that only its owner can read.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stack.paths import private_folder
+from stack.certificates import Certificates
+from stack.paths import private_folder, write_private
 from stack.ports import Wish
 from stack.service import NotReady, Service
 
@@ -35,6 +37,11 @@ PORTS = (
     Wish("objects-volume", 9340, GRPC_OFFSET),
     Wish("objects-filer", 8888, GRPC_OFFSET),
 )
+
+
+_GRPC_ENDS = ("master", "volume", "filer", "s3", "admin", "worker", "client", "msg_broker", "mq")
+_HTTPS_ENDS = ("master", "volume", "filer")
+"""The parts of the store that talk to each other; S3 and the admin interface keep to plain HTTP, with logins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +124,17 @@ class ObjectStore:
             tidy=self.tidy,
         )
 
+    @property
+    def certificates(self) -> Certificates:
+        """What the parts of the store show each other."""
+        return Certificates(self.folder / "certificates")
+
     def prepare(self) -> None:
-        """Make the folders, and remove what a killed process left behind."""
+        """Make the folders and the certificates, and remove what a killed process left behind."""
         private_folder(self.folder)
         private_folder(self.sockets)
+        self.certificates.issue()
+        write_private(self.folder / "security.toml", security(self.certificates))  # read in its working directory
         self.tidy()
 
     def tidy(self) -> None:
@@ -181,6 +195,19 @@ class ObjectStore:
             "WEED_JWT_FILER_SIGNING_READ_KEY": self.keys.filer_read,
             "GOMEMLIMIT": "256MiB",
         }
+
+
+def security(certificates: Certificates) -> str:
+    """Return the settings with which every inner port asks for a certificate."""
+    authority = f"ca = {json.dumps(str(certificates.authority))}\n"
+    own = f"cert = {json.dumps(str(certificates.certificate))}\nkey = {json.dumps(str(certificates.key))}\n"
+    sections = {
+        "grpc": authority,
+        **{f"grpc.{end}": own for end in _GRPC_ENDS},
+        "https.client": f"enabled = true\n{own}{authority}",
+        **{f"https.{end}": f"{own}{authority}" for end in _HTTPS_ENDS},
+    }
+    return "\n".join(f"[{name}]\n{settings}" for name, settings in sections.items())
 
 
 def binary() -> Path:

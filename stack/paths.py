@@ -19,6 +19,10 @@ class Home:
 
     root: Path
 
+    def make(self) -> None:
+        """Make the folder, and let only its owner in, also if something else made it before."""
+        private_folder(self.root.resolve())
+
     @property
     def secrets(self) -> Path:
         """Every generated password and key, as JSON."""

@@ -24,7 +24,7 @@ from stack.objects import GRPC_OFFSET, ObjectKeys, ObjectPorts, ObjectStore
 from stack.ports import HOST, Wish
 from stack.profiles import Profile
 from stack.service import running
-from stack.tracking_server import QUIET, Tracking
+from stack.tracking_server import QUIET, Tracking, TrackingKeys
 from tasks.spark.session import COMPILE_LESS, JAVA_OPTIONS
 from tests.support.demo import Demo, made
 from tests.support.ports import free_port, free_ports
@@ -165,7 +165,8 @@ def mlflow_server(state: Path, cluster: Cluster, object_store: ObjectStore) -> I
     """A running MLflow server on the session's Postgres and object store, as `mlflow_default` for the session."""
     account = cluster.account("mlflow", token_hex(16))
     cluster.create(account)
-    server = Tracking(state / "mlflow", free_port(), account, object_store)
+    keys = TrackingKeys(token_hex(16), token_hex(16))
+    server = Tracking(state / "mlflow", free_port(), account, object_store, keys)
     with running(server.service(), state, seconds=180), pytest.MonkeyPatch.context() as environment:
         environment.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", server.airflow_connection)
         for name, value in QUIET.items():

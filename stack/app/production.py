@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stack.app.registered_models import Evidence, Registry, Release, Unusable
@@ -130,10 +132,12 @@ def _loaded(registry: Registry, release: Release) -> ProductionModel:
     from mlflow import pyfunc
 
     try:
-        with registry.answering():
-            model: Any = pyfunc.load_model(f"models:/{release.name}/{release.version}")
-        loaded = ProductionModel(release, model, _fields(model))
-        _warm(loaded)
+        with tempfile.TemporaryDirectory(prefix="churn-app-") as folder:
+            files = registry.files(release, Path(folder))
+            with registry.answering():
+                model: Any = pyfunc.load_model(str(files))
+            loaded = ProductionModel(release, model, _fields(model))
+            _warm(loaded)
     except (ImportError, LookupError, AttributeError, TypeError, ValueError) as error:  # a package may be missing
         reason = f"{type(error).__name__}: {error}"
         raise Unusable(f"{release.name}, version {release.version}, cannot be loaded: {reason}") from error

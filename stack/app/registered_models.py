@@ -6,6 +6,7 @@ Knows the alias, tags and artifacts that the pipeline writes; an MLflow that doe
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
 import os
 import tempfile
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from requests.exceptions import RequestException
 
 ALIAS = "production"
+_DIGEST = "taskflow.digest"
 _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -54,6 +56,8 @@ class Release:
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
     """The run's tags: `airflow.dag_id` and `airflow.run_id` name the Airflow run."""
+    digest: str | None
+    """The digest recorded of the model's files; None if it was registered without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """An MLflow server."""
+    """An MLflow server; its login is in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."""
 
     address: str
 
@@ -102,7 +106,26 @@ class Registry:
             description=version.description or "",
             metrics=dict(run.data.metrics),
             tags=dict(run.data.tags),
+            digest=version.tags.get(_DIGEST),
         )
+
+    def files(self, release: Release, folder: Path) -> Path:
+        """Copy the files of a release to `folder`; raise Unusable unless they are those whose digest was recorded."""
+        from mlflow.artifacts import download_artifacts
+
+        title = f"{release.name}, version {release.version}"
+        command = f"make trust-model MODEL={release.name} VERSION={release.version}"
+        remedy = f"if you trust its files as they are now, `{command}` records their digest"
+        if release.digest is None:
+            raise Unusable(f"{title}, is not loaded, because no digest of its files was recorded; {remedy}")
+        with self.answering():
+            location = self.client().get_model_version_download_uri(release.name, str(release.version))
+            files = Path(download_artifacts(artifact_uri=location, dst_path=str(folder)))
+        if not (files / "MLmodel").exists():
+            raise Unusable(f"MLflow at {self.address} has no files of {title}; promote another version")
+        if digest_of(files) != release.digest:
+            raise Unusable(f"{title}, is not loaded, because its files are not those that were recorded; {remedy}")
+        return files
 
     def evidence(self, release: Release) -> Evidence:
         """Return what the training of a release recorded; raise Unusable."""
@@ -136,6 +159,21 @@ class Registry:
             yield
         except (MlflowException, RequestException) as error:
             raise Unusable(f"MLflow at {self.address}{_problem(error)}") from error
+
+
+def digest_of(folder: Path) -> str:
+    """Return the SHA-256 of all files below `folder`: of the lines that `sha256sum` writes, sorted by path.
+
+    The training records it; its own function is not to be had here, so a test compares both.
+    """
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    lines = [f"{_sha256(files[name])}  {name}\n" for name in sorted(files)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _problem(error: MlflowException | RequestException) -> str:

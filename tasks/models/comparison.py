@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.contract import MissingResource, PermanentError
+from tasks.models.digests import StoredModel
 from tasks.models.training_run import HOLDOUT
 
 if TYPE_CHECKING:
@@ -77,10 +79,10 @@ def holdout_of(client: MlflowClient, source: TrackedRun) -> Holdout:
     return Holdout(rows, label)
 
 
-def measured(model: str, holdout: Holdout) -> float:
-    """Return the ROC AUC of the model at an address of MLflow on held-out rows; raise NotComparable."""
+def measured(model: StoredModel, holdout: Holdout) -> float:
+    """Return the ROC AUC of a stored model on held-out rows; raise NotComparable."""
     with tempfile.TemporaryDirectory(prefix="taskflow-") as folder:  # MLflow itself would leave its copy behind
-        return _measured(model, _loaded(model, folder), holdout)
+        return _measured(model.address, model.loaded(Path(folder)), holdout)
 
 
 def _measured(model: str, loaded: Any, holdout: Holdout) -> float:
@@ -99,19 +101,6 @@ def _measured(model: str, loaded: Any, holdout: Holdout) -> float:
     if "probability" not in scores:
         raise PermanentError(f"{model} returns {', '.join(map(str, scores))}, but no column 'probability'")
     return float(roc_auc_score(holdout.rows[holdout.label], scores["probability"]))
-
-
-def _loaded(model: str, folder: str) -> Any:
-    from mlflow import pyfunc
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return pyfunc.load_model(model, dst_path=folder)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        remedy = "restore its files, or make another version Production"
-        raise MissingResource("model", model, "the artifact store of MLflow", remedy) from error
 
 
 def recorded(source: TrackedRun) -> float:

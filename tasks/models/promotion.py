@@ -12,6 +12,7 @@ from pydantic import Field
 
 from tasks.contract import ConnectionId, Link, Model, Output, Run, reusable
 from tasks.models.comparison import ComparedOn, Comparison, NotComparable, holdout_of, measured, recorded
+from tasks.models.digests import DIGEST, StoredModel, of_run
 from tasks.models.versions import ARCHIVED, DECISION, ModelName, Registry, RunId, finished_run, logged_model
 from tasks.services.tracking import tracking, tracking_errors, version_page
 
@@ -95,8 +96,9 @@ def evaluate(
     `run_id` is the training's run; its model becomes a version of the registered model `model`. The candidate passes
     if its ROC AUC beats Production's by `margin` or more, when both models score the rows that the candidate's
     training held out. If Production cannot score them (the list of features changed), the metrics recorded at training
-    time are compared instead, and the output says so. Without a Production, the candidate must reach `minimum`.
-    Production itself is not touched. A rerun registers nothing again and, with the same terms, decides the same.
+    time are compared instead, and the output says so. Without a Production, the candidate must reach `minimum`. A
+    model is loaded only if its files have the digest that its training recorded. Production itself is not touched. A
+    rerun registers nothing again and, with the same terms, decides the same.
     """
     terms = Terms(margin=margin, minimum=minimum)
     registry = Registry(tracking(mlflow), mlflow, model)
@@ -105,7 +107,8 @@ def evaluate(
         version, production = registry.version_from(source), registry.production()
         decision = _settled(version, production, terms)
         if decision is None:
-            decision = _decided(registry, source, production, terms)
+            stored = _stored(registry, source, version)
+            decision = _decided(registry, source, stored, production, terms)
             version = _kept(registry, source, version, decision, run)
         assert version is not None
     run.log.info("%s version %s: %s", model, version.version, decision.verdict)
@@ -156,8 +159,17 @@ def _settled(version: ModelVersion | None, production: ModelVersion | None, term
     return decision if is_production or decision.terms == terms else None
 
 
-def _decided(registry: Registry, source: TrackedRun, production: ModelVersion | None, terms: Terms) -> Decision:
-    compared = _compared(registry, source, production)
+def _stored(registry: Registry, source: TrackedRun, version: ModelVersion | None) -> StoredModel:
+    """Return the candidate's model, with the digest that its training recorded, or its version if it has one."""
+    if version is not None and DIGEST not in source.data.tags:
+        return registry.stored(version)
+    return of_run(logged_model(registry, source), source)
+
+
+def _decided(
+    registry: Registry, source: TrackedRun, stored: StoredModel, production: ModelVersion | None, terms: Terms
+) -> Decision:
+    compared = _compared(registry, source, stored, production)
     gain = None if compared.production is None else compared.candidate - compared.production
     passed = compared.candidate >= terms.minimum if gain is None else gain > 0 and gain >= terms.margin
     return Decision(
@@ -171,13 +183,15 @@ def _decided(registry: Registry, source: TrackedRun, production: ModelVersion | 
     )
 
 
-def _compared(registry: Registry, source: TrackedRun, production: ModelVersion | None) -> Comparison:
+def _compared(
+    registry: Registry, source: TrackedRun, stored: StoredModel, production: ModelVersion | None
+) -> Comparison:
     holdout = holdout_of(registry.client, source)
-    candidate = measured(f"models:/{logged_model(registry, source).model_id}", holdout)
+    reached = measured(stored, holdout)
     if production is None:
-        return Comparison(candidate, None, "holdout")
+        return Comparison(reached, None, "holdout")
     try:
-        return Comparison(candidate, measured(f"models:/{registry.model}/{production.version}", holdout), "holdout")
+        return Comparison(reached, measured(registry.stored(production), holdout), "holdout")
     except NotComparable as problem:
         before = registry.client.get_run(production.run_id or "")
         return Comparison(recorded(source), recorded(before), "recorded", str(problem))
@@ -204,8 +218,10 @@ def _verdict(compared: Comparison, production: ModelVersion | None, terms: Terms
 def _kept(
     registry: Registry, source: TrackedRun, version: ModelVersion | None, decision: Decision, run: Run
 ) -> ModelVersion:
-    """Return the candidate's version with the decision on it, registering it if needed."""
+    """Return the candidate's version with the decision and the digest on it, registering it if needed."""
     tags = {DECISION: decision.model_dump_json()}
+    if DIGEST in source.data.tags:
+        tags[DIGEST] = source.data.tags[DIGEST]
     if version is not None:
         registry.describe(version, tags=tags, description=decision.verdict)
         return version

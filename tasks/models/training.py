@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 
 _SAMPLE_ROWS = 100_000
 """Holdout rows kept with the run: enough to compare two models, few enough for one process."""
-_FORMAT = 1
+_FORMAT = 2
 """Part of the fingerprint: raise it when the same data and arguments would give another result."""
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tasks.models.digests import DIGEST, digest_of
 from tasks.services.tracking import PARENT, airflow_tags, check_store, delete_run, experiment_id, runs_of
 
 if TYPE_CHECKING:
@@ -104,7 +105,8 @@ class Recorder:
     def log_model(self, run_id: str, folder: Path, params: Mapping[str, object], metrics: Mapping[str, float]) -> str:
         """Log the saved model in `folder` as a model of the run; return its address.
 
-        Uploads the very bytes that were checked: MLflow's own log_model would save the model again.
+        Uploads the very bytes that were checked: MLflow's own log_model would save the model again. Their digest
+        becomes a tag of the run.
         """
         from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
         from mlflow.models import Model
@@ -116,6 +118,7 @@ class Recorder:
         stored.run_id, stored.model_id = run_id, made.model_id
         stored.artifact_path = made.artifact_location
         stored.save(str(folder / "MLmodel"))
+        self.client.set_tag(run_id, DIGEST, digest_of(folder))
         self.client.log_model_artifacts(made.model_id, str(folder))
         self.client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
         self.client.log_outputs(run_id, [LoggedModelOutput(made.model_id, 0)])

@@ -6,14 +6,17 @@ alias `production`, since one request moves it; the stage Production follows, fo
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from tasks.contract import MissingResource, PermanentError, Run
+from tasks.models.digests import DIGEST, StoredModel, digest_of, fetched, of_version
 from tasks.models.training_run import LOGGED_AS
 from tasks.services.tracking import airflow_tags
 
@@ -101,6 +104,18 @@ class Registry:
             description=description,
             await_creation_for=0,
         )
+
+    def stored(self, version: ModelVersion) -> StoredModel:
+        """Return the model of a version, with the digest recorded for it."""
+        return of_version(version, str(self.client.get_model_version_download_uri(self.model, version.version)))
+
+    def trust(self, version: ModelVersion) -> str:
+        """Record the digest of a version's files as they are now, and return it."""
+        model = self.stored(version)
+        with tempfile.TemporaryDirectory(prefix="taskflow-") as folder:
+            digest = digest_of(fetched(model.address, model.location, Path(folder)))
+        self.client.set_model_version_tag(self.model, version.version, DIGEST, digest)
+        return digest
 
     def describe(self, version: ModelVersion, *, tags: dict[str, str], description: str) -> None:
         """Tag and describe an existing version."""

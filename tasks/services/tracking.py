@@ -17,6 +17,7 @@ from pydantic import Field
 
 from tasks.contract import PermanentError, TransientError
 from tasks.services.connection import airflow_connection
+from tasks.services.logins import NAME, Login, remember
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -39,6 +40,7 @@ _SETTINGS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_UV_AUTO_DETECT": "false",  # a model does not need the project's packages
+    "MLFLOW_TRACKING_AUTH": NAME,
     "GIT_PYTHON_REFRESH": "quiet",
 }
 """Read by MLflow's client at each request."""
@@ -74,7 +76,7 @@ def tracking(connection: str) -> MlflowClient:
     """
     server = _server(connection)
     os.environ.update(_SETTINGS)  # before the import: telemetry begins with it
-    _set_login(connection)
+    remember(server.uri, _login(connection))
     _check_reachable(server)
     import mlflow
 
@@ -182,14 +184,9 @@ def _server(connection: str) -> Server:
     return Server(f"{host}:{conn.port}" if conn.port else host, connection)
 
 
-def _set_login(connection: str) -> None:
-    """Pass login and password to MLflow's client, which only reads them from the environment."""
+def _login(connection: str) -> Login | None:
     conn = airflow_connection(connection, "http")
-    for name, value in (("MLFLOW_TRACKING_USERNAME", conn.login), ("MLFLOW_TRACKING_PASSWORD", conn.password)):
-        if value:
-            os.environ[name] = value
-        else:
-            os.environ.pop(name, None)
+    return Login(conn.login, conn.password or "") if conn.login else None
 
 
 def _check_reachable(server: Server) -> None:

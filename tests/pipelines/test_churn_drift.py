@@ -23,13 +23,13 @@ from tasks.contract import Run
 from tasks.files.history import keep_snapshot
 from tasks.files.places import InFolder
 from tests.support.pipeline import Pipeline
+from tests.support.tracking_clients import client_of
 from tests.support.waiting import eventually
 from tests.support.whole_stack import RunningStack
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mlflow import MlflowClient
 
 pytestmark = pytest.mark.stack
 
@@ -141,9 +141,7 @@ def stored(stack: RunningStack, key: str) -> Stored:
 
 def line(stack: RunningStack) -> list[tuple[str, float]]:
     """Return the dates and values of the share as MLflow draws it."""
-    from mlflow import MlflowClient
-
-    client: MlflowClient = MlflowClient(stack.services.tracking.address)
+    client = client_of(stack.services.tracking)
     experiment = client.get_experiment_by_name("churn_drift")
     assert experiment is not None
     told = f"tags.`drift.kind` = 'line' and tags.`airflow.dag_id` = '{DAG}'"

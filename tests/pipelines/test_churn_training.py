@@ -12,6 +12,7 @@ import pytest
 from stack.airflow_api import DagRun
 from tests.support.demo import DAG, SPARK_STEPS, Demo, data, tables, trainings
 from tests.support.pipeline import Pipeline
+from tests.support.tracking_clients import client_of
 from tests.support.whole_stack import RunningStack
 
 if TYPE_CHECKING:
@@ -52,9 +53,7 @@ class Trained:
 @pytest.fixture(scope="module")
 def registry(stack: RunningStack) -> MlflowClient:
     """MLflow, as a person who looks at it."""
-    from mlflow import MlflowClient
-
-    return MlflowClient(stack.services.tracking.address, stack.services.tracking.address)
+    return client_of(stack.services.tracking)
 
 
 @pytest.fixture(scope="module")

@@ -19,30 +19,46 @@ from stack.app.form import problems
 from stack.app.heuristic import Heuristic
 from stack.app.production import Shelf
 from stack.app.registered_models import Registry
+from stack.app.registered_models import digest_of as app_digest
 from stack.app.scoring import Explanation, Field
 from stack.app_server import SCRIPT
+from stack.tracking_server import BUCKET
+from tasks.models.digests import DIGEST, digest_of
 from tests.support.candidates import THRESHOLD, TRUTH, WEAK, Recipe, log_candidate, people, promote_candidate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from stack.objects import ObjectStore
+    from stack.tracking_server import Tracking
 
 NOBODY = "http://127.0.0.1:9"
 """An address where nobody listens."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module", autouse=True)
+def login(mlflow_server: Tracking) -> Iterator[None]:
+    """MLflow's login in the environment, where the app has it."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in mlflow_server.client_environment.items():
+            environment.setenv(name, value)
+        yield
+
+
+@pytest.fixture(scope="module")
 def address(mlflow_server: Any) -> str:
     """Where MLflow answers."""
     return str(mlflow_server.address)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def candidate(address: str) -> str:
     """The run of a candidate with all that a training leaves."""
     return log_candidate(address, Recipe())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def promoted(address: str, candidate: str) -> str:
     """The name of a registered model whose version 1 is Production."""
     name = f"churn-{uuid.uuid4().hex[:8]}"
@@ -178,11 +194,50 @@ def test_broken_model_is_told(address: str, candidate: str) -> None:
     name = f"churn-{uuid.uuid4().hex[:8]}"
     client = Registry(address).client()
     client.create_registered_model(name)
-    client.create_model_version(name, f"runs:/{candidate}/nothing", run_id=candidate, await_creation_for=0)
+    tags = {DIGEST: "0" * 64}
+    client.create_model_version(name, f"runs:/{candidate}/nothing", run_id=candidate, tags=tags, await_creation_for=0)
     client.set_registered_model_alias(name, "production", "1")
     seen = Shelf(Registry(address), name).look()
     assert seen.model is None
     assert f"MLflow at {address}" in (seen.problem or "")
+
+
+def test_unrecorded_model_is_not_run(address: str, candidate: str) -> None:
+    """A version registered without a digest of its files is not loaded; the command that records it is told."""
+    name = f"churn-{uuid.uuid4().hex[:8]}"
+    promote_candidate(address, candidate, name)
+    client = Registry(address).client()
+    client.delete_model_version_tag(name, "1", DIGEST)
+    seen = Shelf(Registry(address), name).look()
+    assert seen.model is None
+    assert seen.problem == (
+        f"{name}, version 1, is not loaded, because no digest of its files was recorded; "
+        f"if you trust its files as they are now, `make trust-model MODEL={name} VERSION=1` records their digest"
+    )
+
+
+def test_changed_model_is_not_run(address: str, object_store: ObjectStore, tmp_path: Path) -> None:
+    """Code that somebody put into the bucket in the place of a promoted model's is not run."""
+    name, witness = f"churn-{uuid.uuid4().hex[:8]}", tmp_path / "it-ran"
+    promote_candidate(address, log_candidate(address, Recipe().lacking("plots", "holdout", "shap")), name)
+    store, client = object_store.client(), Registry(address).client()
+    place = client.get_model_version_download_uri(name, "1").removeprefix("mlflow-artifacts:/")
+    code = f"{place}/hand_made_model.py"
+    found = store.get_object(Bucket=BUCKET, Key=code)["Body"].read()
+    store.put_object(Bucket=BUCKET, Key=code, Body=f"open({str(witness)!r}, 'w')\n".encode() + found)
+    seen = Shelf(Registry(address), name).look()
+    assert seen.model is None
+    assert f"{name}, version 1, is not loaded, because its files are not those that were recorded" in str(seen.problem)
+    assert not witness.exists()
+
+
+def test_digests_agree(tmp_path: Path) -> None:
+    """The app computes the digest as the training does, which anyone can repeat with sha256sum."""
+    (tmp_path / "b").mkdir()
+    for path, text in (("b/two", "2"), ("a", "1"), ("b/c", ""), ("b.txt", "3")):
+        (tmp_path / path).write_text(text)
+    assert app_digest(tmp_path) == digest_of(tmp_path)
+    assert digest_of(tmp_path) == "0735c412b38e6cdcdb3d5d449b7e56faf741520fbde3a37154f0c4d6605de652"
 
 
 def test_new_version_is_noticed(address: str, candidate: str) -> None:

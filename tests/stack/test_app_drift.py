@@ -14,18 +14,29 @@ from stack.app.registered_models import Registry, Unusable
 from stack.app_server import SCRIPT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from stack.tracking_server import Tracking
 
 AIRFLOW = "http://127.0.0.1:8080"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module", autouse=True)
+def login(mlflow_server: Tracking) -> Iterator[None]:
+    """MLflow's login in the environment, where the app has it."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in mlflow_server.client_environment.items():
+            environment.setenv(name, value)
+        yield
+
+
+@pytest.fixture(scope="module")
 def mlflow_address(mlflow_server: Any) -> str:
     """Where MLflow answers."""
     return str(mlflow_server.address)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def experiment(mlflow_address: str) -> str:
     """An experiment with two weeks, of which the second was looked at twice."""
     from mlflow import MlflowClient

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from stack.assembly import WISHES, Stack, ports_of
+from stack.assembly import WISHES, Stack, ports_of, wishes
 from stack.credentials import Credentials
 from stack.paths import Home
+from stack.profiles import Profile
 from stack.steps import chosen_with_needs
 
 
@@ -32,6 +35,16 @@ def test_users_stop_first(parts: Stack) -> None:
     assert set(stopped) == {service.name for service in services}
     pairs = [(service.name, other) for service in services for other in (*service.needs, *service.uses)]
     assert [(user, used) for user, used in pairs if used in stopped and stopped[user] >= stopped[used]] == []
+
+
+def test_every_login_is_listed(parts: Stack) -> None:
+    """`make status PASSWORDS=1` shows each password that a person can log in with; the rest are keys of services."""
+    ports = {wish.name: wish.usual for wish in wishes(Profile.DISTRIBUTED)}
+    distributed = replace(parts, profile=Profile.DISTRIBUTED, ports=ports)
+    shown = {address.secret for address in distributed.addresses()}
+    keys = {name for name in Credentials.model_fields if re.search(r"_(jwt|session|fernet|write|read)$", name)}
+    assert {*filter(None, shown)} == set(Credentials.model_fields) - keys - {"spark_secret"}
+    assert ("airflow", "viewer") in {(address.service, address.login) for address in parts.addresses()}
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from stack.orchestrator import INHERITED
 from stack.paths import REPOSITORY, Home
 from stack.service import Service
 from stack.spark import spark_home
+from stack.tracking_server import login_settings
 
 Composed = dict[str, Any]
 Differences = Mapping[str, tuple[str | None, str]]
@@ -68,6 +69,8 @@ CREDENTIALS = {
     "airflow_jwt": "AIRFLOW_JWT_KEY",
     "airflow_session": "AIRFLOW_SESSION_KEY",
     "airflow_fernet": "AIRFLOW_FERNET_KEY",
+    "mlflow_admin": "MLFLOW_ADMIN_PASSWORD",
+    "mlflow_session": "MLFLOW_SESSION_KEY",
     "spark_secret": "SPARK_SECRET",
 }
 """The secrets of the embedded stack, and what Compose calls them."""
@@ -97,6 +100,7 @@ AIRFLOW: Differences = {
     "AIRFLOW__CELERY__WORKER_CONCURRENCY": ("2", "with two workers, as many tasks at a time as the parallelism"),
 }
 MLFLOW: Differences = {
+    "MLFLOW_AUTH_CONFIG_PATH": ("/etc/taskflow/mlflow-login.ini", "Compose writes the settings there"),
     "MLFLOW_SERVER_ALLOWED_HOSTS": ("mlflow:5000,127.0.0.1:5000,localhost:5000", "it is called by its name too"),
 }
 APP: Differences = {"AIRFLOW__API__BASE_URL": AIRFLOW["AIRFLOW__API__BASE_URL"]}
@@ -331,6 +335,12 @@ def test_spark_worker_command_is_the_same(services: dict[str, Composed], origina
 def test_passwords_are_the_same(composed: Composed, embedded: Stack) -> None:
     """Airflow's users have the passwords of the embedded stack's."""
     assert json.loads(composed["configs"]["airflow-passwords"]["content"]) == embedded.airflow.passwords()
+
+
+def test_mlflow_login_is_the_same(composed: Composed, embedded: Stack) -> None:
+    """MLflow's login has the settings of the embedded stack's."""
+    tracking = embedded.tracking
+    assert composed["configs"]["mlflow-login"]["content"] == moved(login_settings(tracking.database, tracking.keys))
 
 
 def test_buckets_and_databases_are_the_same(embedded: Stack) -> None:

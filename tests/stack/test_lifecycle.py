@@ -79,12 +79,20 @@ def test_second_up_changes_nothing(up: Environment) -> None:
 def test_everything_is_private(up: Environment) -> None:
     """Nobody but the owner may enter the state folder or read a file that holds a password."""
     folder = home(up)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     secrets = [value.encode() for value in json.loads((folder / "secrets.json").read_text()).values()]
     folders = [path for path in folder.iterdir() if path.is_dir()]
     assert {stat.S_IMODE(path.stat().st_mode) for path in folders} == {0o700}
     for path in filter(Path.is_file, folder.rglob("*")):
         text = path.read_bytes()
         assert stat.S_IMODE(path.stat().st_mode) == 0o600 or not any(one in text for one in secrets), path
+
+
+def test_open_folder_is_closed(environment: Environment) -> None:
+    """A state folder that others could enter, as an installer may have left it, is closed before anything is in it."""
+    home(environment).mkdir(mode=0o755)
+    command_line(environment, "up", "postgres")
+    assert stat.S_IMODE(home(environment).stat().st_mode) == 0o700
 
 
 def test_taken_port_is_left(environment: Environment) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 import urllib.error
 import urllib.request
 
@@ -11,6 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from stack.objects import HOST, REGION, ObjectStore
+from tests.support.inner_ports import opened
 
 
 def get(url: str) -> int:
@@ -58,9 +60,15 @@ def test_bucket_typo_refused(object_store: ObjectStore) -> None:
 
 
 def test_inner_doors_closed(object_store: ObjectStore) -> None:
-    """The filer, which knows no S3 keys, serves nothing without its own."""
-    object_store.client().put_object(Bucket="ge-artifacts", Key="closed.txt", Body=b"text")
-    assert get(f"http://{HOST}:{object_store.ports.filer}/buckets/ge-artifacts/closed.txt") == 401
+    """The inner ports, which know no S3 keys, serve nothing without the store's certificate, by HTTP or by gRPC."""
+    assert opened(object_store.ports) == []
+
+
+def test_settings_are_private(object_store: ObjectStore) -> None:
+    """The certificate's key and the settings are readable only by their owner."""
+    files = [object_store.folder / "security.toml", *object_store.certificates.folder.iterdir()]
+    assert len(files) == 4
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
 def test_admin_asks_password(object_store: ObjectStore) -> None:

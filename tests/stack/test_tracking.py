@@ -7,12 +7,13 @@ import pytest
 
 from stack.objects import ObjectStore
 from stack.tracking_server import BUCKET, Tracking
+from tests.support.tracking_clients import client_of
 
 
 @pytest.fixture(scope="module")
 def client(mlflow_server: Tracking) -> mlflow.MlflowClient:
-    """A client that knows the server's address and nothing else, whatever other tests set for the process."""
-    return mlflow.MlflowClient(mlflow_server.address, mlflow_server.address)
+    """A client that knows the server's address and login and nothing else."""
+    return client_of(mlflow_server)
 
 
 def test_artifacts_pass_through(client: mlflow.MlflowClient, object_store: ObjectStore) -> None:

@@ -19,6 +19,8 @@ from mlflow.exceptions import RestException
 from mlflow.models import infer_signature
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score, roc_curve
 
+from tasks.models.digests import DIGEST, digest_of, fetched
+
 mpl.use("Agg")
 
 MODEL_FILE = Path(__file__).with_name("hand_made_model.py")
@@ -48,7 +50,7 @@ class Recipe:
     dag_id: str = "churn_training_dag"
     run_id: str = "manual__1"
     without: frozenset[str] = frozenset()
-    """Which of "model", "holdout", "shap", "plots" and the metrics is left out."""
+    """Which of "model", "digest", "holdout", "shap", "plots" and the metrics is left out."""
 
     def lacking(self, *parts: str) -> Recipe:
         """Return the recipe without some parts."""
@@ -92,6 +94,8 @@ def log_candidate(address: str, recipe: Recipe) -> str:
         folder = Path(made)
         mlflow.log_params({"key": KEY, "label": LABEL})
         scored = _logged_model(frame[inputs], recipe, folder)
+        if "model" not in recipe.without and "digest" not in recipe.without:
+            mlflow.set_tag(DIGEST, _digest(run.info.run_id, folder / "copy"))
         metrics = _metrics(frame[LABEL], scored)
         mlflow.log_metrics({name: value for name, value in metrics.items() if name not in recipe.without})
         if "holdout" not in recipe.without:
@@ -122,6 +126,12 @@ def _logged_model(inputs: pd.DataFrame, recipe: Recipe, folder: Path) -> np.ndar
             pip_requirements=["mlflow"],
         )
     return probability
+
+
+def _digest(run_id: str, folder: Path) -> str:
+    (model,) = mlflow.MlflowClient().get_run(run_id).outputs.model_outputs
+    location = mlflow.MlflowClient().get_logged_model(model.model_id).artifact_location
+    return digest_of(fetched(model.model_id, location, folder))
 
 
 def _metrics(label: pd.Series, probability: np.ndarray) -> dict[str, float]:
@@ -165,8 +175,10 @@ def promote_candidate(address: str, run_id: str, model: str) -> int:
     client = mlflow.MlflowClient(address, address)
     with suppress(RestException):  # it is there already
         client.create_registered_model(model)
-    (logged,) = client.get_run(run_id).outputs.model_outputs
-    source = {"source": f"models:/{logged.model_id}", "model_id": logged.model_id, "run_id": run_id}
+    run = client.get_run(run_id)
+    (logged,) = run.outputs.model_outputs
+    tags = {name: value for name, value in run.data.tags.items() if name == DIGEST}
+    source = {"source": f"models:/{logged.model_id}", "model_id": logged.model_id, "run_id": run_id, "tags": tags}
     version = client.create_model_version(model, **source, await_creation_for=0)
     client.set_registered_model_alias(model, "production", version.version)
     return int(version.version)

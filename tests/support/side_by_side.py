@@ -24,6 +24,7 @@ WITH_JAVA_OR_MLFLOW = (
     "tests/stack/test_app.py",
     "tests/stack/test_app_drift.py",
     "tests/stack/test_tracking.py",
+    "tests/stack/test_tracking_login.py",
     "tests/stack/test_java.py",
     "tests/stack/test_spark.py",
 )

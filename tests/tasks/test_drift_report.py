@@ -31,6 +31,7 @@ from tasks.files.run_files import files_of
 from tests.support.database import Sql
 from tests.support.drifting import COLUMNS, HISTORY, NOW, compared, keep, users, weeks
 from tests.support.memory import peak_memory
+from tests.support.tracking_clients import client_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -68,9 +69,7 @@ def record(mlflow_server: Tracking) -> Recording:
 @pytest.fixture
 def mlflow(mlflow_server: Tracking) -> MlflowClient:
     """MLflow, as a person who looks at it."""
-    from mlflow import MlflowClient
-
-    return MlflowClient(mlflow_server.address)
+    return client_of(mlflow_server)
 
 
 def tracked(mlflow: MlflowClient, record: Recording, kind: str) -> list[TrackedRun]:

@@ -16,17 +16,22 @@ from mlflow.exceptions import MlflowException
 from stack.app.batch import score_csv
 from stack.app.production import Shelf
 from stack.app.registered_models import Registry
+from stack.tracking_server import BUCKET
 from tasks.contract import MissingResource, PermanentError, Run, TransientError
 from tasks.models import versions
+from tasks.models.digests import DIGEST
 from tasks.models.promotion import evaluate, promote
+from tasks.models.trust import main as trust
 from tests.support.candidates import TRUTH, WEAK, Recipe, auc, log_candidate
 from tests.support.customers import FEATURES
+from tests.support.tracking_clients import open_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from typing import Any
 
+    from stack.objects import ObjectStore
+    from stack.tracking_server import Tracking
     from tasks.models.promotion import Evaluation
     from tasks.models.training import Training
     from tests.support.training import Trainer
@@ -38,9 +43,9 @@ FEWER = {name: weight for name, weight in TRUTH.items() if name != "balance"}
 
 
 @pytest.fixture(scope="session")
-def address(mlflow_server: Any) -> str:
-    """Where MLflow answers."""
-    return str(mlflow_server.address)
+def address(mlflow_server: Tracking) -> str:
+    """Where MLflow answers, with the login."""
+    return open_address(mlflow_server)
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +98,9 @@ def judged(model: str, run_id: str, run: Run, **terms: float) -> Evaluation:
     return found
 
 
-def test_first_candidate_passes(client: mlflow.MlflowClient, model: str, strong: str, run: Run, address: str) -> None:
+def test_first_candidate_passes(
+    client: mlflow.MlflowClient, model: str, strong: str, run: Run, mlflow_server: Tracking
+) -> None:
     """Without a Production the minimum decides; the version carries the run that made it, and is not promoted yet."""
     found = evaluate(CONNECTION, model, strong, run=run)
     assert found.model_dump() == {
@@ -107,7 +114,7 @@ def test_first_candidate_passes(client: mlflow.MlflowClient, model: str, strong:
         "missed_by": 0.0,
         "compared_on": "holdout",
         "verdict": f"ROC AUC {auc(TRUTH):.4f} reaches the minimum 0.5; there was no Production before",
-        "version_page": f"{address}/#/models/{model}/versions/1",
+        "version_page": f"{mlflow_server.address}/#/models/{model}/versions/1",
     }
     version = client.get_model_version(model, "1")
     assert (version.run_id, version.description) == (strong, found.verdict)
@@ -215,7 +222,8 @@ def test_incomplete_run_registers_nothing(
 def test_lost_production_is_named(client: mlflow.MlflowClient, model: str, strong: str, weak: str, run: Run) -> None:
     """A Production whose files are gone cannot be compared with; nothing is registered, and the version is named."""
     client.create_registered_model(model)
-    client.create_model_version(model, f"runs:/{weak}/nothing", run_id=weak, await_creation_for=0)
+    tags = {DIGEST: "0" * 64}
+    client.create_model_version(model, f"runs:/{weak}/nothing", run_id=weak, tags=tags, await_creation_for=0)
     client.set_registered_model_alias(model, "production", "1")
     with pytest.raises(MissingResource) as error:
         evaluate(CONNECTION, model, strong, run=run)
@@ -224,6 +232,81 @@ def test_lost_production_is_named(client: mlflow.MlflowClient, model: str, stron
         "restore its files, or make another version Production"
     )
     assert (alias(client, model), stages(client, model)) == (1, {1: "None"})
+
+
+def test_version_keeps_digest(client: mlflow.MlflowClient, model: str, strong: str, run: Run) -> None:
+    """A registered version has the digest that its training recorded."""
+    evaluate(CONNECTION, model, strong, run=run)
+    assert client.get_model_version(model, "1").tags[DIGEST] == client.get_run(strong).data.tags[DIGEST]
+
+
+def test_unrecorded_candidate_is_not_run(client: mlflow.MlflowClient, model: str, address: str, run: Run) -> None:
+    """A run that recorded no digest of its model is refused before the model is loaded, and registers nothing."""
+    unrecorded = log_candidate(address, BARE.lacking("digest"))
+    with pytest.raises(PermanentError) as error:
+        evaluate(CONNECTION, model, unrecorded, run=run)
+    (logged,) = client.get_run(unrecorded).outputs.model_outputs
+    assert str(error.value) == (
+        f"no digest was recorded of the files of models:/{logged.model_id}: train again: clear the training step"
+    )
+    with pytest.raises(MlflowException, match="not found"):
+        client.get_registered_model(model)
+
+
+def test_unrecorded_production_is_trusted_by_hand(
+    client: mlflow.MlflowClient, model: str, weak: str, strong: str, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A Production without a digest is not loaded until somebody runs the command that the error names."""
+    judged(model, weak, run)
+    recorded = client.get_model_version(model, "1").tags[DIGEST]
+    client.delete_model_version_tag(model, "1", DIGEST)
+    with pytest.raises(PermanentError) as error:
+        evaluate(CONNECTION, model, strong, run=run)
+    assert str(error.value) == (
+        f"no digest was recorded of the files of models:/{model}/1: if you trust the files as they are now, "
+        f"`make trust-model MODEL={model} VERSION=1` records their digest"
+    )
+    assert trust([model, "1"]) == 0
+    assert capsys.readouterr().out == f"{model}, version 1: the digest of its files is recorded, {recorded}\n"
+    assert evaluate(CONNECTION, model, strong, run=run).compared_on == "holdout"
+
+
+def test_changed_files_are_not_run(
+    client: mlflow.MlflowClient, model: str, address: str, object_store: ObjectStore, tmp_path: Path, run: Run
+) -> None:
+    """Code that somebody put into the bucket, in the place of a candidate's or beside it, is not run."""
+    witness = tmp_path / "it-ran"
+    changed = log_candidate(address, BARE)
+    (logged,) = client.get_run(changed).outputs.model_outputs
+    place = client.get_logged_model(logged.model_id).artifact_location.removeprefix("mlflow-artifacts:/")
+    store, code = object_store.client(), f"{place}/hand_made_model.py"
+    found = store.get_object(Bucket=BUCKET, Key=code)["Body"].read()
+    store.put_object(Bucket=BUCKET, Key=code, Body=f"open({str(witness)!r}, 'w')\n".encode() + found)
+    with pytest.raises(PermanentError, match=f"the files of models:/{logged.model_id} were changed: their digest is"):
+        evaluate(CONNECTION, model, changed, run=run)
+    store.put_object(Bucket=BUCKET, Key=code, Body=found)
+    store.put_object(Bucket=BUCKET, Key=f"{place}/more.py", Body=b"")
+    with pytest.raises(PermanentError, match="were changed"):
+        evaluate(CONNECTION, model, changed, run=run)
+    store.delete_object(Bucket=BUCKET, Key=f"{place}/more.py")
+    assert evaluate(CONNECTION, model, changed, run=run).promote
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        ([], 2, "expected the name of a registered model and a version, such as: churn-model 3"),
+        (["churn-model", "three"], 2, "expected the name of a registered model and a version"),
+        (["no-such-model", "1"], 1, "registered model 'no-such-model' does not exist in MLflow"),
+        (["no-such-model", "1", "mlflow_nowhere"], 1, "connection 'mlflow_nowhere' does not exist"),
+    ],
+)
+@pytest.mark.usefixtures("address")
+def test_trust_needs_a_version(arguments: list[str], code: int, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command says what it lacks."""
+    assert trust(arguments) == code
+    assert told in capsys.readouterr().err
 
 
 def test_unfinished_run_is_refused(client: mlflow.MlflowClient, model: str, run: Run) -> None:

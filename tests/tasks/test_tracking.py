@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from secrets import token_hex
 
+import mlflow
 import pytest
 
+from stack.database import Cluster
 from stack.service import running
-from stack.tracking_server import Tracking
+from stack.tracking_server import Tracking, TrackingKeys
 from tasks.contract import MissingResource, PermanentError, Run, TransientError
+from tasks.services import logins
 from tasks.services.tracking import (
     PARENT,
     airflow_tags,
@@ -36,21 +42,28 @@ class Bucketless(Tracking):
     """A server whose bucket does not exist."""
 
     def _environment(self) -> dict[str, str]:
-        backend = {"MLFLOW_BACKEND_STORE_URI": f"sqlite:///{self.folder}/runs.db"}
-        return {**super()._environment(), **backend, "MLFLOW_ARTIFACTS_DESTINATION": "s3://no-such-bucket"}
+        return {**super()._environment(), "MLFLOW_ARTIFACTS_DESTINATION": "s3://no-such-bucket"}
 
     def probe(self) -> None:
         """Raise NotReady unless the server answers."""
         self._ask("GET", "/health")
 
 
-@pytest.fixture
-def bucketless(mlflow_server: Tracking, state: Path, connect: pytest.MonkeyPatch) -> Iterator[str]:
-    """The connection of a server whose bucket does not exist."""
-    port = free_port()
-    server = Bucketless(state / "bucketless", port, mlflow_server.database, mlflow_server.store)
+@pytest.fixture(scope="module")
+def other_server(mlflow_server: Tracking, cluster: Cluster, state: Path) -> Iterator[Tracking]:
+    """A second server, with a login of its own, whose bucket does not exist."""
+    account = cluster.account("bucketless", token_hex(16))
+    cluster.create(account)
+    keys = TrackingKeys(token_hex(16), token_hex(16))
+    server = Bucketless(state / "bucketless", free_port(), account, mlflow_server.store, keys)
     with running(replace(server.service(), name="bucketless"), state, seconds=180):
-        yield set_connection(connect, **json.loads(server.airflow_connection))
+        yield server
+
+
+@pytest.fixture
+def bucketless(other_server: Tracking, connect: pytest.MonkeyPatch) -> str:
+    """The connection of the second server."""
+    return set_connection(connect, **json.loads(other_server.airflow_connection))
 
 
 @pytest.fixture
@@ -128,6 +141,41 @@ def test_missing_artifact_is_named(mlflow_server: Tracking, tmp_path: Path) -> N
         client.download_artifacts(made, "nothing.json", str(tmp_path))
     assert mlflow_server.address in str(caught.value)
     assert "nothing.json" in str(caught.value)
+
+
+def test_servers_stay_apart(mlflow_server: Tracking, bucketless: str) -> None:
+    """Each client uses the login of its own server, whichever was made last."""
+    clients = [tracking(CONNECTION), tracking(bucketless)]
+    for client in (*clients, *reversed(clients)):
+        assert client.search_experiments(max_results=1)
+
+
+def test_login_stays_with_the_connection(mlflow_server: Tracking) -> None:
+    """The password is neither in the environment nor in an address, where errors and subprocesses would have it."""
+    password = mlflow_server.keys.admin_password
+    client = tracking(CONNECTION)
+    assert client.search_experiments(max_results=1)
+    own = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_CONN_")}
+    assert [name for name, value in own.items() if password in value] == []
+    assert password not in mlflow.get_tracking_uri() + repr(vars(logins))
+    made = client.create_run(experiment_id(client, "tracking"))
+    assert password not in repr(made)
+    with pytest.raises((TransientError, PermanentError)) as caught, tracking_errors(CONNECTION):
+        client.download_artifacts(made.info.run_id, "nothing.json")
+    assert password not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("login", [{"login": "admin", "password": "wrong-password"}, {"login": "", "password": ""}])
+def test_refused_login_is_permanent(
+    mlflow_server: Tracking, connect: pytest.MonkeyPatch, login: dict[str, str]
+) -> None:
+    """A wrong login, or none, is told with the connection to correct, and not the password."""
+    connection = set_connection(connect, **json.loads(mlflow_server.airflow_connection) | login)
+    with pytest.raises(PermanentError) as caught, tracking_errors(connection):
+        tracking(connection).search_experiments(max_results=1)
+    assert f"(connection '{connection}') refused the login; correct the connection's login" in str(caught.value)
+    assert "wrong-password" not in str(caught.value)
+    tracking(CONNECTION)
 
 
 def test_runs_are_found_again(mlflow_server: Tracking, run: Run) -> None:

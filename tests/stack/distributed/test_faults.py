@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from stack.profiles import Profile
 from stack.service import NotReady
 from tests.support.buckets import refusing_writes
 from tests.support.processes import LOOPBACK, LOOPBACK_IN_IPV6, everyone, kill, listening, pid, words
+from tests.support.strangers import got_by_stranger
 from tests.support.waiting import eventually
 from tests.support.waiting_dag import DAG
 from tests.support.whole_stack import RunningStack, command_line
@@ -96,6 +98,12 @@ def test_nobody_else_gets_in(distributed: RunningStack) -> None:
     shown = [" ".join(words(process)) for process in everyone(distributed)]
     shown += [path.read_text(errors="replace") for path in distributed.home.logs.iterdir()]
     assert [text for text in shown if any(one in text for one in secrets)] == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_stranger_gets_nothing(distributed: RunningStack) -> None:
+    """Another user of the machine gets nothing from the broker and the second worker either."""
+    assert got_by_stranger(distributed) == []
 
 
 def test_killed_broker_is_survived(distributed: RunningStack, gate: Path) -> None:

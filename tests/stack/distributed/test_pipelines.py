@@ -10,12 +10,12 @@ from typing import Any
 
 import psutil
 import pytest
-from mlflow import MlflowClient
 from pydantic import JsonValue
 
 from stack.airflow_api import DagRun
 from stack.workers import CONCURRENCY
 from tests.support.processes import pid
+from tests.support.tracking_clients import client_of
 from tests.support.waiting import eventually
 from tests.support.whole_stack import RunningStack
 from tests.support.workers import await_running, kill_worker, tries, workers
@@ -84,7 +84,7 @@ def kill_in_training(stack: RunningStack, run: DagRun) -> None:
 
 def trainings(stack: RunningStack, run: DagRun) -> list[str]:
     """Return the states of the runs in MLflow that a run of the pipeline made."""
-    client = MlflowClient(stack.services.tracking.address)
+    client = client_of(stack.services.tracking)
     found = client.get_experiment_by_name("churn_retention")
     if found is None:
         return []
@@ -192,7 +192,7 @@ def test_churn_survives(distributed: RunningStack, runs: dict[str, DagRun]) -> N
     """A worker killed while candidates are fitted: the next try trains anew, and one run and one version stand."""
     assert tries(distributed, runs[CHURN])["train_spark_model"][1] == 2
     assert trainings(distributed, runs[CHURN]) == ["FINISHED"]
-    client = MlflowClient(distributed.services.tracking.address)
+    client = client_of(distributed.services.tracking)
     assert len(client.search_model_versions("name = 'churn-model'")) == 1
 
 
