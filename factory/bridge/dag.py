@@ -159,7 +159,7 @@ def _operator(node: Node, plan: Plan, dag: DAG, groups: Mapping[str, TaskGroup])
     settings = _settings(node, plan, dag, groups)
     if node.is_branch:
         exits = {"exits": [_exit(way) for way in node.exits]}
-        return task.branch(**settings)(choose)(step=FilledLater(node.task_id, exits)).operator
+        return task.branch(**settings)(choose)(step=FilledLater(node.task_id, exits, plan.params)).operator
     if node.expand:
         return _mapped(node, plan, settings)
     make = _KINDS[node.kind](node, settings, execute)
@@ -189,7 +189,8 @@ _KINDS: Mapping[TaskKind, Callable[[Node, dict[str, Any], Callable[..., Any]], A
 def _given(node: Node, plan: Plan) -> FilledLater:
     given = {"uses": node.uses, "arguments": node.arguments}
     before = plan.before.get(node.task_id)
-    return FilledLater(node.task_id, given if before is None else given | {"before": _as_values(before)})
+    values = given if before is None else given | {"before": _as_values(before)}
+    return FilledLater(node.task_id, values, plan.params)
 
 
 def _as_values(before: GuardsBefore) -> dict[str, Any]:
@@ -212,15 +213,16 @@ def _as_values(before: GuardsBefore) -> dict[str, Any]:
 
 def _mapped(node: Node, plan: Plan, settings: dict[str, Any]) -> Any:
     """Map a step: Airflow maps over what a task returns, so a template that names a list gets a task of its own."""
-    values = {_MAPPED + name: _items(name, value, node, settings) for name, value in node.expand.items()}
+    values = {_MAPPED + name: _items(name, value, node, plan, settings) for name, value in node.expand.items()}
     decorated = _KINDS[node.kind](node, {"map_index_template": _LABELLED, **settings}, execute_mapped)
     return decorated.partial(step=_given(node, plan)).expand(**values).operator
 
 
-def _items(name: str, value: Any, node: Node, settings: Mapping[str, Any]) -> Any:
+def _items(name: str, value: Any, node: Node, plan: Plan, settings: Mapping[str, Any]) -> Any:
     if not isinstance(value, Template):
         return [Item(one) for one in value]
-    return task(**_items_settings(name, settings))(items)(step=FilledLater(node.task_id, {"expand": {name: value}}))
+    step = FilledLater(node.task_id, {"expand": {name: value}}, plan.params)
+    return task(**_items_settings(name, settings))(items)(step=step)
 
 
 def _items_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:

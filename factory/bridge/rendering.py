@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,9 +17,12 @@ from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 from factory.bridge.deployment import deployment, is_local
 from factory.bridge.waiting import is_running
 from factory.language.errors import Path as Where
+from factory.language.errors import did_you_mean
 from factory.language.evaluation import Absent, part_of
 from factory.language.expressions import Path
 from factory.language.functions import ComputationError, written
+from factory.language.params import has_patterns, pattern_problems
+from factory.language.spec import ParamSpec
 from factory.language.templates import Source, Template, filled
 from factory.language.tokens import TemplateProblem
 from factory.language.value_types import typed
@@ -37,6 +40,8 @@ class FilledLater:
 
     step: str
     values: Mapping[str, Any]
+    params: tuple[ParamSpec, ...] = ()
+    """The pipeline's params, whose values in the run are checked before the step does anything."""
 
     def resolve(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values in the run of `context`, with every template filled in.
@@ -44,7 +49,7 @@ class FilledLater:
         What cannot be filled in stays as it is written and is told below `problems`: so the UI shows all the rest, and
         the task fails when it begins, with every problem.
         """
-        filling = _Filling(self.step, RunValues(context))
+        filling = _Filling(self.step, RunValues(context), list(_run_problems(self.params, context)))
         values = filling.value(self.values, ())
         return {**values, PROBLEMS: filling.problems} if filling.problems else values
 
@@ -104,6 +109,19 @@ class _Filling:
         except TemplateProblem as problem:
             self.problems.append(_report(problem, template, self.step, where))
             return template.text
+
+
+def _run_problems(params: tuple[ParamSpec, ...], context: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with the params of a run that Airflow itself does not check: names, patterns, moments."""
+    names = [param.name for param in params]
+    for name in context["dag_run"].conf or {}:
+        if name not in names:
+            hint = did_you_mean(name, names, "params") if names else "the pipeline has no params"
+            yield f'the run was started with "{name}", which is not a param; {hint}'
+    for param in params:
+        if param.name in context["params"] and has_patterns(param.schema):
+            for path, message in pattern_problems(param.schema, context["params"][param.name]):
+                yield f'param "{".".join(map(str, (param.name, *path)))}": {message}'
 
 
 _SQL = {"sql": filled_expression, "query": filled_query}

@@ -13,6 +13,7 @@ from airflow.sdk.definitions._internal.templater import SandboxedEnvironment, Te
 
 from factory.bridge.rendering import FilledLater, Item, label
 from factory.compiler import compile_content
+from factory.language.spec import ParamSpec
 from factory.language.templates import Source, Template
 from factory.language.value_types import ANY_OBJECT, DATE, DATETIME, INTEGER, NULL, NUMBER, TEXT, list_of
 from factory.language.variables import SENSITIVE
@@ -53,6 +54,7 @@ def context(**params: Any) -> dict[str, Any]:
         run_after=None,
         data_interval_start=None,
         data_interval_end=None,
+        conf=None,
     )
     dag = SimpleNamespace(timezone=dt.timezone(dt.timedelta(hours=2)), dag_id="d")
     return {"ti": ti, "dag_run": dag_run, "dag": dag, "params": params, "ds": "2026-01-31", "conn": object()}
@@ -344,3 +346,34 @@ def test_secret_variable_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_sensitive_names_are_airflows() -> None:
     """The names that lint refuses are those that Airflow masks."""
     assert SENSITIVE == DEFAULT_SENSITIVE_FIELDS
+
+
+def started_with(conf: dict[str, Any] | None = None, **params: Any) -> list[str]:
+    """Return what a step says of the values with which its run was started."""
+    declared = (
+        ParamSpec("site", (), {"type": "string", "pattern": "^(a+)+$"}, "a"),
+        ParamSpec("sites", (), {"type": "array", "items": {"type": "string", "pattern": "^[A-Z]+$"}}, []),
+        ParamSpec("until", (), {"type": "string", "format": "date-time"}, "2026-01-01T00:00:00"),
+    )
+    run = context(**params)
+    run["dag_run"].conf = conf
+    found: list[str] = FilledLater("load", {"arguments": {}}, declared).resolve(run).get("problems", [])
+    return found
+
+
+def test_patterns_are_checked_when_a_run_starts() -> None:
+    """Airflow is given no pattern, since some keep its engine busy for hours: each step checks it before its effect."""
+    assert started_with(site="aaa", sites=["A", "B"], until="2026-01-01T03:00:00Z") == []
+    assert started_with(site="a" * 40 + "!", sites=["A", "b"], until="tomorrow") == [
+        f"param \"site\": '{'a' * 40}!' does not match '^(a+)+$'",
+        "param \"sites.1\": 'b' does not match '^[A-Z]+$'",
+        "param \"until\": 'tomorrow' is not a 'date-time'",
+    ]
+
+
+def test_name_that_is_no_param_is_refused() -> None:
+    """A run that was started through the API with a misspelt param would do something else than was asked."""
+    assert started_with({"site": "a"}, site="a") == []
+    assert started_with({"siet": "a"}, site="a") == [
+        'the run was started with "siet", which is not a param; did you mean "site"?'
+    ]
