@@ -5,7 +5,7 @@ Problems go to the report of the suite's file, which may differ from the step's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from factory.language.document import Value
 from factory.language.errors import Path
-from factory.language.report import Report
+from factory.language.report import Problem, Report
 from factory.language.spec import ExpectationSpec, SuiteSpec
 from factory.language.templates import is_template
 from factory.planning.references import (
@@ -52,13 +52,25 @@ def suite_values(spec: SuiteSpec, report: Report, place: Place, references: Refe
         _check_expectation(spec, expectation, report)
     readings = _readings(written, place, references)
     for path, reading in readings.items():
-        for problem in reading.problems:
+        for problem in (*reading.problems, *_unstable(reading)):
             report.add_problem(problem, _place_of(spec, path))
     _check_sql(spec, written, references, report)
     _check_form(spec, written, readings, report)
     templates = {path: reading.template for path, reading in readings.items()}
     read = readings.values()
     return SuiteValues(dict(replaced(written, templates)), waits_of(read), params_of(read))
+
+
+_OF_A_STEP = ("task_id", "try_number")
+
+
+def _unstable(reading: Reading) -> Iterable[Problem]:
+    """Yield the names of a suite that mean something else in the load, which asks for a pass of the same suite."""
+    for source in reading.template.sources:
+        if source.parts[0] == "run" and source.parts[1] in _OF_A_STEP:
+            name = ".".join(source.parts[:2])
+            message = f"{name} is another one in the load, which takes only what this very suite has passed"
+            yield Problem("bad-template", message, "use run.run_id, run.date or a param")
 
 
 def _check_expectation(suite: SuiteSpec, expectation: ExpectationSpec, report: Report) -> None:
