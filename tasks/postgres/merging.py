@@ -49,7 +49,7 @@ class Deactivation(Model):
     flag: Column = "is_active"
     """The boolean column of the target that says whether a row is active."""
     max_deactivated_share: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Of the active rows of the window before the merge: where more would be switched off, nothing is changed."""
+    """Of the active rows of the window before the merge: where more would be deactivated, nothing is changed."""
 
 
 class Timestamps(Model):
@@ -89,7 +89,7 @@ def merge_tables(cursor: Cursor, terms: Terms, run: Run) -> Merged:
     if merge.is_converted:
         merge.convert(cursor)
     if not rows and terms.deactivate and not terms.allow_empty:
-        problem = f"{terms.source} is empty: switching off all of its window in {terms.target} is refused"
+        problem = f"{terms.source} is empty: deactivating all of its window in {terms.target} is refused"
         raise DataRejected(f"{problem}; say `allow_empty: true` where an empty source is right")
     cursor.execute("SAVEPOINT before_writing")
     try:
@@ -237,14 +237,14 @@ class _Merge:
             raise DataRejected(f"{self.terms.source} {problem}; nothing was written to {self.terms.target}")
 
     def refuse_mass_deactivation(self, cursor: Cursor, deactivate: Deactivation, deactivated: int) -> None:
-        """Raise DataRejected where more of the window's active rows would be switched off than the step allows."""
+        """Raise DataRejected where more of the window's active rows would be deactivated than the step allows."""
         text = "SELECT count(*) FROM {target} AS t WHERE {window} AND {flag}"
         window, flag = fragment(deactivate.window), name(deactivate.flag, of="t")
         cursor.execute(statement(text, target=self.target, window=window, flag=flag))
         active = int(only_row(cursor)[0])
         if deactivated > active * deactivate.max_deactivated_share:
             allowed = f"max_deactivated_share {deactivate.max_deactivated_share:g}"
-            problem = f"{deactivated:,} of {active:,} active rows of the window would be switched off, above {allowed}"
+            problem = f"{deactivated:,} of {active:,} active rows of the window would be deactivated, above {allowed}"
             raise DataRejected(f"{problem}; nothing was written to {self.terms.target}")
 
     def look_outside_window(self, cursor: Cursor, counts: dict[str, int]) -> dict[str, int]:

@@ -182,7 +182,7 @@ def test_empty_source_switches_nothing_off(tables: None, run: Run, sql: Sql) -> 
     build(run)
     window = Deactivation(window="true", max_deactivated_share=1)
 
-    with pytest.raises(DataRejected, match=r"s.staging is empty: switching off all of its window in s.prod is refused"):
+    with pytest.raises(DataRejected, match=r"s.staging is empty: deactivating all of its window in s.prod is refused"):
         load(run, deactivate=window)
 
     assert load(run, deactivate=window, allow_empty=True).deactivated == 10
@@ -192,7 +192,7 @@ def test_mass_deactivation_stops(tables: None, run: Run, sql: Sql) -> None:
     """Above the share of the window's active rows, nothing is changed."""
     sql("INSERT INTO s.prod SELECT id, price FROM s.raw; DELETE FROM s.raw WHERE id > 4")
     build(run)
-    problem = r"6 of 10 active rows of the window would be switched off, above max_deactivated_share 0.5"
+    problem = r"6 of 10 active rows of the window would be deactivated, above max_deactivated_share 0.5"
 
     with pytest.raises(DataRejected, match=problem):
         load(run, deactivate=Deactivation(window="true"))
