@@ -1,6 +1,7 @@
-"""Runs of several dates that share a staging table: cleared, repaired and backfilled through Airflow's API.
+"""Runs of several dates that share a table or a file's name, cleared, repaired and backfilled through Airflow's API.
 
-Whatever an operator clears, and however many runs go at once, prod has the rows of each date that passed its gate.
+Whatever an operator clears, and however many runs go at once, prod has the rows of each date that passed its gate, and
+each run its own files.
 """
 
 from __future__ import annotations
@@ -8,8 +9,11 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator
 from functools import partial
+from itertools import combinations
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from stack.airflow_api import DagRun
@@ -156,3 +160,56 @@ def deferred(pipeline: Pipeline) -> list[dict[str, Any]]:
     path = f"/dags/{DAG}/dagRuns/~/taskInstances"
     found: list[dict[str, Any]] = pipeline.api.request("GET", path, state="deferred")["task_instances"]
     return [one for one in found if one["task_id"] == "build"]
+
+
+FILES = """
+dag_id: overlapping_files
+schedule: "@daily"
+start_date: 2026-01-01
+catchup: false
+default_args: {retries: 0}
+steps:
+  features:
+    uses: drift.snapshot
+    with: {source: overlapping/source.parquet, output: overlapping/features.parquet, noise: 0.5}
+  keep:
+    uses: files.keep_snapshot
+    needs: features
+    with: {source: overlapping/features.parquet, history: overlapping/history.parquet, keep: 8}
+"""
+
+
+@pytest.fixture
+def of_files(stack: RunningStack) -> Iterator[Pipeline]:
+    """A pipeline whose steps hand a file on: what it makes of the source differs by date."""
+    pipeline = Pipeline("overlapping_files", stack.api, stack.services.crypto)
+    folder = stack.dags_folder.parent / "data" / "overlapping"
+    folder.mkdir(parents=True)
+    pq.write_table(pa.table({"value": [float(number) for number in range(1, 50)]}), folder / "source.parquet")
+    file = stack.dags_folder / f"{pipeline.dag_id}.yaml"
+    file.write_text(FILES)
+    pipeline.api.await_dag(pipeline.dag_id, seconds=180)
+    pipeline.api.unpause(pipeline.dag_id)
+    yield pipeline
+    pipeline.api.pause(pipeline.dag_id)
+    file.unlink()
+
+
+def test_each_run_takes_its_own_files(stack: RunningStack, of_files: Pipeline) -> None:
+    """A step that is cleared later takes its own run's file; the name that people know is of the last date."""
+    folder = stack.dags_folder.parent / "data" / "overlapping"
+    last = of_files.run(BACKFILLED[2])
+    published = pq.read_table(folder / "features.parquet")
+    kept = folder / "history.parquet" / f"snapshot_date={BACKFILLED[2]}.parquet"
+    before = pq.read_table(kept)
+    first, second = (of_files.start(date) for date in BACKFILLED[:2])  # two at a time, of dates before it
+    ended = [of_files.api.wait(run, seconds=120) for run in (first, second)]
+    assert [run.state for run in (last, *ended)] == ["success"] * 3
+
+    assert of_files.rerun(last, task_ids=["keep"]).state == "success"
+
+    assert pq.read_table(kept).equals(before)
+    assert pq.read_table(folder / "features.parquet").equals(published)
+    snapshots = [pq.read_table(path).column("value") for path in sorted((folder / "history.parquet").glob("*.parquet"))]
+    assert len(snapshots) == 3
+    assert not any(one.equals(other) for one, other in combinations(snapshots, 2))
