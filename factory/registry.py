@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
 
 import tasks
 from factory.language.errors import Path, RegistryError
-from tasks.contract import DECLARATION, Declaration, Output, Role, Run, TaskKind, TextKind
+from tasks.contract import DECLARATION, Declaration, Location, Output, Role, Run, TaskKind, TextKind
 from tasks.quality.lint import Suite
 
 KEYS = "{keys}"
@@ -84,6 +84,11 @@ class TaskDefinition:
     def suites(self) -> frozenset[str]:
         """The parameters that take a suite by its name."""
         return frozenset(name for name in self.parameters if Suite in _alternatives(self.hints[name]))
+
+    @cached_property
+    def locations(self) -> frozenset[str]:
+        """The parameters that take a place by its name."""
+        return frozenset(name for name in self.parameters if _holds_location(self.hints[name]))
 
     @property
     def description(self) -> str:
@@ -194,6 +199,10 @@ def _alternatives(annotation: object) -> tuple[object, ...]:
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return tuple(one for member in typing.get_args(annotation) for one in _alternatives(member))
     return (annotation,)
+
+
+def _holds_location(annotation: object) -> bool:
+    return any(isinstance(one, type) and issubclass(one, Location) for one in _alternatives(annotation))
 
 
 def kind_in(annotation: object, path: Path) -> TextKind | None:

@@ -93,6 +93,10 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+class Location(Model):
+    """A folder or a bucket: `configs/` declares it, and a spec only uses its name."""
+
+
 class Output(Model):
     """What a task returns: a few small JSON values that other steps can refer to."""
 

@@ -89,8 +89,7 @@ class _SpecSchema:
         schema = definition.arguments.model_json_schema(ref_template="#/$defs/{model}")
         self.definitions.update({name: _templates_inside(one) for name, one in schema.pop("$defs", {}).items()})
         fields = {
-            name: _or_template(_or_suite_name(name, one, definition))
-            for name, one in schema.get("properties", {}).items()
+            name: _or_template(_or_name(name, one, definition)) for name, one in schema.get("properties", {}).items()
         }
         given = {
             "type": "object",
@@ -181,8 +180,12 @@ def _argument_schema(argument: Argument) -> dict[str, Any]:
     return {**_JSON_TYPES[argument.kind], **bound}
 
 
-def _or_suite_name(name: str, schema: dict[str, Any], definition: TaskDefinition) -> dict[str, Any]:
-    return {"type": "string", "description": "the name of a suite"} if name in definition.suites else schema
+def _or_name(name: str, schema: dict[str, Any], definition: TaskDefinition) -> dict[str, Any]:
+    if name in definition.suites:
+        return {"type": "string", "description": "the name of a suite"}
+    if name in definition.locations:
+        return {"type": "string", "description": "the name of a place in configs/"}
+    return schema
 
 
 def _or_template(schema: dict[str, Any]) -> dict[str, Any]:

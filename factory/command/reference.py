@@ -76,7 +76,9 @@ def _arguments(definition: TaskDefinition) -> str:
     required = set(schema.get("required", ()))
     rows = []
     for name, field in schema.get("properties", {}).items():
-        shown = "the name of a suite" if name in definition.suites else _type_name(field, schema.get("$defs", {}))
+        named = "the name of a suite" if name in definition.suites else ""
+        named = "the name of a place in `configs/`" if name in definition.locations else named
+        shown = named or _type_name(field, schema.get("$defs", {}))
         default = "required" if name in required else f"`{json.dumps(field.get('default'))}`"
         rows.append(f"| `{name}` | {shown} | {default} |")
     return "| with | type | default |\n|---|---|---|\n" + "\n".join(rows)

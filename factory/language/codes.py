@@ -60,6 +60,8 @@ CODES: Mapping[str, Code] = {
     "bad-sql-file": Code("A SQL file cannot be read, or does what its step cannot run."),
     "unbound-value": Code("The names that a SQL file binds and the `values` of its step differ."),
     "unknown-view": Code("A query for Spark reads a table that is not a view of its step."),
+    "unknown-place": Code("A step names a place that configs/ do not declare."),
+    "unnamed-place": Code("A step chooses a folder or a bucket itself, which only configs/ do."),
     "unknown-queue": Code("A queue is not in the `queues` of configs/, so no worker takes tasks from it."),
     "unknown-pool": Code("A pool is not in the `pools` of configs/, so Airflow would not start the task."),
     "unknown-expectation": Code("Great Expectations has no expectation of this name."),

@@ -18,7 +18,7 @@ from factory.language.spec import Airflow, SpecReader, SuiteSpec, parse_suite
 from factory.language.variables import BadVariable, Variable, read_variable
 from factory.registry import Registry
 
-_KEYS = ("dag", "default_args", "functions", "pools", "queues", "variables", "with")
+_KEYS = ("dag", "default_args", "functions", "places", "pools", "queues", "variables", "with")
 EXTENSIONS = (".yaml", ".yml")
 """The file extensions of specs."""
 ENVIRONMENT = "TASKFLOW_ENVIRONMENT"
@@ -44,6 +44,8 @@ class Layer:
     """Airflow's Variables that templates may read."""
     functions: tuple[str, ...] = ()
     """The SQL functions that specs may call besides Postgres' harmless ones."""
+    places: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
+    """Folders and buckets that steps may name."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,11 @@ class Project:
     def variables(self) -> Mapping[str, Variable]:
         """Airflow's Variables that templates may read; a later file declares over an earlier one."""
         return {name: one for layer in self.layers for name, one in layer.variables.items()}
+
+    @cached_property
+    def places(self) -> Mapping[str, Mapping[str, Value]]:
+        """The folders and buckets that steps may name; a later file declares over an earlier one."""
+        return {name: place for layer in self.layers for name, place in layer.places.items()}
 
     @cached_property
     def functions(self) -> frozenset[str]:
@@ -186,6 +193,10 @@ def _read_layer(file: FilePath, shown: str, registry: Registry) -> tuple[Layer, 
         queues=reader.names(root["queues"], ("queues",), "a queue") if "queues" in root else None,
         pools=reader.names(root["pools"], ("pools",), "a pool") if "pools" in root else None,
         variables=dict(_variables(reader.mapping(root.get("variables", {}), ("variables",)), report)),
+        places={
+            name: reader.mapping(one, ("places", name))
+            for name, one in reader.mapping(root.get("places", {}), ("places",)).items()
+        },
         functions=reader.names(root["functions"], ("functions",), "a function") if "functions" in root else (),
     )
     _check_arguments(report, layer, registry)

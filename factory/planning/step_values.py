@@ -50,6 +50,10 @@ def unchecked_values(place: Place, pipeline: Pipeline) -> StepValues:
     return StepValues(waits=waits_of(readings), params=params_of(readings))
 
 
+_SOME_PLACE = {"folder": "unknown"}
+"""Stands for a place that is reported, so that nothing else is said of it."""
+
+
 @dataclass(frozen=True)
 class _StepReader:
     place: Place
@@ -80,7 +84,26 @@ class _StepReader:
         step, project = self.place.step, self.pipeline.project
         own = Source(self.pipeline.report.document, (*step.path, "with"), step.arguments)
         given = layered(*argument_sources(project, self.definition), own)
-        return {name: one for name, one in given.items() if name in step.arguments or name not in step.expand}
+        taken = {name: one for name, one in given.items() if name in step.arguments or name not in step.expand}
+        return {
+            name: self.located(name, one) if name in self.definition.locations else one for name, one in taken.items()
+        }
+
+    def located(self, name: str, given: Layered) -> Layered:
+        """Return the place that an argument names; only `configs/` say which folder or bucket that is."""
+        places, named, report = self.pipeline.project.places, given.value, self.pipeline.report
+        if isinstance(named, str) and named in places:
+            return given._replace(value=dict(places[named]))
+        if isinstance(named, dict) and name not in self.place.step.arguments:
+            return given
+        if isinstance(named, str) and not is_template(named):
+            hint = did_you_mean(named, places, "places") if places else "declare it below `places:` in configs/"
+            report.add("unknown-place", self.where((name,)), f'there is no place "{named}" in configs/', hint)
+        else:
+            message = f"{name} is chosen here, but only configs/ choose folders and buckets"
+            hint = "declare it below `places:` in configs/defaults.yaml, and write its name"
+            report.add("unnamed-place", self.where((name,)), message, hint)
+        return given._replace(value=_SOME_PLACE)
 
     def where(self, path: Path) -> Path:
         """Return where the argument at `path` is written; for a default, the step's `uses`."""
@@ -210,6 +233,10 @@ class _StepReader:
                 hint = did_you_mean(name, parameters, f'arguments of "{self.definition.name}"')
                 message = f'"{name}" is not an argument of "{self.definition.name}"'
                 report.add("unknown-argument", where, message, hint, key=True)
+            elif name in self.definition.locations:
+                report.add(
+                    "wrong-value", where, f'"{name}" cannot be mapped over', "name one place below `with`", key=True
+                )
             elif name in self.definition.suites:
                 message, hint = f'"{name}" cannot be mapped over', "give each suite a step of its own"
                 report.add("wrong-value", where, message, hint, key=True)

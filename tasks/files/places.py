@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Protocol
 
 from pydantic import Field
 
-from tasks.contract import Bucket, ConnectionId, DataFile, MissingResource, Model, PermanentError, Run
+from tasks.contract import Bucket, ConnectionId, DataFile, Location, MissingResource, PermanentError, Run
 from tasks.files.ranges import opened
 from tasks.services.objects import bucket_errors, object_store
 
@@ -43,14 +43,14 @@ KeptRuns = Annotated[int, Field(ge=1, le=1000)]
 """How many runs of a pipeline keep their files: those that wrote last, besides the files with a published name."""
 
 
-class InFolder(Model):
+class InFolder(Location):
     """A folder: absolute, or relative to the project (the folder with `configs/`)."""
 
     folder: Annotated[str, Field(min_length=1)]
     keep_runs: KeptRuns = 10
 
 
-class InBucket(Model):
+class InBucket(Location):
     """A bucket of an object store; the keys begin with `prefix`.
 
     `spark` says how Spark's executors reach it. With `copy`, the step copies what it reads to a disk that the driver
@@ -65,7 +65,7 @@ class InBucket(Model):
 
 
 Files = InFolder | InBucket
-"""Where the pipelines' files are; `configs/defaults.yaml` sets it once for every task."""
+"""Where the pipelines' files are: one of the `places` of `configs/`, which set it once for every task."""
 
 
 class Entry(NamedTuple):
