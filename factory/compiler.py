@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from factory.language.document import read
+from factory.language.document import content_of, read
 from factory.language.errors import Diagnostic, errors_of
 from factory.language.report import Report
 from factory.language.spec import parse
@@ -35,7 +35,7 @@ class Compiled:
 
 def compile_file(path: Path, *, environment: str | None = None, registry: Registry | None = None) -> Compiled:
     """Read, resolve and check the spec at `path`."""
-    return compile_content(path.read_bytes(), path, environment=environment, registry=registry)
+    return compile_content(content_of(path), path, environment=environment, registry=registry)
 
 
 def compile_content(
@@ -51,4 +51,4 @@ def compile_content(
     spec = parse(report)
     plan = resolve(spec, report, registry, project)
     check(plan, report, registry)
-    return Compiled(plan if errors_of(report.diagnostics) else with_guards(plan, registry), report)
+    return Compiled(plan if report.has_errors else with_guards(plan, registry), report)

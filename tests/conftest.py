@@ -38,6 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Let a longer search for faults be asked for."""
     parser.addoption("--interleavings", type=int, default=2000, help="how many interleavings of runs are played")
     parser.addoption("--seed", type=int, default=0, help="the first of them")
+    parser.addoption("--fuzz", type=int, default=5000, help="how many fuzzed specs are compiled")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -100,10 +100,10 @@ def learn_dag_ids(folder: Path, specs: Iterable[Path]) -> None:
 
 
 def _dag_id(spec: Path) -> str | None:
-    from factory.language.document import scalar_at_top
+    from factory.language.document import content_of, scalar_at_top
 
     try:
-        return scalar_at_top(spec.read_bytes(), "dag_id")
+        return scalar_at_top(content_of(spec), "dag_id")
     except OSError:  # it is gone: it has no dag_id
         return None
 

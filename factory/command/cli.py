@@ -73,8 +73,10 @@ def _fix(files: list[Path], environment: str | None) -> None:
     from factory.command.fixing import fix
 
     for file in files:
-        for line in fix(compile_file(file, environment=environment).report.diagnostics, find_root(file)):
-            err.print(Text(line))
+        root = find_root(file)
+        while lines := fix(compile_file(file, environment=environment).report.diagnostics, root):  # it shows only some
+            for line in lines:
+                err.print(Text(line))
 
 
 @app.command()
@@ -180,9 +182,9 @@ def _file(pipeline: str) -> Path:
 
 
 def _dag_id(path: Path) -> str | None:
-    from factory.language.document import scalar_at_top
+    from factory.language.document import content_of, scalar_at_top
 
-    return scalar_at_top(path.read_bytes(), "dag_id")
+    return scalar_at_top(content_of(path), "dag_id")
 
 
 def _compiled(pipeline: str, environment: str | None) -> Compiled:

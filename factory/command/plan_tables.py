@@ -21,8 +21,9 @@ def plan_tables(plan: Plan, document: Document) -> Iterator[RenderableType]:
     """Yield what `taskflow plan` prints for the spec in `document`."""
     yield Text.assemble((plan.dag_id, "bold"), f"  {plan.file}")
     yield _settings(plan, document)
+    nodes = {node.task_id: node for node in plan.nodes}
     for task_id in order({node.task_id: node.upstream for node in plan.nodes}):
-        yield from _step(plan.node(task_id), document)
+        yield from _step(nodes[task_id], document)
 
 
 def _own(document: Document, path: Path) -> str:

@@ -186,15 +186,19 @@ def read_duration(value: Value) -> dt.timedelta:
     if not isinstance(value, str) or not DURATION.match(value):
         raise ValueError("a duration such as 30s, 5m or 1h 30m")
     seconds = sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(value))
-    return dt.timedelta(seconds=seconds)
+    try:
+        return dt.timedelta(seconds=seconds)
+    except OverflowError:
+        raise ValueError(f"a duration of at most {dt.timedelta.max.days}d") from None
 
 
 def read_datetime(value: Value) -> dt.datetime:
     """Return `2026-01-01` or `2026-01-01 06:30` as a datetime, without a zone if none is written."""
     try:
-        return dt.datetime.fromisoformat(value) if isinstance(value, str) else _refuse_datetime()
+        read = dt.datetime.fromisoformat(value) if isinstance(value, str) else _refuse_datetime()
     except ValueError:
         return _refuse_datetime()
+    return read if dt.MINYEAR < read.year < dt.MAXYEAR else _refuse_datetime()  # in UTC it could be outside
 
 
 def _refuse_datetime() -> dt.datetime:

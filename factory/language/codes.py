@@ -33,6 +33,10 @@ CODES: Mapping[str, Code] = {
     "implicit-date": Code("An unquoted date where no date is expected."),
     "ambiguous-number": Code("A number that YAML 1.1 and 1.2 read differently, such as 012, 0x1F, 1_000 or 12:30."),
     "endless-value": Code("An alias is inside the value it names, or aliases expand without bounds."),
+    "too-large": Code("A file, a number or a pipeline is larger than the factory reads."),
+    "too-deep": Code("Lists and mappings are inside each other too deeply."),
+    "more-errors": Code("There are more errors than a report shows."),
+    "more-warnings": Code("There are more warnings than a report shows.", "warning"),
     # the form
     "unknown-key": Code("A key is not allowed there."),
     "missing-key": Code("A required key is missing."),

@@ -9,16 +9,27 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path as FilePath
+from typing import Any, TypeAlias
 
 import yaml
 from yaml.cyaml import CParser  # type: ignore[attr-defined]  # the stubs do not re-export it
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from factory.language.errors import Diagnostic, Path, Span
+from factory.language.errors import Diagnostic, Path, Span, shortened
+from factory.language.positions import Positions
+
+Entries: TypeAlias = dict[str | int, tuple[Node, Node]]
+"""The nodes of a mapping's keys and values, by key."""
 
 Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
 
+MAX_BYTES = 1_000_000
+"""The maximum size of a file; a pipeline of 5,000 steps has about 600,000."""
+MAX_DEPTH = 50
+"""The maximum number of lists and mappings around a value; libyaml's own recursion would end the process."""
+MAX_DIGITS = 300
+"""The maximum length of a number; no integer of more digits is a finite float."""
 MAX_VALUES = 100_000
 """The maximum number of values in a document after its aliases are expanded; more is a mistake or an attack."""
 
@@ -35,15 +46,25 @@ _SPECIAL_FLOAT = re.compile(r"[-+]?\.(?:inf|Inf|INF)\Z|\.(?:nan|NaN|NAN)\Z")
 _STRUCTURAL_TAGS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:str", "", None}
 
 
+class _TooDeep(yaml.MarkedYAMLError):
+    """Lists and mappings are inside each other too deeply."""
+
+
 class _Composer(CParser):
     """libyaml's parser; it composes nodes with their marks and leaves scalars untyped."""
+
+    depth = 0
 
     def resolve(self, _kind: type[Node], _value: str, _implicit: object) -> str:
         return ""
 
-    def ascend_resolver(self) -> None: ...
+    def ascend_resolver(self) -> None:
+        self.depth -= 1
 
-    def descend_resolver(self, _parent: Node | None, _index: object) -> None: ...
+    def descend_resolver(self, parent: Node | None, _index: object) -> None:
+        self.depth += 1
+        if self.depth > MAX_DEPTH and parent is not None:
+            raise _TooDeep(problem_mark=parent.start_mark)
 
 
 @dataclass(frozen=True)
@@ -56,12 +77,14 @@ class Document:
     root: Node | None
     dates: frozenset[Path] = frozenset()
     """Paths of unquoted dates: texts that are allowed only where a date is expected."""
+    _entries: dict[int, Entries] = field(default_factory=dict, repr=False, compare=False)
+    """The entries of each mapping that was looked into, by the node's id."""
 
     def span(self, path: Path, *, key: bool = False) -> Span:
         """Return where the value at `path`, or its key, is; for a missing value, the key of what should contain it."""
         node, key_node, exists = self.root, None, True
         for part in path:
-            step = _child(node, part)
+            step = self._child(node, part)
             if step is None:
                 exists = False
                 break
@@ -73,15 +96,16 @@ class Document:
         """Return where the characters from `start` to `end` of the text at `path` are; of several lines, the first."""
         node = self.root
         for part in path:
-            step = _child(node, part)
+            step = self._child(node, part)
             node = step[1] if step else None
         if not isinstance(node, ScalarNode):
             return self.span(path)
-        positions = _Positions(node, self.lines)
+        begin, stop = ((mark.line, mark.column) for mark in (node.start_mark, node.end_mark))
+        positions = Positions(node.value, node.style, begin, stop, self.lines)
         line, column = positions.of(start)
         last_line, last_column = positions.of(max(end - 1, start))
-        stop = last_column + 1 if last_line == line else len(self.lines[line])
-        return Span(self.file, line + 1, column + 1, max(stop, column + 1) + 1)
+        last = last_column + 1 if last_line == line else len(self.lines[line])
+        return Span(self.file, line + 1, column + 1, max(last, column + 1) + 1)
 
     def quote_at(self, path: Path) -> str:
         """Return the quotation mark around the text at `path`, or nothing."""
@@ -98,11 +122,28 @@ class Document:
     def diagnostic_at(self, span: Span, code: str, message: str, hint: str | None = None) -> Diagnostic:
         """Return a diagnostic at `span`, with its source line."""
         source = self.lines[span.line - 1] if span.line <= len(self.lines) else ""
-        return Diagnostic(span, code, message, hint, source)
+        return Diagnostic(span, code, shortened(message), hint and shortened(hint), source)
+
+    def _child(self, node: Node | None, part: str | int) -> tuple[Node | None, Node] | None:
+        if isinstance(node, MappingNode):
+            if id(node) not in self._entries:
+                self._entries[id(node)] = _entries_of(node)
+            return self._entries[id(node)].get(part)
+        if isinstance(node, SequenceNode) and isinstance(part, int) and part < len(node.value):
+            return None, node.value[part]
+        return None
+
+
+def content_of(file: FilePath) -> bytes:
+    """Return the bytes of a file: of one that is too large, only so many that `read` notices."""
+    with file.open("rb") as stream:
+        return stream.read(MAX_BYTES + 1)
 
 
 def read(content: bytes, file: str) -> tuple[Document, list[Diagnostic]]:
     """Read one YAML document; anything that cannot be read is reported and left out of the value."""
+    if len(content) > MAX_BYTES:
+        return _too_large(file)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -110,6 +151,8 @@ def read(content: bytes, file: str) -> tuple[Document, list[Diagnostic]]:
     document = Document(file, text.splitlines(), None, None)
     try:
         root = _compose(text)
+    except _TooDeep as error:
+        return document, [_too_deep(document, error.problem_mark)]
     except yaml.MarkedYAMLError as error:
         return document, [_syntax_error(document, error)]
     except yaml.YAMLError as error:
@@ -135,6 +178,8 @@ def scalar_at_top(content: bytes, key: str) -> str | None:
                 is_next = nodes % 2 == 0 and isinstance(event, yaml.ScalarEvent) and event.value == key
                 nodes += 1
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                return None
     except yaml.YAMLError:
         return None
     return None
@@ -165,13 +210,14 @@ class _Reader:
     dates: list[Path] = field(default_factory=list)
     open_nodes: set[int] = field(default_factory=set)
     count: int = 0
+    is_cut: bool = False
 
     def value(self, node: Node | None, path: Path) -> Value:
         self.count += 1
         if isinstance(node, ScalarNode):
             return self.scalar(node, path)
-        if id(node) in self.open_nodes or self.count > MAX_VALUES:
-            self.endless(node)
+        if id(node) in self.open_nodes or self.count > MAX_VALUES or len(path) >= MAX_DEPTH:
+            self.cut(node, path)
             return None
         self.open_nodes.add(id(node))
         try:
@@ -187,13 +233,15 @@ class _Reader:
     def mapping(self, node: MappingNode, path: Path) -> Value:
         self.check_tag(node)
         values: dict[str, Value] = {}
+        first: dict[str, Node] = {}
         for key_node, value_node in node.value:
             key = self.key(key_node)
             if key is None:
                 continue
             if key in values:
-                self.duplicate(node, key_node, key)
+                self.duplicate(first[key], key_node, key)
                 continue
+            first[key] = key_node
             values[key] = self.value(value_node, (*path, key))
         return values
 
@@ -238,6 +286,9 @@ class _Reader:
         return text
 
     def number(self, node: ScalarNode, text: str, path: Path) -> Value:
+        if len(text) > MAX_DIGITS and (_INTEGER.match(text) or _FLOAT.match(text)):
+            self.report(node, "too-large", f"a number of {len(text)} digits is too long", "quote it if it is a text")
+            return text
         if _INTEGER.match(text):
             return int(text)
         if _AMBIGUOUS.match(text):
@@ -262,8 +313,7 @@ class _Reader:
             f'write {meant}, or quote it: "{text}"',
         )
 
-    def duplicate(self, mapping: MappingNode, node: Node, key: str) -> None:
-        first = next(known for known, _ in mapping.value if known.value == key)
+    def duplicate(self, first: Node, node: Node, key: str) -> None:
         place = f"line {first.start_mark.line + 1}, column {first.start_mark.column + 1}"
         self.report(
             node, "duplicate-key", f'the key "{key}" appears twice in one mapping; first at {place}', "keep one of them"
@@ -276,58 +326,23 @@ class _Reader:
                 node, "unknown-tag", f"the tag {tag} is not allowed: a spec has plain values only", "remove the tag"
             )
 
-    def endless(self, node: Node | None) -> None:
+    def cut(self, node: Node | None, path: Path) -> None:
+        """Report, once, that the values from here on are left out."""
+        if self.is_cut:
+            return
+        self.is_cut = True
+        code, hint = "endless-value", "write the value out without aliases"
         if self.count > MAX_VALUES:
             message = f"the document has more than {MAX_VALUES} values once its aliases are expanded"
+        elif len(path) >= MAX_DEPTH:
+            code, message = "too-deep", _TOO_DEEP
         else:
             message = "the alias is inside the value it names, so the value never ends"
-        if not any(one.code == "endless-value" for one in self.diagnostics):
-            self.report(node, "endless-value", message, "write the value out without aliases")
+        self.report(node, code, message, hint)
 
     def report(self, node: Node | None, code: str, message: str, hint: str | None = None) -> None:
         span = _span(self.document.file, node, self.document.lines)
         self.diagnostics.append(self.document.diagnostic_at(span, code, message, hint))
-
-
-class _Positions:
-    """Where the characters of a text are in its file, whatever its quotes, its escapes and its line breaks.
-
-    YAML folds and indents with white space only: the n-th other character of the text is the n-th of its source.
-    """
-
-    def __init__(self, node: ScalarNode, lines: list[str]) -> None:
-        self.text: str = node.value
-        self.source = _source_characters(node, lines)
-
-    def of(self, offset: int) -> tuple[int, int]:
-        """Return line and column, from 0, of the character at `offset`; of white space, of the next other one."""
-        nth = sum(not sign.isspace() for sign in self.text[:offset])
-        return self.source[min(nth, len(self.source) - 1)]
-
-
-def _source_characters(node: ScalarNode, lines: list[str]) -> list[tuple[int, int]]:
-    """Return the places of the characters of a scalar that are not white space."""
-    start, end, quote = node.start_mark, node.end_mark, node.style if node.style in ("'", '"') else ""
-    found: list[tuple[int, int]] = []
-    is_block = node.style in ("|", ">")
-    for number in range(start.line + is_block, min(end.line + 1, len(lines))):
-        line = lines[number]
-        first = start.column + len(quote) if number == start.line else 0
-        last = end.column - len(quote) if number == end.line else len(line)
-        found += [(number, column) for column in _characters(line, first, last, quote)]
-    return found or [(start.line, start.column)]
-
-
-_ESCAPED = {"'": re.compile(r"''|\S"), '"': re.compile(r"\\(?:x..|u.{4}|U.{8}|.|$)|\S"), "": re.compile(r"\S")}
-_SPACE = r"09|0[a-dA-D]|20|85|[aA]0"
-_ESCAPED_SPACE = re.compile(rf"\\(?:[tnvfr NLP_\t]|$|x(?:{_SPACE})|u(?:00(?:{_SPACE})|202[89]))")
-
-
-def _characters(line: str, first: int, last: int, quote: str) -> Iterator[int]:
-    """Yield the column of each character of a line of a scalar; an escape is one, or none if it is white space."""
-    for match in _ESCAPED[quote].finditer(line, first, last):
-        if not (quote == '"' and _ESCAPED_SPACE.fullmatch(match.group())):
-            yield match.start()
 
 
 def value_at(value: Any, path: Path) -> Value:
@@ -341,12 +356,9 @@ def value_at(value: Any, path: Path) -> Value:
     return inner
 
 
-def _child(node: Node | None, part: str | int) -> tuple[Node | None, Node] | None:
-    if isinstance(node, MappingNode):
-        return next(((key, value) for key, value in node.value if key.value == part), None)
-    if isinstance(node, SequenceNode) and isinstance(part, int) and part < len(node.value):
-        return None, node.value[part]
-    return None
+def _entries_of(mapping: MappingNode) -> Entries:
+    """Return the entries of a mapping by their keys; of a repeated key, the first."""
+    return {key.value: (key, value) for key, value in reversed(mapping.value) if isinstance(key, ScalarNode)}
 
 
 def _span(file: str, node: Node | None, lines: list[str]) -> Span:
@@ -359,6 +371,21 @@ def _span(file: str, node: Node | None, lines: list[str]) -> Span:
         end = node.value[0][0].end_mark
     stop = end.column + 1 if end.line == start.line else width + 1
     return Span(file, line, start.column + 1, max(stop, start.column + 2))
+
+
+_TOO_DEEP = f"more than {MAX_DEPTH} lists and mappings are inside each other"
+
+
+def _too_deep(document: Document, mark: yaml.Mark | None) -> Diagnostic:
+    hint = "write fewer levels, and close every bracket"
+    return document.diagnostic_at(_mark_span(document, mark), "too-deep", _TOO_DEEP, hint)
+
+
+def _too_large(file: str) -> tuple[Document, list[Diagnostic]]:
+    document = Document(file, [], None, None)
+    message = f"the file is larger than {MAX_BYTES:,} bytes"
+    hint = "split it; SQL belongs in configs/sql/, and suites in configs/suites/"
+    return document, [document.diagnostic_at(Span(file, 1, 1, 2), "too-large", message, hint)]
 
 
 def _syntax_error(document: Document, error: yaml.MarkedYAMLError) -> Diagnostic:

@@ -10,10 +10,23 @@ Knows positions and texts; it refuses to know YAML, tasks or Airflow.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from factory.language.codes import CODES, Severity
+
+MAX_TEXT = 1000
+"""The maximum length of a message and of a hint."""
+MAX_EXCERPT = 200
+"""The maximum length of a source line in a report; of a longer line, the part around the mistake is shown."""
+MAX_NAMES = 60
+"""The maximum number of names that a hint lists."""
+MAX_WORD = 250
+"""The maximum length of a word that is compared with the names; no name is longer."""
+
+Hint: TypeAlias = str | Callable[[], str | None] | None
+"""A hint, or what computes it: comparing a name with many others takes time."""
 
 Path = tuple[str | int, ...]
 """Where a value is in a document: keys and indexes from the root."""
@@ -36,7 +49,7 @@ class Diagnostic:
     span: Span
     code: str
     message: str
-    hint: str | None = None
+    hint: str | None = field(default=None, compare=False)
     source: str = field(default="", compare=False)
     replacement: str | None = field(default=None, compare=False)
     """What to write in place of the span, if that mends it without changing its meaning."""
@@ -54,9 +67,12 @@ class Diagnostic:
         if not self.source.strip():
             return []
         gutter = len(str(self.span.line))
-        indent = "".join("\t" if sign == "\t" else " " for sign in self.source[: self.span.column - 1])
-        carets = "^" * max(1, min(self.span.end, len(self.source) + 1) - self.span.column)
-        return [f"{self.span.line} | {self.source}", f"{' ' * gutter} | {indent}{carets}"]
+        start = max(0, self.span.column - MAX_EXCERPT // 2) if len(self.source) > MAX_EXCERPT else 0
+        shown = self.source[start : start + MAX_EXCERPT]
+        column = self.span.column - start
+        indent = "".join("\t" if sign == "\t" else " " for sign in shown[: column - 1])
+        carets = "^" * max(1, min(self.span.end - start, len(shown) + 1) - column)
+        return [f"{self.span.line} | {shown}", f"{' ' * gutter} | {indent}{carets}"]
 
 
 def render(diagnostics: Iterable[Diagnostic]) -> str:
@@ -87,12 +103,23 @@ class RegistryError(FactoryError):
     """A function declared `@reusable` breaks the contract of a task."""
 
 
+def hint_text(hint: Hint) -> str | None:
+    """Return a hint's text."""
+    return hint() if callable(hint) else hint
+
+
 def did_you_mean(word: str, known: Iterable[str], what: str) -> str:
     """Return a hint: the closest of the `known` names, or all of them if none is close."""
     names = sorted(known)
-    if near := difflib.get_close_matches(word, names, n=1, cutoff=0.6):
+    if near := difflib.get_close_matches(word[:MAX_WORD], names, n=1, cutoff=0.6):
         return f'did you mean "{near[0]}"?'
-    return f"{what}: {', '.join(names)}" if names else f"there are no {what}"
+    more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
+    return f"{what}: {', '.join(names[:MAX_NAMES])}{more}" if names else f"there are no {what}"
+
+
+def shortened(text: str) -> str:
+    """Return `text`, or its beginning if it is too long for a message."""
+    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
 
 
 def quoted_list(names: Sequence[str]) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
-from factory.language.errors import did_you_mean
+from factory.language.errors import Hint, did_you_mean
 from factory.language.expressions import Call, Literal, Method, Node, Operation, Path
 from factory.language.functions import FUNCTIONS, Function
 from factory.language.tokens import TemplateProblem
@@ -162,10 +163,11 @@ OTHER_WORDS: Mapping[str, str] = {
 def unknown_function(node: Call, text: str) -> TemplateProblem:
     """Return the problem of a function that does not exist."""
     instead = OTHER_WORDS.get(node.name)
+    hint: Hint
     if instead and node.arguments and instead.partition("(")[0] in FUNCTIONS:
         hint = f"write {_operand(node.arguments[0], text)} | {instead}"
     else:
-        hint = f"write {instead}" if instead else did_you_mean(node.name, FUNCTIONS, "functions")
+        hint = f"write {instead}" if instead else partial(did_you_mean, node.name, FUNCTIONS, "functions")
     return UnknownName(f'there is no function "{node.name}"', hint, node.name_at)
 
 
@@ -178,10 +180,10 @@ def method_problem(node: Method, text: str) -> TemplateProblem:
     return TemplateProblem(f'a value has no methods, such as "{node.name}"', hint, (node.start, node.end))
 
 
-def _function_instead(name: str, written: str, arguments: list[str]) -> str:
+def _function_instead(name: str, written: str, arguments: list[str]) -> Hint:
     function = OTHER_WORDS.get(name, name)
     if function not in FUNCTIONS:
-        return f"write {function}" if name in OTHER_WORDS else did_you_mean(name, FUNCTIONS, "functions")
+        return f"write {function}" if name in OTHER_WORDS else partial(did_you_mean, name, FUNCTIONS, "functions")
     if function == "join" and len(arguments) == 1:
         written, arguments = arguments[0], [written]
     return f"write {written} | {function}" + (f"({', '.join(arguments)})" if arguments else "")
@@ -195,4 +197,5 @@ def missing_part(whole: str, part: str | int, types: Types, span: tuple[int, int
     if part in FUNCTIONS or part in OTHER_WORDS:
         return UnknownField(message, _function_instead(part, whole, []), span)
     known = field_names(types)
-    return UnknownField(message, did_you_mean(part, known, "fields") if known else f"write {whole} alone", span)
+    hint = partial(did_you_mean, part, known, "fields") if known else f"write {whole} alone"
+    return UnknownField(message, hint, span)

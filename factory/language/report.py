@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
+from factory.language.codes import CODES, Severity
 from factory.language.document import Document, value_at
-from factory.language.errors import Diagnostic, Path, Span, SpecError, errors_of
+from factory.language.errors import Diagnostic, Hint, Path, Span, SpecError, hint_text
+
+MAX_SHOWN = 100
+"""How many errors, and how many warnings, a report shows; it counts the others."""
+
+_Mistake: TypeAlias = tuple[Span, str, str]
+"""Where it is, its code and its message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +27,7 @@ class Problem:
 
     code: str
     message: str
-    hint: str | None = None
+    hint: Hint = None
     path: Path = ()
     key: bool = False
     within: tuple[int, int] | None = None
@@ -27,39 +35,57 @@ class Problem:
     name: str = ""
 
 
-@dataclass
 class Report:
     """Diagnostics about `document`, in the order they were made, beginning with those from reading the text."""
 
-    document: Document
-    diagnostics: list[Diagnostic] = field(default_factory=list)
-    unread: set[tuple[int, int]] = field(init=False)
+    def __init__(self, document: Document, diagnostics: Iterable[Diagnostic] = ()) -> None:
+        self.document = document
+        self._shown: dict[Severity, dict[_Mistake, Diagnostic]] = {"error": {}, "warning": {}}
+        self._hidden: dict[Severity, set[_Mistake]] = {"error": set(), "warning": set()}
+        self._unread: set[tuple[int, int]] = set()
+        unread = list(diagnostics)
+        self.extend(unread)
+        self._unread = {(diagnostic.span.line, diagnostic.span.column) for diagnostic in unread}
 
-    def __post_init__(self) -> None:
-        self.unread = {(diagnostic.span.line, diagnostic.span.column) for diagnostic in self.diagnostics}
+    @property
+    def diagnostics(self) -> list[Diagnostic]:
+        """What the report shows, with a diagnostic that counts the rest."""
+        return [*self._shown["error"].values(), *self._shown["warning"].values(), *self._more()]
 
-    def add(self, code: str, path: Path, message: str, hint: str | None = None, *, key: bool = False) -> None:
+    @property
+    def has_errors(self) -> bool:
+        """Whether anything keeps the pipeline out of Airflow."""
+        return bool(self._shown["error"])
+
+    def add(self, code: str, path: Path, message: str, hint: Hint = None, *, key: bool = False) -> None:
         """Report something about the value at `path`, or about its key."""
-        self.extend([self.document.diagnose(code, path, message, hint, key=key)])
+        self.add_at(self.document.span(path, key=key), code, message, hint)
 
-    def add_at(self, span: Span, code: str, message: str, hint: str | None = None) -> None:
-        """Report something about a range of the text."""
-        self.extend([self.document.diagnostic_at(span, code, message, hint)])
+    def add_at(self, span: Span, code: str, message: str, hint: Hint = None, replacement: str | None = None) -> None:
+        """Report something about a range of the text, which `replacement` would mend."""
+        if self._takes(mistake := (span, code, message)):
+            diagnostic = self.document.diagnostic_at(span, code, message, hint_text(hint))
+            self._show(mistake, replace(diagnostic, replacement=replacement))
 
     def add_problem(self, problem: Problem, path: Path) -> None:
         """Report a problem with the value at `path`."""
         where = (*path, *problem.path)
-        if problem.within is None:
-            self.add_at(self.document.span(where, key=problem.key), problem.code, problem.message, problem.hint)
+        span = self.document.span(where, key=problem.key)
+        if problem.within is None or self._is_full(problem.code):
+            self.add_at(span, problem.code, problem.message, problem.hint)
             return
         span = self.document.span_within(where, *problem.within)
-        diagnostic = self.document.diagnostic_at(span, problem.code, problem.message, problem.hint)
-        self.extend([replace(diagnostic, replacement=self.replacement(problem, where, span))])
+        self.add_at(span, problem.code, problem.message, problem.hint, self.replacement(problem, where, span))
 
     def replacement(self, problem: Problem, where: Path, span: Span) -> str | None:
         """Return what to write in the file in place of `span`, or None if it does not hold exactly what is replaced."""
-        text = value_at(self.document.value, where)
-        if problem.replacement is None or problem.within is None or not isinstance(text, str):
+        if problem.replacement is None or problem.within is None:
+            return None
+        try:
+            text = value_at(self.document.value, where)
+        except LookupError:  # it is a key, or is written elsewhere
+            return None
+        if not isinstance(text, str):
             return None
         line = self.document.lines[span.line - 1]
         if line[span.column - 1 : span.end - 1] != text[slice(*problem.within)]:
@@ -69,14 +95,37 @@ class Report:
 
     def extend(self, diagnostics: Iterable[Diagnostic]) -> None:
         """Add diagnostics from elsewhere, except follow-ups about text that could not be read."""
-        self.diagnostics += [
-            diagnostic
-            for diagnostic in diagnostics
-            if diagnostic.span.file != self.document.file
-            or (diagnostic.span.line, diagnostic.span.column) not in self.unread
-        ]
+        for diagnostic in diagnostics:
+            if self._takes(mistake := (diagnostic.span, diagnostic.code, diagnostic.message)):
+                self._show(mistake, diagnostic)
 
     def require_no_errors(self) -> None:
         """Raise SpecError with everything reported so far, if any of it is an error."""
-        if errors_of(self.diagnostics):
+        if self.has_errors:
             raise SpecError(self.diagnostics)
+
+    def _is_full(self, code: str) -> bool:
+        return len(self._shown[CODES[code].severity]) >= MAX_SHOWN
+
+    def _takes(self, mistake: _Mistake) -> bool:
+        """Return whether to show a mistake; if there are too many, count it. Each is taken once."""
+        span, code, _ = mistake
+        severity = CODES[code].severity
+        is_own = span.file == self.document.file
+        if (is_own and (span.line, span.column) in self._unread) or mistake in self._shown[severity]:
+            return False
+        if self._is_full(code):
+            self._hidden[severity].add(mistake)
+            return False
+        return True
+
+    def _show(self, mistake: _Mistake, diagnostic: Diagnostic) -> None:
+        self._shown[diagnostic.severity][mistake] = diagnostic
+
+    def _more(self) -> Iterator[Diagnostic]:
+        for severity, hidden in self._hidden.items():
+            if hidden:
+                end = max(len(self.document.lines), 1)
+                message = f"{len(hidden):,} more {severity}s are not shown"
+                hint = f"mend some of the {MAX_SHOWN} that are shown, then lint again"
+                yield Diagnostic(Span(self.document.file, end, 1, 2), f"more-{severity}s", message, hint)

@@ -83,7 +83,7 @@ def _text(value: str, complain: Complain) -> Schedule:
     if value in PRESETS:
         return value
     if DURATION.match(value):
-        return read_duration(value)
+        return _duration(value, complain)
     if problem := cron_problem(value):
         hint = (
             did_you_mean(value, PRESETS, "presets")
@@ -93,6 +93,14 @@ def _text(value: str, complain: Complain) -> Schedule:
         complain((), f'"{value}" is not a schedule: {problem}', hint)
         return None
     return value
+
+
+def _duration(value: str, complain: Complain) -> dt.timedelta | None:
+    try:
+        return read_duration(value)
+    except ValueError as error:
+        complain((), f'"{value}" is not a schedule: it should be {error}')
+        return None
 
 
 @lru_cache(maxsize=1024)

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -21,7 +22,7 @@ from factory.language.arguments import (
     read_argument,
 )
 from factory.language.document import Value, value_at
-from factory.language.errors import Path, did_you_mean
+from factory.language.errors import Hint, Path, did_you_mean
 from factory.language.params import param_problems
 from factory.language.report import Report
 from factory.language.schedules import Schedule, read_schedule
@@ -174,7 +175,7 @@ class SpecReader:
         return None
 
     def schedule(self, value: Value) -> Schedule:
-        def report(path: Path, message: str, hint: str | None = None) -> None:
+        def report(path: Path, message: str, hint: Hint = None) -> None:
             self.report.add("bad-schedule", ("schedule", *path), message, hint)
 
         return read_schedule(value, report)
@@ -382,7 +383,7 @@ class SpecReader:
                     "unknown-key",
                     (*path, key),
                     f'"{key}" is not a key of {what}',
-                    did_you_mean(key, allowed, "keys"),
+                    partial(did_you_mean, key, allowed, "keys"),
                     key=True,
                 )
 

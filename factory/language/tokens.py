@@ -9,16 +9,23 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from factory.language.errors import Hint, hint_text
+
 
 class TemplateProblem(Exception):
-    """A template that is wrong; `span` says where in its text, `hint` how to write it right."""
+    """A template that is wrong; `span` says where in its text."""
 
     code = "bad-template"
 
-    def __init__(self, message: str, hint: str | None = None, span: tuple[int, int] = (0, 0)) -> None:
+    def __init__(self, message: str, hint: Hint = None, span: tuple[int, int] = (0, 0)) -> None:
         super().__init__(message)
-        self.hint = hint
+        self.given_hint = hint
         self.span = span
+
+    @property
+    def hint(self) -> str | None:
+        """How to write it right."""
+        return hint_text(self.given_hint)
 
 
 MAX_NODES = 500

@@ -12,7 +12,7 @@ from typing import Any
 
 from factory.language.errors import Path
 from factory.language.templates import Template
-from factory.planning.graph import ancestors, stopped
+from factory.planning.graph import ancestor_bits, bits_of, halted_in
 from factory.planning.plan import GuardsBefore, JudgedBefore, Node, Plan, WrittenBefore
 from factory.planning.values import texts
 from factory.registry import KEYS, Registry
@@ -38,26 +38,75 @@ class Guards:
         default = str(self.plan.default_args.get("trigger_rule", "all_success"))
         return {node.task_id: str(node.airflow.get("trigger_rule", default)) for node in self.plan.nodes}
 
-    def guards(self, guard: str, guarded: str) -> bool:
+    @cached_property
+    def positions(self) -> Mapping[str, int]:
+        """The position of each step in the plan, which is its bit in what is computed for all steps at once."""
+        return {node.task_id: index for index, node in enumerate(self.plan.nodes)}
+
+    @cached_property
+    def _guarding(self) -> Mapping[str, int]:
+        """The steps without whose success each step does not run, as bits: it halts if they fail or are skipped."""
+        starts = {name: 1 << index for name, index in self.positions.items()}
+        failed, skipped = (
+            halted_in(self.upstream, self.trigger_rules, starts, skipped=skipped) for skipped in (False, True)
+        )
+        return {name: failed[name] & skipped[name] for name in failed}
+
+    @cached_property
+    def _earlier(self) -> Mapping[str, int]:
+        return ancestor_bits(self.upstream)
+
+    def guards(self, guard: Node, guarded: Node) -> bool:
         """Return whether `guarded` certainly does not run when `guard` fails or is skipped."""
-        halted = (stopped(self.upstream, self.trigger_rules, [guard], skipped=skipped) for skipped in (False, True))
-        return all(guarded in names for names in halted)
+        return bool(self._guarding[guarded.task_id] >> self.positions[guard.task_id] & 1)
+
+    def is_earlier(self, node: Node, later: Node) -> bool:
+        """Return whether `node` ends before `later` begins."""
+        return bool(self._earlier[later.task_id] >> self.positions[node.task_id] & 1)
+
+    @cached_property
+    def _roles(self) -> Mapping[str, int]:
+        bits: dict[str, int] = {}
+        for index, node in enumerate(self.plan.nodes):
+            bits[node.role or ""] = bits.get(node.role or "", 0) | 1 << index
+        return bits
+
+    def count_before(self, node: Node, role: str) -> int:
+        """Return how many steps of `role` there are without whose success `node` does not run."""
+        return (self._guarding[node.task_id] & self._roles.get(role, 0)).bit_count()
 
     def before(self, node: Node, role: str) -> list[Node]:
         """Return the steps of `role` without whose success `node` does not run."""
-        return [one for one in self.plan.nodes if one.role == role and self.guards(one.task_id, node.task_id)]
+        return [self.plan.nodes[index] for index in bits_of(self._guarding[node.task_id] & self._roles.get(role, 0))]
 
-    def tables(self, node: Node, of: str) -> set[str]:
+    def tables(self, node: Node, of: str) -> frozenset[str]:
         """Return the tables that a step builds ("build"), judges ("judge") or loads ("load")."""
-        return set(self._tables(node, of))
+        return self._by_step[of].get(node.task_id, frozenset())
 
-    def _tables(self, node: Node, of: str) -> Iterator[str]:
+    @cached_property
+    def _by_step(self) -> Mapping[str, Mapping[str, frozenset[str]]]:
+        found: dict[str, dict[str, frozenset[str]]] = {"build": {}, "judge": {}, "load": {}}
+        for node in self.plan.nodes:
+            for of, table in self._tables(node):
+                found[of][node.task_id] = found[of].get(node.task_id, frozenset()) | {table}
+        return found
+
+    @cached_property
+    def _by_table(self) -> Mapping[str, Mapping[str, list[Node]]]:
+        found: dict[str, dict[str, list[Node]]] = {of: {} for of in self._by_step}
+        for node in self.plan.nodes:
+            for of, steps in self._by_step.items():
+                for table in steps.get(node.task_id, ()):
+                    found[of].setdefault(table, []).append(node)
+        return found
+
+    def _tables(self, node: Node) -> Iterator[tuple[str, str]]:
         if node.uses in self.registry:
             definition = self.registry[node.uses]
             for path, text in texts(node.arguments):
                 kind = definition.kind_at(path)
-                if kind and kind.name == "table" and kind.of == of:
-                    yield text
+                if kind and kind.name == "table" and kind.of:
+                    yield kind.of, text
 
     def unnamed(self, node: Node, of: str) -> list[str]:
         """Return the arguments that name such a table only when the step runs: by a template, or an item of a list."""
@@ -83,21 +132,58 @@ class Guards:
         A path that an output of some step is part of counts only if `node` reads it in the same words: elsewhere it
         cannot be rendered if that step was skipped.
         """
-        earlier, read = ancestors(self.upstream, node.task_id), self.files(node, written=False)
-        steps = [one for one in self.plan.nodes if one.task_id in earlier]
-        steps.sort(key=lambda one: len(ancestors(self.upstream, one.task_id)))
-        paths = [(path, one.task_id) for one in steps for path in self.files(one, written=True)] if read else []
+        read = self.files(node, written=False)
+        steps = (
+            [self.plan.nodes[index] for index in bits_of(self._earlier[node.task_id] & self._writers)] if read else []
+        )
+        steps.sort(key=lambda one: self._earlier[one.task_id].bit_count())
+        paths = [(path, one.task_id) for one in steps for path in self.files(one, written=True)]
         return tuple(WrittenBefore(*one) for one in paths if one[0] in read or not _needs_steps(one[0]))
+
+    @cached_property
+    def _writers(self) -> int:
+        writing = (index for index, node in enumerate(self.plan.nodes) if self.files(node, written=True))
+        return sum(1 << index for index in writing)
 
     def builders(self, table: str) -> list[Node]:
         """Return the steps that build `table`."""
-        return [node for node in self.plan.nodes if table in self.tables(node, "build")]
+        return self._by_table["build"].get(table, [])
+
+    def loads(self, table: str) -> list[Node]:
+        """Return the steps that load `table`."""
+        return self._by_table["load"].get(table, [])
 
     def builders_before(self, table: str, node: Node) -> list[Node]:
         """Return those of them that end before `node` begins, the last ones last."""
-        earlier = ancestors(self.upstream, node.task_id)
-        found = [one for one in self.builders(table) if one.task_id in earlier]
-        return sorted(found, key=lambda one: len(ancestors(self.upstream, one.task_id)))
+        found = [one for one in self.builders(table) if self.is_earlier(one, node)]
+        return sorted(found, key=lambda one: self._earlier[one.task_id].bit_count())
+
+    @cached_property
+    def gates(self) -> Mapping[str | None, list[Node]]:
+        """The gates that judge each table."""
+        found: dict[str | None, list[Node]] = {}
+        for node in self.plan.nodes:
+            if node.role == "gate":
+                for table in {batch_table(suite) for suite in self.suites(node)}:
+                    found.setdefault(table, []).append(node)
+        return found
+
+    @cached_property
+    def built(self) -> tuple[BuiltIn, ...]:
+        """The tables that the steps build, where the spec names both the table and its connection."""
+        built = {
+            BuiltIn(connection, table)
+            for node in self.plan.nodes
+            if isinstance(connection := node.arguments.get("connection"), str)
+            for table in self.tables(node, "build")
+        }
+        return tuple(sorted(built))
+
+    @cached_property
+    def external(self) -> frozenset[str]:
+        """The tables that a load takes although no step builds them."""
+        loads = (node for node in self.plan.nodes if node.arguments.get("external_source") is True)
+        return frozenset(table for node in loads for table in self.tables(node, "load"))
 
     def judges_whole(self, gate: Node, table: str) -> bool:
         """Return whether a gate judges all rows of `table`."""
@@ -126,10 +212,11 @@ def _leaves(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
         yield path, value
 
 
-def batch_table(suite: Mapping[str, Any]) -> object:
+def batch_table(suite: Mapping[str, Any]) -> str | None:
     """Return the table that a suite is about."""
     batch = suite.get("batch")
-    return batch.get("table") if isinstance(batch, dict) else None
+    table = batch.get("table") if isinstance(batch, dict) else None
+    return table if isinstance(table, str) else None
 
 
 def with_guards(plan: Plan, registry: Registry) -> Plan:
@@ -154,28 +241,8 @@ def _before(node: Node, guards: Guards) -> GuardsBefore | None:
             for gate in gates
             for suite in guards.suites(gate)
         ),
-        watched=frozenset(guards.tables(node, "judge") & _external_tables(guards)),
-        claims=_built_tables(guards) if guards.tables(node, "build") else (),
-        loaded_once=frozenset(table for table in guards.tables(node, "load") if _loads(guards, table) == 1),
+        watched=guards.tables(node, "judge") & guards.external,
+        claims=guards.built if guards.tables(node, "build") else (),
+        loaded_once=frozenset(table for table in guards.tables(node, "load") if len(guards.loads(table)) == 1),
         files=files,
     )
-
-
-def _built_tables(guards: Guards) -> tuple[BuiltIn, ...]:
-    """Return the tables that the steps build, where the spec names both the table and its connection."""
-    built = {
-        BuiltIn(connection, table)
-        for node in guards.plan.nodes
-        if isinstance(connection := node.arguments.get("connection"), str)
-        for table in guards.tables(node, "build")
-    }
-    return tuple(sorted(built))
-
-
-def _loads(guards: Guards, table: str) -> int:
-    return sum(table in guards.tables(node, "load") for node in guards.plan.nodes)
-
-
-def _external_tables(guards: Guards) -> set[str]:
-    loads = (node for node in guards.plan.nodes if node.arguments.get("external_source") is True)
-    return {table for node in loads for table in guards.tables(node, "load")}

@@ -154,7 +154,7 @@ def _sample(node: Node, text: str, chosen: Mapping[tuple[str | int, ...], tuple[
         return Sample(_as_json(expression_value(node, lambda path: chosen[path.parts][0], text)), exact=exact)
     except CannotCompute as problem:
         if exact or problem.always:
-            raise TemplateProblem(_with_values(problem, chosen), problem.hint, problem.span) from None
+            raise TemplateProblem(_with_values(problem, chosen), problem.given_hint, problem.span) from None
     except TemplateProblem:
         pass  # a type that another value of the same param has; the types are checked by themselves
     return None

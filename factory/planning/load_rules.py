@@ -5,12 +5,18 @@ And of the run in which that fails: Airflow judges a run by its last steps alone
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
+
 from factory.language.errors import quoted_list
 from factory.language.report import Report
-from factory.planning.graph import ancestors, stopped
-from factory.planning.guards import Guards, batch_table
+from factory.planning.graph import halted_in
+from factory.planning.guards import Guards
 from factory.planning.plan import Node, Plan
 from factory.registry import Registry
+
+MAX_PAIRS = 20_000
+"""The maximum number of pairs of a load and a gate before it, and of a build and a table that the pipeline builds."""
 
 
 def unproven_loads(plan: Plan, report: Report, registry: Registry) -> None:
@@ -29,10 +35,9 @@ def unproven_loads(plan: Plan, report: Report, registry: Registry) -> None:
 
 
 def _check_load(node: Node, table: str, guards: Guards, report: Report) -> None:
-    gates = guards.before(node, "gate")
-    if not gates:
+    if not guards.count_before(node, "gate"):
         return  # reported as an ungated load
-    judging = [gate for gate in gates if any(batch_table(suite) == table for suite in guards.suites(gate))]
+    judging = [gate for gate in guards.gates.get(table, ()) if guards.guards(gate, node)]
     whole = [gate for gate in judging if guards.judges_whole(gate, table)]
     path = (*node.path, "with", "source")
     if not judging:
@@ -66,28 +71,50 @@ def _check_builds(node: Node, table: str, gates: list[Node], guards: Guards, rep
     later = [
         one.task_id
         for one in guards.builders(table)
-        if node.task_id not in ancestors(guards.upstream, one.task_id)
-        and any(one not in builders for builders in in_time.values())
+        if not guards.is_earlier(node, one) and any(one not in builders for builders in in_time.values())
     ]
     if later:
         message = f'{quoted_list(later)} may build {table} after its gate and before step "{node.task_id}" loads it'
         report.add("rebuilt-load", path, message, "let the gate need it")
 
 
+def too_many_pairs(plan: Plan, report: Report, registry: Registry) -> None:
+    """Report a pipeline in which each of many loads has many gates before it, or each of many builds many tables.
+
+    A load gets all of its gates, and a build the tables of all builds: Airflow keeps that with each task.
+    """
+    if len(plan.nodes) ** 2 <= MAX_PAIRS:
+        return
+    guards = Guards(plan, registry)
+    gates = sum(guards.count_before(node, "gate") for node in plan.nodes if node.role == "load")
+    builds = sum(bool(guards.tables(node, "build")) for node in plan.nodes) * len(guards.built)
+    hint = f"the maximum is {MAX_PAIRS:,}: split the pipeline"
+    if gates > MAX_PAIRS:
+        message = f"the loads of the pipeline have {gates:,} gates before them, counted for each load"
+        report.add("too-large", ("steps",), message, hint, key=True)
+    if builds > MAX_PAIRS:
+        message = f"the pipeline builds so many tables that its builds know of {builds:,}, counted for each build"
+        report.add("too-large", ("steps",), message, hint, key=True)
+
+
 def unseen_failures(plan: Plan, report: Report, registry: Registry) -> None:
     """Report a gate or load after whose failure every last step of the run can still succeed: so would the run."""
     guards = Guards(plan, registry)
+    watched = [node for node in plan.nodes if node.role in ("gate", "load")]
+    if not watched:
+        return
+    starts = {node.task_id: 1 << index for index, node in enumerate(watched)}
+    halted = halted_in(guards.upstream, guards.trigger_rules, starts, skipped=False)
     waited_for = {name for names in guards.upstream.values() for name in names}
-    last = [node.task_id for node in plan.nodes if node.task_id not in waited_for]
-    for node in plan.nodes:
-        if node.role in ("gate", "load"):
-            halted = stopped(guards.upstream, guards.trigger_rules, [node.task_id], skipped=False)
-            if not halted.intersection(last):
-                _report_unseen(node, last, report)
+    last = sorted(node.task_id for node in plan.nodes if node.task_id not in waited_for)
+    seen = reduce(or_, (halted[name] for name in last), 0)
+    unseen = [node for index, node in enumerate(watched) if not seen >> index & 1]
+    ends = quoted_list(last) if unseen else ""
+    for node in unseen:
+        _report_unseen(node, ends, report)
 
 
-def _report_unseen(node: Node, last: list[str], report: Report) -> None:
-    ends = quoted_list(sorted(last))
+def _report_unseen(node: Node, ends: str, report: Report) -> None:
     message = f'a run in which step "{node.task_id}" fails would end as success: of its last steps, {ends}, none fails'
     hint = (
         f"add a second last step, such as end: {{uses: messages.log, needs: {node.task_id}, with: {{message: done}}}}"

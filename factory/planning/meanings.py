@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from factory.language.airflow_names import CLOSED
 from factory.language.document import Value
-from factory.language.errors import did_you_mean
+from factory.language.errors import Hint, did_you_mean
 from factory.language.expressions import Path
 from factory.language.functions import FUNCTIONS
 from factory.language.remedies import missing_part
@@ -15,7 +16,7 @@ from factory.language.report import Problem
 from factory.language.spec import ParamSpec
 from factory.language.templates import ROOTS, RUN_FIELDS, Source
 from factory.language.tokens import TemplateProblem
-from factory.language.value_types import ANYTHING, Types, ValueType, list_of, part_types, schema_types
+from factory.language.value_types import ANYTHING, Types, list_of, part_types, schema_types
 from factory.language.variables import Variable
 from factory.planning.inference import param_values, part_values
 from factory.planning.scopes import Place
@@ -43,6 +44,8 @@ class Names:
     registry: Registry
     variables: Mapping[str, Variable]
     place: Place
+    every_param: Callable[[], Types]
+    """Returns the type of `params`."""
 
     def meaning(self, path: Path) -> Meaning:
         """Return what `path` means; anything wrong with it is its problem."""
@@ -59,13 +62,12 @@ class Names:
 
     def _param(self, path: Path, rest: Parts) -> Meaning:
         if not rest:
-            fields = tuple((name, schema_types(param.schema, {})) for name, param in self.params.items())
-            every = (ValueType("object", fields=fields),)
+            every = self.every_param()
             return Meaning(every, source=Source(("params",), every), params=frozenset(self.params))
         name, *inner = rest
         param = self.params.get(str(name))
         if param is None:
-            hint = did_you_mean(str(name), self.params, "params")
+            hint = partial(did_you_mean, str(name), self.params, "params")
             return Meaning(problem=_problem("unknown-param", f'there is no param "{name}"', hint, path))
         source = Source(("params", param.name), schema_types(param.schema, {}))
         found = _inside(path, source, tuple(inner))
@@ -76,22 +78,25 @@ class Names:
         name = str(rest[0]) if rest else ""
         variable = self.variables.get(name)
         if variable is None:
-            hint = f"declare it in configs/defaults.yaml: variables: {{{name or 'name'}: text}}"
-            if self.variables:
-                hint = f"{did_you_mean(name, self.variables, 'variables')} {hint}"
             message = f'`variables:` of configs/ does not declare "{name}"'
-            return Meaning(problem=_problem("unknown-variable", message, hint, path))
+            return Meaning(problem=_problem("unknown-variable", message, partial(self._variable_hint, name), path))
         return _inside(path, Source(("variables", name), (variable.type,), default=variable.default), rest[1:])
+
+    def _variable_hint(self, name: str) -> str:
+        hint = f"declare it in configs/defaults.yaml: variables: {{{name or 'name'}: text}}"
+        return f"{did_you_mean(name, self.variables, 'variables')} {hint}" if self.variables else hint
 
     def _output(self, path: Path, rest: Parts) -> Meaning:
         names = tuple(str(one) for one in rest)
         producer, used = self._producer(names)
         if producer is None or producer.step is self.place.step:
-            known = self.place.scope.known() - {self.place.step.id}
-            hint = did_you_mean(names[0] if names else "", known, "steps")
+            hint = partial(self._step_hint, names[0] if names else "")
             message = f'"{path}" does not name another step of this pipeline'
             return Meaning(problem=_problem("unknown-step", message, hint, path))
         return self._field(path, producer, used)
+
+    def _step_hint(self, name: str) -> str:
+        return did_you_mean(name, self.place.scope.known() - {self.place.step.id}, "steps")
 
     def _producer(self, names: tuple[str, ...]) -> tuple[Place | None, int]:
         """Return the step that a dotted name begins with, and how many names it takes; the rest are its fields."""
@@ -120,7 +125,7 @@ class Names:
             message = f'"{definition.name}" does not return "{field}"'
             if not field:
                 message = f'"{path}" does not say which field of the output of "{definition.name}"'
-            hint = did_you_mean(str(field), known, f"fields of steps.{producer.step.id}")
+            hint = partial(did_you_mean, str(field), known, f"fields of steps.{producer.step.id}")
             return Meaning(source=waiting, problem=_problem("unknown-field", message, hint, path))
         types = schema_types(known[field], definition.output_schema.get("$defs", {}))
         is_mapped = bool(producer.step.expand)
@@ -133,7 +138,8 @@ class Names:
         if root == "conn":
             message = "a template cannot read a connection: its secrets would be shown in the UI"
             return Problem("secret-template", message, CLOSED[root], within=span)
-        return Problem("unknown-name", f'"{root}" is not known to templates', self._root_hint(path, root), within=span)
+        hint = partial(self._root_hint, path, root)
+        return Problem("unknown-name", f'"{root}" is not known to templates', hint, within=span)
 
     def _root_hint(self, path: Path, root: str) -> str:
         if root in CLOSED:
@@ -155,7 +161,7 @@ _CONSTANTS = {"None": "null", "none": "null", "True": "true", "False": "false"}
 def _run_field(path: Path, rest: Parts) -> Meaning:
     name = str(rest[0]) if rest else ""
     if name not in RUN_FIELDS:
-        hint = did_you_mean(name, RUN_FIELDS, "fields of run")
+        hint = partial(did_you_mean, name, RUN_FIELDS, "fields of run")
         message = f'a run has no field "{name}"' if name else '"run" does not say which of its fields'
         return Meaning(problem=_problem("unknown-field", message, hint, path))
     return _inside(path, Source(("run", name), RUN_FIELDS[name]), rest[1:])
@@ -174,8 +180,8 @@ def _inside(path: Path, source: Source, rest: Parts) -> Meaning:
 
 
 def _missing(problem: TemplateProblem) -> Problem:
-    return Problem(problem.code, str(problem), problem.hint, within=problem.span)
+    return Problem(problem.code, str(problem), problem.given_hint, within=problem.span)
 
 
-def _problem(code: str, message: str, hint: str | None, path: Path) -> Problem:
+def _problem(code: str, message: str, hint: Hint, path: Path) -> Problem:
     return Problem(code, message, hint, within=(path.start, path.end))

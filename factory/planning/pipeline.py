@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -31,9 +32,8 @@ class Pipeline:
 
     def suite(self, name: str) -> tuple[SuiteSpec, Report] | None:
         """Return a suite and the report of its file: the spec, or a file of `configs/suites/`."""
-        own = next((suite for suite in self.spec.suites if suite.name == name), None)
-        if own is not None:
-            return own, self.report
+        if name in self._suites:
+            return self._suites[name], self.report
         shared = self.project.suite(name)
         if shared is None:
             return None
@@ -42,4 +42,8 @@ class Pipeline:
 
     def suite_names(self) -> set[str]:
         """Return the names of all suites that a step may use."""
-        return {suite.name for suite in self.spec.suites} | set(self.project.suite_names())
+        return set(self._suites) | set(self.project.suite_names())
+
+    @cached_property
+    def _suites(self) -> Mapping[str, SuiteSpec]:
+        return {suite.name: suite for suite in self.spec.suites}

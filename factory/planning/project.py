@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path as FilePath
 
 from factory.language.arguments import DAG_ARGUMENTS
-from factory.language.document import Document, Value, read
+from factory.language.document import MAX_BYTES, Document, Value, content_of, read
 from factory.language.errors import Diagnostic, did_you_mean
 from factory.language.report import Report
 from factory.language.spec import Airflow, SpecReader, SuiteSpec, parse_suite
@@ -89,7 +89,9 @@ class Project:
     def suite(self, name: str) -> tuple[SuiteSpec, Report] | None:
         """Return the suite in `configs/suites/<name>.yaml` with the report on it, or None if there is no such file."""
         path = self.configs / "suites" / f"{name}.yaml"
-        return _read_suite(path, self.shown(path), name, _stamp(path)) if path.is_file() else None
+        if path.name != f"{name}.yaml" or not _is_file(path):
+            return None
+        return _read_suite(path, self.shown(path), name, _stamp(path))
 
     def suite_names(self) -> list[str]:
         """Return the names of the suites in `configs/suites/`."""
@@ -99,6 +101,20 @@ class Project:
         """Return the files below `configs/sql/`, as a step names them."""
         folder = self.configs / "sql"
         return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.sql"))
+
+    def sql_problem(self, name: str) -> str | None:
+        """Return why a step cannot use a file of `configs/sql/`, or None."""
+        file = self.configs / "sql" / name
+        if not _is_file(file):
+            return f"there is no file configs/sql/{name}"
+        content = content_of(file)
+        if len(content) > MAX_BYTES:
+            return f"configs/sql/{name} is larger than {MAX_BYTES:,} bytes"
+        try:
+            content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            return f"configs/sql/{name} is not UTF-8 text: byte {error.start} cannot be read"
+        return None
 
     def shown(self, path: FilePath) -> str:
         """Return `path` as reports show it."""
@@ -133,6 +149,13 @@ def load_project(root: FilePath, registry: Registry, environment: str | None = N
     if environment:
         files.append(root / "configs" / "environments" / f"{environment}.yaml")
     return _load(root, tuple((file, _stamp(file)) for file in files), registry, environment)
+
+
+def _is_file(path: FilePath) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or that no file can have
+        return False
 
 
 Stamp = tuple[int, int] | None
@@ -172,7 +195,7 @@ def _missing_environment(file: FilePath, root: FilePath) -> list[Diagnostic]:
 
 
 def _read_layer(file: FilePath, shown: str, registry: Registry) -> tuple[Layer, list[Diagnostic]]:
-    document, diagnostics = read(file.read_bytes(), shown)
+    document, diagnostics = read(content_of(file), shown)
     report = Report(document, diagnostics)
     if document.root is None:
         return Layer(document), [one for one in diagnostics if one.code != "empty-file"]
@@ -218,19 +241,19 @@ def _check_arguments(report: Report, layer: Layer, registry: Registry) -> None:
     everywhere = {name for task in registry for name in task.parameters}
     for task, arguments in layer.arguments.items():
         if task != EVERY_TASK and task not in registry:
-            hint = did_you_mean(task, (EVERY_TASK, *(definition.name for definition in registry)), "tasks")
+            hint = partial(did_you_mean, task, (EVERY_TASK, *registry.tasks), "tasks")
             report.add("unknown-task", ("with", task), f'there is no task "{task}"', hint, key=True)
             continue
         taken, whom = (everywhere, "any task") if task == EVERY_TASK else (registry[task].parameters, f'"{task}"')
         for name in arguments.keys() - set(taken):
-            hint = did_you_mean(name, taken, "arguments")
+            hint = partial(did_you_mean, name, taken, "arguments")
             message = f'"{name}" is not an argument of {whom}'
             report.add("unknown-argument", ("with", task, name), message, hint, key=True)
 
 
 @lru_cache(maxsize=1024)
 def _read_suite(file: FilePath, shown: str, name: str, _stamp: Stamp) -> tuple[SuiteSpec, Report]:
-    document, diagnostics = read(file.read_bytes(), shown)
+    document, diagnostics = read(content_of(file), shown)
     report = Report(document, list(diagnostics))
     if document.root is None:
         return SuiteSpec(name, (), {}, ()), report

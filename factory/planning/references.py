@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain as chained
 
 from factory.language.airflow_names import Former, former_names
@@ -26,7 +26,7 @@ from factory.language.templates import (
     whole_expression,
 )
 from factory.language.tokens import TemplateProblem
-from factory.language.value_types import TEXT, Types
+from factory.language.value_types import TEXT, Types, ValueType, schema_types
 from factory.language.variables import Variable
 from factory.planning.inference import Computation, Known, Sample, Samples
 from factory.planning.meanings import Meaning, Names
@@ -126,7 +126,7 @@ class References:
         )
 
     def _judged(self, expression: Expression, text: str, place: Place, *, sql: bool, whole: bool) -> _Judged:
-        names = Names(self.params, self.registry, self.variables, place)
+        names = Names(self.params, self.registry, self.variables, place, lambda: self._every_param)
         meanings = {path: names.meaning(path) for path in paths(expression.node)}
         wrong = [(path.start, path.end, one.problem) for path, one in meanings.items() if one.problem]
         if not wrong:
@@ -144,6 +144,11 @@ class References:
         ]
         return _Judged((TEXT,), None, meanings, tuple(problems))
 
+    @cached_property
+    def _every_param(self) -> Types:
+        fields = tuple((name, schema_types(param.schema, {})) for name, param in self.params.items())
+        return (ValueType("object", fields=fields),)
+
     def _computed(
         self, expression: Expression, text: str, meanings: Mapping[Path, Meaning], *, sql: bool, whole: bool
     ) -> _Judged:
@@ -155,7 +160,7 @@ class References:
 
 
 def _problem(problem: TemplateProblem) -> Problem:
-    return Problem(problem.code, str(problem), problem.hint, within=problem.span)
+    return Problem(problem.code, str(problem), problem.given_hint, within=problem.span)
 
 
 def _former_problem(former: Former) -> Problem:

@@ -5,8 +5,9 @@ Steps are checked one by one here; the pipeline as a whole is checked by `rules`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from factory.language.document import value_at
 from factory.language.errors import Path, did_you_mean
@@ -20,8 +21,13 @@ from factory.planning.project import Project
 from factory.planning.references import Reading, is_whole, params_of, waits_of
 from factory.planning.scopes import Place, Scope, places, scope_of
 from factory.planning.step_values import step_values, unchecked_values
-from factory.planning.wiring import linked
+from factory.planning.wiring import MAX_EDGES, TooManyEdges, linked
 from factory.registry import Registry, TaskDefinition
+
+MAX_STEPS = 5_000
+"""The maximum number of tasks of a pipeline."""
+MAX_TASK_ID = 250
+"""The maximum length of a task_id in Airflow."""
 
 
 def resolve(spec: PipelineSpec, report: Report, registry: Registry, project: Project) -> Plan:
@@ -42,6 +48,7 @@ class _Resolver:
         default_args = layered(*default_args_sources(project), own_default_args)
         nodes = tuple(self.nodes(scope))
         group_needs = {place.task_id: tuple(self.waits(place)) for place in groups}
+        self.check_lengths(scope)
         self.check_names(scope)
         report.extend(project.diagnostics)
         return Plan(
@@ -53,12 +60,36 @@ class _Resolver:
             timezone=spec.timezone,
             schedule=spec.schedule,
             params=spec.params,
-            nodes=linked(nodes, group_needs),
+            nodes=self.linked(nodes, group_needs),
             groups={place.task_id: place.step.airflow for place in groups},
             suites={suite.name: suite.path for suite in spec.suites},
             dag_origins=origins(airflow),
             default_args_origins=origins(default_args),
         )
+
+    def linked(self, nodes: tuple[Node, ...], group_needs: Mapping[str, tuple[str, ...]]) -> tuple[Node, ...]:
+        """Return `nodes` with edges between tasks only; report a pipeline that is too large for Airflow."""
+        report = self.pipeline.report
+        if len(nodes) > MAX_STEPS:
+            message = f"the pipeline has {len(nodes):,} steps; the maximum is {MAX_STEPS:,}"
+            report.add("too-large", ("steps",), message, "split it into pipelines that trigger each other", key=True)
+            return ()
+        try:
+            return linked(nodes, group_needs)
+        except TooManyEdges as error:
+            message = f"the steps wait for each other in {error.count:,} pairs; the maximum is {MAX_EDGES:,}"
+            hint = "put a step between the groups: one needs it, and it needs the other"
+            report.add("too-large", ("steps",), message, hint, key=True)
+            return ()
+
+    def check_lengths(self, scope: Scope) -> None:
+        """Report a task_id that is too long for Airflow: it begins with the names of the groups around the step."""
+        for place in places(scope):
+            suffix = max((len(name) + 1 for name in place.step.expand), default=0)
+            if len(place.task_id) + suffix > MAX_TASK_ID:
+                message = f"the task_id {place.task_id} has {len(place.task_id) + suffix} characters with its groups"
+                hint = f"Airflow allows {MAX_TASK_ID}: use shorter names"
+                self.pipeline.report.add("wrong-value", place.step.path, message, hint, key=True)
 
     def check_names(self, scope: Scope) -> None:
         """Report a queue that no worker takes tasks from, and a pool that Airflow lacks: the step would never run."""
@@ -75,7 +106,7 @@ class _Resolver:
         name = airflow.get(kind)
         if known is not None and name is not None and name not in known:
             message = f'"{name}" is not in the `{kind}s` of configs/, so {consequence}'
-            hint = did_you_mean(str(name), known, f"{kind}s")
+            hint = partial(did_you_mean, str(name), known, f"{kind}s")
             self.pipeline.report.add(f"unknown-{kind}", (*path, kind), message, hint)
 
     def nodes(self, scope: Scope) -> Iterator[Node]:
@@ -117,7 +148,7 @@ class _Resolver:
             return None
         if step.uses in registry:
             return registry[step.uses]
-        hint = did_you_mean(step.uses, registry.tasks, "tasks")
+        hint = partial(did_you_mean, step.uses, registry.tasks, "tasks")
         self.pipeline.report.add("unknown-task", (*step.path, "uses"), f'there is no task "{step.uses}"', hint)
         return None
 
@@ -140,10 +171,14 @@ class _Resolver:
     def target(self, place: Place, name: str, path: Path, what: str) -> Place | None:
         target = place.scope.find(tuple(name.split(".")))
         if target is None:
-            hint = did_you_mean(name, place.scope.known() - {place.step.id}, "steps")
-            self.pipeline.report.add("unknown-step", path, f"{what}, which is not a step of this pipeline", hint)
-        elif target.step is place.step:
-            self.pipeline.report.add("cycle", path, f"{what}: a step cannot wait for itself", "remove it")
+            self.pipeline.report.add(
+                "unknown-step",
+                path,
+                f"{what}, which is not a step of this pipeline",
+                lambda: did_you_mean(name, place.scope.known() - {place.step.id}, "steps"),
+            )
+        elif problem := _own_cycle(place, target):
+            self.pipeline.report.add("cycle", path, f"{what}: {problem}", "remove it")
             return None
         return target
 
@@ -184,3 +219,11 @@ class _Resolver:
             message = "the condition may be something other than true or false"
             report.add("template-type", path, message, "compare it: {{ … > 0 }}, or name a boolean")
         return reading
+
+
+def _own_cycle(place: Place, target: Place) -> str | None:
+    if target.step is place.step:
+        return "a step cannot wait for itself"
+    if place.task_id.startswith(f"{target.task_id}."):
+        return "a step cannot wait for a group that it is in, or lead to it"
+    return "a group cannot wait for a step inside it" if target.task_id.startswith(f"{place.task_id}.") else None

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial, reduce
+from operator import or_
 
-from factory.language.errors import did_you_mean, errors_of, quoted_list
+from factory.language.errors import did_you_mean, quoted_list
 from factory.language.report import Report
-from factory.planning.graph import Edges, cycle, stopped
+from factory.planning.dag_rules import refused_dags
+from factory.planning.graph import Edges, bits_of, cycle, halted_in
 from factory.planning.guards import Guards
-from factory.planning.load_rules import unproven_loads, unseen_failures
+from factory.planning.load_rules import too_many_pairs, unproven_loads, unseen_failures
 from factory.planning.plan import Node, Plan
 from factory.planning.sql_files import columns_of
 from factory.planning.values import texts
@@ -25,7 +28,7 @@ def check(plan: Plan, report: Report, registry: Registry) -> None:
         return
     for rule in RULES:
         rule(plan, report, registry)
-    if not errors_of(report.diagnostics):
+    if not report.has_errors:
         for rule in TIDY_RULES:
             rule(plan, report, registry)
 
@@ -75,9 +78,9 @@ def unguarded_steps(plan: Plan, report: Report, registry: Registry) -> None:
     for rule in GUARDS:
         names = [node.task_id for node in plan.nodes if node.role == rule.guard]
         for node in (node for node in plan.nodes if node.role == rule.guarded):
-            if not guards.before(node, rule.guard):
+            if not guards.count_before(node, rule.guard):
                 message = f'step "{node.task_id}" ({node.uses}) {rule.does}'
-                report.add(rule.code, node.path, message, _guard_hint(rule, names, node), key=True)
+                report.add(rule.code, node.path, message, partial(_guard_hint, rule, names, node), key=True)
 
 
 def _guard_hint(rule: Guard, guards: list[str], node: Node) -> str:
@@ -89,24 +92,47 @@ def _guard_hint(rule: Guard, guards: list[str], node: Node) -> str:
 
 def skipped_joins(plan: Plan, report: Report, registry: Registry) -> None:
     """Report a step that waits for the success of several arms of a branch, of which only one runs."""
-    guards = Guards(plan, registry)
-    upstream, rules = guards.upstream, guards.trigger_rules
-    for branch in (node for node in plan.nodes if node.is_branch):
-        never = _never_run(branch, upstream, rules)
-        for node in (
-            node for node in plan.nodes if node.task_id in never and not never.intersection(upstream[node.task_id])
-        ):
-            arms = f'several arms of the branch "{branch.task_id}", but only one of them runs'
+    guards, branches = Guards(plan, registry), [node for node in plan.nodes if node.is_branch]
+    if not branches:
+        return
+    never, owners = _never_run(branches, guards.upstream, guards.trigger_rules)
+    for node in plan.nodes:
+        waits = reduce(or_, (never[name] for name in guards.upstream[node.task_id]), 0)
+        for index in bits_of(never[node.task_id] & ~waits):
+            arms = f'several arms of the branch "{owners[index].task_id}", but only one of them runs'
             message = f'step "{node.task_id}" is always skipped: it waits for {arms}'
             report.add(
                 "skipped-join", node.path, message, "set trigger_rule: none_failed_min_one_success on it", key=True
             )
 
 
-def _never_run(branch: Node, upstream: Edges, rules: Mapping[str, str]) -> set[str]:
-    targets = {target for way in branch.exits for target in way.then}
-    outcomes = [stopped(upstream, rules, targets - set(way.then), skipped=True) for way in branch.exits]
-    return set.intersection(*outcomes) if outcomes else set()
+def _never_run(branches: list[Node], upstream: Edges, rules: Mapping[str, str]) -> tuple[dict[str, int], list[Node]]:
+    """Return for every step the branches, as bits, of which no way lets it run; and the branch of each bit.
+
+    A case is a way of a branch: the targets of its other ways are skipped. The cases of a branch lie side by side, with
+    a free bit above them: adding 1 carries into it if all of them are set.
+    """
+    starts: dict[str, int] = {}
+    lowest, free, owners = 0, 0, list[Node]()
+    for branch in branches:
+        place = len(owners)
+        whole = ((1 << len(branch.exits)) - 1) << place
+        for target, own in _ways_to_targets(branch, place).items():
+            starts[target] = starts.get(target, 0) | (whole & ~own)
+        owners += [branch] * (len(branch.exits) + 1)
+        lowest |= 1 << place
+        free |= 1 << (len(owners) - 1)
+    halted = halted_in(upstream, rules, starts, skipped=True)
+    return {name: (cases + lowest) & free for name, cases in halted.items()}, owners
+
+
+def _ways_to_targets(branch: Node, place: int) -> dict[str, int]:
+    """Return the ways that lead to each target, as bits from `place` on."""
+    ways: dict[str, int] = {}
+    for index, way in enumerate(branch.exits, place):
+        for target in way.then:
+            ways[target] = ways.get(target, 0) | 1 << index
+    return ways
 
 
 def unknown_columns(plan: Plan, report: Report, registry: Registry) -> None:
@@ -119,7 +145,7 @@ def unknown_columns(plan: Plan, report: Report, registry: Registry) -> None:
                 made = _made(node, name, known, plan, registry)
                 if made and made.columns and text not in made.columns:
                     message = f'step "{node.task_id}": configs/sql/{made.sql} does not return a column "{text}"'
-                    hint = did_you_mean(text, made.columns, f"columns of {made.sql}")
+                    hint = partial(did_you_mean, text, made.columns, f"columns of {made.sql}")
                     report.add("unknown-column", (*node.path, "with", *path), message, hint)
 
 
@@ -193,7 +219,7 @@ def unstarted_schedules(plan: Plan, report: Report, _registry: Registry) -> None
     """Report what Airflow takes from a start_date, where there is none: dates to catch up from, and the time zone."""
     if "start_date" in plan.airflow or "start_date" in plan.default_args:
         return
-    if isinstance(plan.schedule, str) and plan.airflow.get("catchup"):
+    if plan.schedule is not None and plan.airflow.get("catchup"):
         message = "catchup needs a start_date to start from"
         report.add("no-start-date", ("catchup",), message, "add start_date: 2026-01-01")
     if plan.timezone is not None:
@@ -204,11 +230,13 @@ def unstarted_schedules(plan: Plan, report: Report, _registry: Registry) -> None
 RULES: tuple[Rule, ...] = (
     unguarded_steps,
     unproven_loads,
+    too_many_pairs,
     unseen_failures,
     unknown_columns,
     skipped_joins,
     unset_params,
     unstarted_schedules,
+    refused_dags,
 )
 TIDY_RULES: tuple[Rule, ...] = (unused_params, unused_suites)
 

@@ -5,12 +5,14 @@ Every problem is shown with its line in the SQL file. Opens no connection; asks 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path as FilePath
 from typing import Any
 
-from factory.language.document import Document
+from factory.language.document import MAX_BYTES, Document, content_of
 from factory.language.errors import Diagnostic, Span
 from factory.language.templates import is_template
 from tasks.contract import TextKind
@@ -24,9 +26,10 @@ def file_diagnostics(
 ) -> Iterator[Diagnostic]:
     """Yield what is wrong in `file` for a step that binds `values` and gives it `views`; None for what is not known."""
     text = _text(file, file.stat().st_mtime_ns)
-    document = Document(shown, text.splitlines(), None, None)
+    lines = text.split("\n")
+    document, starts = Document(shown, lines, None, None), [0, *accumulate(len(line) + 1 for line in lines)]
     for problem in _problems(text, kind.of, _known(values), None if views is None else tuple(views)):
-        yield document.diagnostic_at(_span(shown, text, problem), problem.code, problem.message, problem.hint)
+        yield document.diagnostic_at(_span(shown, starts, problem), problem.code, problem.message, problem.hint)
 
 
 def unused_values(file: FilePath, kind: TextKind, values: Mapping[str, Any]) -> list[str]:
@@ -36,10 +39,10 @@ def unused_values(file: FilePath, kind: TextKind, values: Mapping[str, Any]) -> 
 
 
 def columns_of(file: FilePath, kind: TextKind) -> frozenset[str]:
-    """Return the names of the result's columns; none if the text does not say, or does not exist."""
+    """Return the names of the result's columns; none if the text does not say, or cannot be read."""
     try:
         text = _text(file, file.stat().st_mtime_ns)
-    except FileNotFoundError:
+    except (OSError, ValueError):  # reported as the step's mistake
         return frozenset()
     return _columns(text, kind.of)
 
@@ -60,7 +63,10 @@ def _is_known(value: object) -> bool:
 
 @lru_cache(maxsize=256)
 def _text(file: FilePath, _changed: int) -> str:
-    return file.read_text(encoding="utf-8")
+    content = content_of(file)
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"{file} is larger than {MAX_BYTES:,} bytes")
+    return content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
 
 
 @lru_cache(maxsize=256)
@@ -78,8 +84,8 @@ def _problems(text: str, of: str, known: Known, views: tuple[str, ...] | None) -
     return (file_text.query_problems if of == "query" else file_text.statement_problems)(text, values)
 
 
-def _span(file: str, text: str, problem: FileProblem) -> Span:
-    line = text.count("\n", 0, problem.start) + 1
-    begin = text.rfind("\n", 0, problem.start) + 1
-    end = min(problem.end, text.find("\n", problem.start) if "\n" in text[problem.start :] else len(text))
+def _span(file: str, starts: Sequence[int], problem: FileProblem) -> Span:
+    """Return where a problem is; `starts` has the index at which each line begins, and one after the last."""
+    line = min(bisect_right(starts, problem.start), len(starts) - 1)
+    begin, end = starts[line - 1], min(problem.end, starts[line] - 1)
     return Span(file, line, problem.start - begin + 1, max(end, problem.start + 1) - begin + 1)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from factory.language.document import Value
-from factory.language.errors import Path, did_you_mean
+from factory.language.errors import Hint, Path, did_you_mean
 from factory.language.report import Problem
 from factory.language.templates import SqlForm, is_template
 from factory.planning.defaults import Layered, Origin, Source, argument_sources, layered, origins, values
 from factory.planning.inference import Samples
 from factory.planning.pipeline import Pipeline
+from factory.planning.project import Project
 from factory.planning.references import Reading, is_whole, params_of, sql_from_template, sql_problem, waits_of
 from factory.planning.scopes import Place
 from factory.planning.sql_files import file_diagnostics, unused_values
@@ -147,14 +149,15 @@ class _StepReader:
             message += f" (from {given[str(path[0])].origin})"
         self.pipeline.report.add(problem.code, where, message, self.hint(problem), key=problem.key)
 
-    def hint(self, problem: Problem) -> str | None:
+    def hint(self, problem: Problem) -> Hint:
         if problem.code != "unknown-argument":
             return problem.hint
         *parent, name = problem.path
         if not parent:
-            return did_you_mean(str(name), self.definition.parameters, f'arguments of "{self.definition.name}"')
+            what = f'arguments of "{self.definition.name}"'
+            return lambda: did_you_mean(str(name), self.definition.parameters, what)
         known = self.definition.fields_at(tuple(parent))
-        return did_you_mean(str(name), known, "keys") if known else problem.hint
+        return (lambda: did_you_mean(str(name), known, "keys")) if known else problem.hint
 
     def check_sql(self, arguments: dict[str, Value]) -> None:
         for path, text in texts(arguments):
@@ -175,9 +178,8 @@ class _StepReader:
         file = project.configs / "sql" / name
         if ".." in name:
             return
-        if not file.is_file():
-            hint = did_you_mean(name, project.sql_files(), "files in configs/sql")
-            report.add("unknown-sql-file", where, f"there is no file configs/sql/{name}", hint)
+        if problem := project.sql_problem(name):
+            report.add("unknown-sql-file", where, problem, partial(_nearest_sql_file, name, project))
             return
         values = self.beside(path, arguments)
         given = arguments.get(kind.views)
@@ -212,8 +214,12 @@ class _StepReader:
             return None
         declared = self.pipeline.suite(name)
         if declared is None:
-            hint = did_you_mean(name, self.pipeline.suite_names(), "suites")
-            report.add("unknown-suite", where, f'there is no suite "{name}"', hint)
+            report.add(
+                "unknown-suite",
+                where,
+                f'there is no suite "{name}"',
+                lambda: did_you_mean(name, self.pipeline.suite_names(), "suites"),
+            )
             return None
         spec, of_file = declared
         suite = suite_values(spec, of_file, self.place, self.pipeline.references)
@@ -230,9 +236,7 @@ class _StepReader:
         for name, value in step.expand.items():
             where = (*step.path, "expand", name)
             if name not in parameters:
-                hint = did_you_mean(name, parameters, f'arguments of "{self.definition.name}"')
-                message = f'"{name}" is not an argument of "{self.definition.name}"'
-                report.add("unknown-argument", where, message, hint, key=True)
+                self.unknown_argument(name, where)
             elif name in self.definition.locations:
                 report.add(
                     "wrong-value", where, f'"{name}" cannot be mapped over', "name one place below `with`", key=True
@@ -246,6 +250,16 @@ class _StepReader:
             else:
                 expanded[name] = self.expanded(name, value, where)
         return expanded
+
+    def unknown_argument(self, name: str, where: Path) -> None:
+        task, known = f'"{self.definition.name}"', self.definition.parameters
+        self.pipeline.report.add(
+            "unknown-argument",
+            where,
+            f'"{name}" is not an argument of {task}',
+            lambda: did_you_mean(name, known, f"arguments of {task}"),
+            key=True,
+        )
 
     def expanded(self, name: str, value: Value, where: Path) -> Any:
         if isinstance(value, str) and is_whole(value):
@@ -272,3 +286,7 @@ class _StepReader:
             message = f'step "{self.place.step.id}" is mapped over something that is not a list'
             self.pipeline.report.add("template-type", where, message, "name a field that is a list")
         return reading
+
+
+def _nearest_sql_file(name: str, project: Project) -> str:
+    return did_you_mean(name, project.sql_files(), "files in configs/sql")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -124,13 +125,24 @@ def _problems(
     try:
         validate(json.dumps(value))
     except ValidationError as error:
+        near = _leaves_below(chosen)
         for detail in error.errors(include_url=False):
             path = _written(detail["loc"], value)
-            leaf = next((leaf for leaf in chosen if path[: len(leaf)] == leaf or leaf[: len(path)] == path), None)
+            above = next((path[:length] for length in range(len(path)) if path[:length] in chosen), None)
+            leaf = above if above is not None else near.get(path)
             if leaf is None or detail["type"] in ("missing", "extra_forbidden"):
                 yield _problem(detail, path, what)
             elif path == leaf and _judged(detail["type"], chosen[leaf]):
                 yield _template_problem(detail, path, chosen[leaf])
+
+
+def _leaves_below(leaves: Iterable[Path]) -> Mapping[Path, Path]:
+    """Return for each path the first of the leaves that are there or below it."""
+    below: dict[Path, Path] = {}
+    for leaf in leaves:
+        for length in range(len(leaf) + 1):
+            below.setdefault(leaf[:length], leaf)
+    return below
 
 
 def _judged(kind: str, sample: Sample) -> bool:
@@ -155,7 +167,7 @@ def _problem(error: Any, path: Path, what: str) -> Problem:
         return Problem("missing-argument", message, f"add {name}: to it", path, key=True, name=name)
     if kind == "extra_forbidden":
         allowed = error.get("ctx", {}).get("allowed", ())
-        hint = did_you_mean(str(path[-1]), allowed, "arguments") if allowed else None
+        hint = partial(did_you_mean, str(path[-1]), allowed, "arguments") if allowed else None
         return Problem("unknown-argument", f'"{path[-1]}" is not an argument of {what}', hint, path, key=True)
     message = f"{_dotted(path)} is {_shown(error['input'])}; it {expected(error)}"
     return Problem("bad-argument", message, path=path)

@@ -105,10 +105,14 @@ class UnknownFunctionError(ValueError):
         if call.is_field:
             message = f'selects ".{call.name}", which Postgres also reads as a call of a function "{call.name}"'
         super().__init__(message)
-        near = [] if call.is_field else difflib.get_close_matches(call.name, allowed, n=1, cutoff=0.75)
-        remedy = f"add {call.name} to `functions` in configs/defaults.yaml if it is harmless"
         self.name = call.name
-        self.hint = f'did you mean "{near[0]}"? Otherwise {remedy}' if near else remedy
+        self._allowed: Collection[str] = () if call.is_field else allowed
+
+    def hint(self) -> str:
+        """Return what to write instead; comparing the name with those of all functions takes time."""
+        near = difflib.get_close_matches(self.name, self._allowed, n=1, cutoff=0.75)
+        remedy = f"add {self.name} to `functions` in configs/defaults.yaml if it is harmless"
+        return f'did you mean "{near[0]}"? Otherwise {remedy}' if near else remedy
 
 
 @dataclass(frozen=True, slots=True)

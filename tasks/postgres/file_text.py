@@ -7,8 +7,10 @@ checked here. Opens no connection.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter, itemgetter
 from typing import Final, TypeAlias
 
 from tasks.postgres.grammar import (
@@ -67,12 +69,12 @@ def _all_problems(text: str, values: Mapping[str, object], refused: Refused) -> 
 
 def _value_problems(text: str, values: Mapping[str, object]) -> Iterator[FileProblem]:
     starts = None if values else _starts(text)  # without values the driver leaves every % alone
+    given = ", ".join(sorted(values)) or "none"
     for placeholder in _PLACEHOLDER.finditer(text):
         if starts is not None and placeholder.start() not in starts:
             continue
         start, end, name = placeholder.start(), placeholder.end(), placeholder["name"]
         if name and name not in values:
-            given = ", ".join(sorted(values)) or "none"
             message = f"%({name})s has no value"
             yield FileProblem(message, f"`values` of the step has {given}", start, end, "unbound-value")
         elif values and not placeholder["form"]:
@@ -129,11 +131,19 @@ class _Text:
 
     def without(self, starts: set[int]) -> _Text:
         """Return the text with spaces for the values that begin at `starts`."""
-        text = self.text
+        pieces, last = [], 0
         for start, end, _ in self.places:
             if start in starts:
-                text = text[:start] + " " * (end - start) + text[end:]
-        return _Text(text, tuple(place for place in self.places if place[0] not in starts))
+                pieces += [self.text[last:start], " " * (end - start)]
+                last = end
+        kept = tuple(place for place in self.places if place[0] not in starts)
+        return _Text("".join([*pieces, self.text[last:]]), kept)
+
+    def part(self, start: int, end: int) -> _Text:
+        """Return the text from `start` to `end`, which are not within a value."""
+        first, after = (bisect_left(self.places, place, key=itemgetter(0)) for place in (start, end))
+        places = tuple((one - start, other - start, value) for one, other, value in self.places[first:after])
+        return _Text(self.text[start:end], places)
 
     def statements(self) -> Iterator[tuple[int, int]]:
         """Yield where each statement begins and ends; raise SyntaxProblem for text without tokens."""
@@ -203,9 +213,9 @@ def _misplaced(written: _Text, found: Sequence[Token]) -> Iterator[FileProblem]:
     extents = {(token.start, token.end) for token in found}
     for start, end, _ in written.places:
         if (start, end) not in extents:
-            around = next((token for token in found if token.start <= start < token.end), None)
+            around = found[max(bisect_right(found, start, key=attrgetter("start")) - 1, 0)]
             name = written.text[start:end]
-            if around and around.kind in COMMENTS:
+            if around.start <= start < around.end and around.kind in COMMENTS:
                 yield FileProblem(f"{name} is in a comment, which its value could end", "remove it there", start, end)
             else:
                 message = f"{name} is in quotes or right beside a word, but its value is inserted as a quoted literal"
@@ -214,9 +224,9 @@ def _misplaced(written: _Text, found: Sequence[Token]) -> Iterator[FileProblem]:
 
 def _read(written: _Text, start: int, end: int) -> tuple[list[Tree], SyntaxProblem | None]:
     """Return the trees of one statement; if it cannot be read with any kind of value, the first problem too."""
-    first = None
+    first, statement = None, written.part(start, end)
     for unknown in ("''", "0", "TRUE"):
-        text = written.filled(unknown)[start:end]
+        text = statement.filled(unknown)
         try:
             require_shallow(tokens(text))
             return parsed(text).statements, None
@@ -225,9 +235,12 @@ def _read(written: _Text, start: int, end: int) -> tuple[list[Tree], SyntaxProbl
     return [], first
 
 
+_WORD = re.compile(r"\w+|\S")
+
+
 def _word_end(text: str, start: int) -> int:
-    word = re.match(r"\w+|\S", text[start:])
-    return start + (word.end() if word else 1)
+    word = _WORD.match(text, start)
+    return word.end() if word else start + 1
 
 
 _ENDING = {"TransactionStmt": "begins or ends a transaction, but the whole file is one"}

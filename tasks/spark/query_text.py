@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 RUNNING_CODE = frozenset({"java_method", "reflect", "try_reflect"})
 """Functions that call any method of Java."""
+MAX_COMPARED = 100
+"""The maximum number of unknown views that are compared with the known ones, which takes time."""
 ANY_NAME = "identifier"
 """The function whose text becomes a name, of a table or of a function."""
 
@@ -51,9 +53,9 @@ def columns_of(text: str) -> frozenset[str]:
 
 def value_problems(text: str, values: Collection[str]) -> Iterator[FileProblem]:
     """Yield each `:name` in the text that `values` does not have."""
+    given = ", ".join(sorted(values)) or "none"
     for parameter in _PARAMETER.finditer(text):
         if parameter["name"] and parameter["name"] not in values:
-            given = ", ".join(sorted(values)) or "none"
             message, hint = f":{parameter['name']} has no value", f"`values` of the step has {given}"
             yield FileProblem(message, hint, *parameter.span(), "unbound-value")
 
@@ -66,6 +68,9 @@ def _read(text: str) -> tuple[list[Expr], FileProblem | None]:
         made = sqlglot.parse(text, dialect="spark", error_level=ErrorLevel.IMMEDIATE)
     except SqlglotError as error:
         return [], _unreadable(text, error)
+    except RecursionError:
+        problem = FileProblem("has too many parts inside each other", "split it", 0, len(text.partition("\n")[0]))
+        return [], problem
     return [tree for tree in made if tree is not None], None
 
 
@@ -113,13 +118,17 @@ def _view_problems(query: Expr, views: Collection[str]) -> Iterator[FileProblem]
 
     known = {name.lower() for name in views}
     own = {cte.alias.lower() for cte in query.find_all(exp.CTE)}
+    compared = 0
+    listed = f"the step's views: {', '.join(sorted(views))}"
     for table in query.find_all(exp.Table):
         if not isinstance(table.this, exp.Identifier):
             continue  # a function that returns rows
         if table.db or table.name.lower() not in known | own:
             shown = ".".join(part.name for part in table.parts)
-            near = difflib.get_close_matches(table.name, [*views, *own], n=1, cutoff=0.6) if not table.db else []
-            hint = f'did you mean "{near[0]}"?' if near else f"the step's views: {', '.join(sorted(views))}"
+            compared += 1
+            is_compared = not table.db and compared <= MAX_COMPARED
+            near = difflib.get_close_matches(table.name, [*views, *own], n=1, cutoff=0.6) if is_compared else []
+            hint = f'did you mean "{near[0]}"?' if near else listed
             meta = table.this.meta
             start, end = meta.get("start", 0), meta.get("end", 0) + 1
             yield FileProblem(f'"{shown}" is not a view of the step', hint, start, end, "unknown-view")

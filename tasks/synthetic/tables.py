@@ -94,8 +94,8 @@ class Integer(Model):
 class DecimalRange(Model):
     """Numbers from `min` to `max`, both included, with `digits` digits after the point."""
 
-    min: float
-    max: float
+    min: Annotated[float, Field(allow_inf_nan=False)]
+    max: Annotated[float, Field(allow_inf_nan=False)]
     digits: Annotated[int, Field(ge=0, le=12)] = 2
 
     @property

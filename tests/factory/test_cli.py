@@ -218,6 +218,18 @@ def test_fix_is_shown(project: Path) -> None:
     assert "airflow-name" not in said
 
 
+def test_fix_goes_on(project: Path) -> None:
+    """`lint --fix` also rewrites what one report has no room for."""
+    steps = "".join(f"  s{index}: {{uses: messages.log, with: {{message: '{{{{ ds }}}}'}}}}\n" for index in range(250))
+    spec = project / "pipelines" / "many.yaml"
+    spec.write_text(f"dag_id: many\nsteps:\n{steps}")
+
+    said = taskflow(project, "lint", "--fix", "pipelines/many.yaml")
+
+    assert said.count("ds -> run.date | text") == 250
+    assert spec.read_text().count("{{ run.date | text }}") == 250
+
+
 def test_run_of_unknown_param(project: Path) -> None:
     """A misspelt param is refused before anything runs."""
     assert '"woh" is not a param of good; did you mean "who"?' in taskflow(

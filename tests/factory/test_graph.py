@@ -4,7 +4,7 @@ from itertools import permutations
 
 import pytest
 
-from factory.planning.graph import cycle, order, stopped
+from factory.planning.graph import ancestor_bits, bits_of, cycle, halted_in, order, stopped
 
 LINE = {"a": (), "b": ("a",), "c": ("b",)}
 
@@ -44,3 +44,27 @@ def test_trigger_rules_stop(rule: str, failed: set[str], skipped: set[str]) -> N
 
     assert stopped(LINE, rules, ["a"], skipped=False) == failed
     assert stopped(LINE, rules, ["a"], skipped=True) == skipped
+
+
+def test_cases_are_walked_at_once() -> None:
+    """Many questions have the answers that each would have alone."""
+    waits = {"a": (), "b": ("a",), "c": ("a",), "d": ("b", "c"), "e": ("b", "c")}
+    rules = dict.fromkeys(waits, "all_success") | {"e": "none_failed_min_one_success"}
+    starts = {name: 1 << index for index, name in enumerate(waits)}
+
+    for skipped in (False, True):
+        together = halted_in(waits, rules, starts, skipped=skipped)
+        for index, name in enumerate(waits):
+            alone = stopped(waits, rules, [name], skipped=skipped)
+            assert {one for one, cases in together.items() if cases >> index & 1} == alone
+
+
+def test_ancestors_are_bits() -> None:
+    """The ancestors of a name are the positions of their bits."""
+    names = list(LINE)
+
+    assert {name: [names[bit] for bit in bits_of(bits)] for name, bits in ancestor_bits(LINE).items()} == {
+        "a": [],
+        "b": ["a"],
+        "c": ["a", "b"],
+    }

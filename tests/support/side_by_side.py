@@ -34,6 +34,8 @@ LONG = (
     "tests/stack/test_lifecycle.py",
     "tests/tasks/test_load_model.py",
     "tests/test_airflow_3_4.py",
+    "tests/factory/test_fuzz.py",
+    "tests/factory/test_linear.py",
     "tests/bridge/test_bridge.py",
     "tests/tasks/test_quality.py",
     "tests/factory/test_cli.py",

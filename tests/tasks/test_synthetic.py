@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from stack.database import Database
 from tasks.contract import MissingResource, PermanentError, Run, TransientError
-from tasks.synthetic.tables import Filled, Provider, Rule, fill_table
+from tasks.synthetic.tables import DecimalRange, Filled, Provider, Rule, fill_table
 from tests.support.database import Gate, Sql
 
 CONNECTION = "crypto_postgres"
@@ -341,3 +341,10 @@ def peak_memory(run: Run, rows: int) -> int:
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("limit", [float("inf"), float("-inf"), float("nan")])
+def test_range_is_finite(limit: float) -> None:
+    """YAML has numbers without end, of which no decimal can be drawn."""
+    with pytest.raises(ValidationError, match="finite number"):
+        DecimalRange(min=0, max=limit)
