@@ -31,6 +31,7 @@ CODES: Mapping[str, Code] = {
     "unknown-tag": Code("A value has a YAML tag."),
     "implicit-boolean": Code("An unquoted yes, no, on or off, which YAML 1.1 and 1.2 read differently."),
     "implicit-date": Code("An unquoted date where no date is expected."),
+    "cut-text": Code("A text goes on after ' #', which YAML reads as a comment."),
     "ambiguous-number": Code("A number that YAML 1.1 and 1.2 read differently, such as 012, 0x1F, 1_000 or 12:30."),
     "endless-value": Code("An alias is inside the value it names, or aliases expand without bounds."),
     "too-large": Code("A file, a number or a pipeline is larger than the factory reads."),

@@ -17,7 +17,7 @@ from yaml.cyaml import CParser  # type: ignore[attr-defined]  # the stubs do not
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from factory.language.errors import Diagnostic, Path, Span, shortened
-from factory.language.positions import Positions
+from factory.language.positions import CUT_OFF, Positions, is_cut_off
 
 Entries: TypeAlias = dict[str | int, tuple[Node, Node]]
 """The nodes of a mapping's keys and values, by key."""
@@ -276,6 +276,8 @@ class _Reader:
         text: str = node.value
         if node.style:
             return text
+        if is_cut_off(self.document.lines, node.end_mark.line, node.end_mark.column):
+            self.report(node, "cut-text", *CUT_OFF)
         if text in _PLAIN:
             return _PLAIN[text]
         first = text[0]

@@ -15,6 +15,19 @@ Place: TypeAlias = tuple[int, int]
 """A line and a column."""
 
 
+_COMMENT_LIKE_TEXT = re.compile(r"[ \t]+#[^\s#]")
+CUT_OFF = (
+    "what follows ' #' is a comment in YAML, so the text ends before it",
+    "quote the whole text; or write a space after the #, if it is a comment",
+)
+"""The message and the hint for an unquoted text that a # may have cut."""
+
+
+def is_cut_off(lines: Sequence[str], line: int, column: int) -> bool:
+    """Return whether an unquoted text that ends there seems to go on: people begin a comment with `# `."""
+    return line < len(lines) and _COMMENT_LIKE_TEXT.match(lines[line], column) is not None
+
+
 @dataclass(frozen=True)
 class Positions:
     """The places of the characters of `text`, which is written from `start` to `end` in one of YAML's styles.

@@ -106,17 +106,25 @@ def _duration(value: str, complain: Complain) -> dt.timedelta | None:
 @lru_cache(maxsize=1024)
 def cron_problem(expression: str) -> str | None:
     """Return what is wrong with a cron expression, or None."""
-    from croniter import CroniterError, croniter
+    from croniter import CroniterBadDateError, CroniterError, croniter
 
     if expression.startswith("@"):
         return "it is not one of Airflow's presets"
-    if len(expression.split()) not in (5, 6):
-        return f"it has {len(expression.split())} fields, but a cron has 5"
+    if (count := len(expression.split())) != _CRON_FIELDS:
+        return f"it has {count} fields, but a cron has 5"
     try:
-        croniter.expand(expression)
+        croniter(expression, _SOME_DAY, max_years_between_matches=_LEAP_YEARS).get_next()
+    except CroniterBadDateError:
+        return "there is no such day, so it would never run"
     except CroniterError as error:
         return str(error).rpartition("] is not acceptable, ")[2].strip()
     return None
+
+
+_CRON_FIELDS = 5
+_SOME_DAY = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
+_LEAP_YEARS = 9
+"""The longest time between two days of a cron: from a 29 February to the next, over a century without one."""
 
 
 def _assets(value: Mapping[str, Value], complain: Complain) -> Schedule:

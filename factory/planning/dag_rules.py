@@ -5,6 +5,7 @@ Knows Airflow's rules, not Airflow.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 
 from factory.language.arguments import AssetSpec
@@ -21,7 +22,8 @@ _AIRFLOWS_OWN = "airflow:"
 
 def refused_dags(plan: Plan, report: Report, _registry: Registry) -> None:
     """Report arguments of the DAG that do not go with each other, and names that are too long for Airflow."""
-    for path, message, hint in (*_long_tags(plan), *_run_types(plan), *_continuous(plan), *_fail_fast(plan)):
+    refusals = (_long_tags, _run_types, _continuous, _ended, _fail_fast)
+    for path, message, hint in (refusal for refuse in refusals for refusal in refuse(plan)):
         report.add("wrong-value", path, message, hint)
     for path, asset in _assets(plan):
         if problem := _asset_problem(asset):
@@ -56,6 +58,13 @@ def _run_types(plan: Plan) -> Iterator[Refusal]:
 def _continuous(plan: Plan) -> Iterator[Refusal]:
     if plan.schedule == "@continuous" and plan.airflow.get("max_active_runs") != 1:
         yield ("schedule",), "@continuous starts a run when the one before has ended", "add max_active_runs: 1"
+
+
+def _ended(plan: Plan) -> Iterator[Refusal]:
+    start, end = plan.airflow.get("start_date"), plan.airflow.get("end_date")
+    if isinstance(start, dt.datetime) and isinstance(end, dt.datetime) and end.date() < start.date():
+        message = f"end_date {end.date()} is before start_date {start.date()}, so the pipeline would never run"
+        yield ("end_date",), message, "correct one of them"
 
 
 def _fail_fast(plan: Plan) -> Iterator[Refusal]:
