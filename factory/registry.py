@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
 
 import tasks
 from factory.language.errors import Path, RegistryError
-from tasks.contract import DECLARATION, Declaration, Location, Output, Role, Run, TaskKind, TextKind
+from tasks.contract import DECLARATION, Conflicts, Declaration, Location, Output, Role, Run, TaskKind, TextKind
 from tasks.quality.lint import Suite
 
 KEYS = "{keys}"
@@ -37,6 +37,7 @@ class TaskDefinition:
     role: Role
     function: Callable[..., object]
     kind: TaskKind = "plain"
+    conflicts: Conflicts | None = None
 
     @cached_property
     def hints(self) -> Mapping[str, object]:
@@ -151,7 +152,9 @@ def registry_of(modules: list[types.ModuleType]) -> Registry:
     """Return the tasks that `modules` declare; raise RegistryError if one breaks the contract."""
     definitions: dict[str, TaskDefinition] = {}
     for function, declaration in _declared(modules):
-        definition = TaskDefinition(declaration.name, declaration.role, function, declaration.kind)
+        definition = TaskDefinition(
+            declaration.name, declaration.role, function, declaration.kind, declaration.conflicts
+        )
         check_contract(definition)
         if declaration.name in definitions:
             first, second = _place(definitions[declaration.name].function), _place(function)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -229,6 +229,11 @@ class Occupied(Exception):
         return self.problem
 
 
+Conflict = tuple[tuple[str | int, ...], str]
+"""A mistake in arguments that are each right by themselves: the path of one, and what is wrong with it."""
+Conflicts = Callable[[Mapping[str, Any]], Iterable[Conflict]]
+
+
 @dataclass(frozen=True, slots=True)
 class Declaration:
     """What `@reusable` says about a function."""
@@ -236,6 +241,7 @@ class Declaration:
     name: str
     role: Role
     kind: TaskKind = "plain"
+    conflicts: Conflicts | None = None
 
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -243,16 +249,19 @@ F = TypeVar("F", bound=Callable[..., object])
 DECLARATION = "__reusable__"
 
 
-def reusable(name: str, *, role: Role, kind: TaskKind = "plain") -> Callable[[F], F]:
+def reusable(
+    name: str, *, role: Role, kind: TaskKind = "plain", conflicts: Conflicts | None = None
+) -> Callable[[F], F]:
     """Declare a function as a task for steps with `uses: <name>`.
 
     The signature is the schema of `with`, the return type (an `Output`, or None) the schema of what other steps can
-    refer to, the docstring the catalogue entry. A keyword-only `run: Run` receives the run. The function is returned
-    unchanged, so tests call it without Airflow.
+    refer to, the docstring the catalogue entry. A keyword-only `run: Run` receives the run. `conflicts` says which
+    arguments do not go together: lint asks it, and the worker before the task runs. The function is returned unchanged,
+    so tests call it without Airflow.
     """
 
     def declare(function: F) -> F:
-        setattr(function, DECLARATION, Declaration(name, role, kind))
+        setattr(function, DECLARATION, Declaration(name, role, kind, conflicts))
         return function
 
     return declare

@@ -34,6 +34,8 @@ def call(
     """
     definition = find(uses)
     arguments = arguments_of(definition, values)
+    for path, message in definition.conflicts(values) if definition.conflicts else ():
+        raise PermanentError(f"{'.'.join(map(str, path))}: {message}")
     _check_sql(definition, values, functions)
     if definition.takes_run:
         arguments["run"] = replace(run, before=_before(definition, values, before))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -136,9 +136,19 @@ class _StepReader:
     ) -> None:
         elsewhere = suites | set(self.place.step.expand)
         what = f'"{self.definition.name}"'
-        for problem in check_values(self.definition.arguments.model_validate_json, arguments, samples, what):
-            if not (problem.code == "missing-argument" and not problem.path and problem.name in elsewhere):
-                self.report_argument(problem, given)
+        problems = [
+            problem
+            for problem in check_values(self.definition.arguments.model_validate_json, arguments, samples, what)
+            if not (problem.code == "missing-argument" and not problem.path and problem.name in elsewhere)
+        ]
+        for problem in problems or self.conflicts(arguments):
+            self.report_argument(problem, given)
+
+    def conflicts(self, arguments: Mapping[str, Value]) -> Iterator[Problem]:
+        """Yield the arguments that do not go together, which are each right by themselves."""
+        if self.definition.conflicts is not None:
+            for path, message in self.definition.conflicts(arguments):
+                yield Problem("bad-argument", message, path=path)
 
     def report_argument(self, problem: Problem, given: Mapping[str, Layered]) -> None:
         step, path = self.place.step, problem.path

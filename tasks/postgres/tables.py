@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -18,6 +18,7 @@ from tasks.contract import (
     BuiltTable,
     ClaimTimeout,
     Column,
+    Conflict,
     ConnectionId,
     LoadedTable,
     LockTimeout,
@@ -41,6 +42,8 @@ from tasks.services.postgres import postgres
 from tasks.sql_files import refuse, sql_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from psycopg2.extensions import cursor as Cursor  # noqa: N812  psycopg2 spells its class in lower case
     from psycopg2.sql import Composable
 
@@ -114,7 +117,12 @@ def check_values(file: str, text: str, values: Mapping[str, object]) -> None:
         raise PermanentError(f"configs/sql/{file} has no %({name})s; remove {name} from `values`, or use it")
 
 
-@reusable("postgres.rebuild_table", role="transform", kind="deferrable")
+def _rebuild_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
+    if given.get("source") == given.get("target"):
+        yield ("source",), "a table cannot be rebuilt from itself: it is emptied first"
+
+
+@reusable("postgres.rebuild_table", role="transform", kind="deferrable", conflicts=_rebuild_conflicts)
 def rebuild_table(
     connection: ConnectionId,
     target: BuiltTable,
@@ -134,8 +142,6 @@ def rebuild_table(
     While another run has claimed `target`, the step waits up to `claim_timeout` seconds, without a worker's slot. It
     waits up to `lock_timeout` seconds for a lock that no task holds.
     """
-    if source == target:
-        raise PermanentError(f"{target} cannot be rebuilt from itself: it is emptied first; name another `source`")
     claim([BuiltIn(connection, target)], run, claim_timeout)
     started = monotonic()
     with postgres(connection, run=run, lock_timeout=lock_timeout) as session, session.cursor() as cursor:
@@ -161,7 +167,39 @@ def _refill(target: str, source: str, columns: dict[str, str], where: str | None
     )
 
 
-@reusable("postgres.merge", role="load")
+def _merge_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
+    """Yield tables and columns that are named twice."""
+    if given.get("source") == given.get("target"):
+        yield ("source",), "a table cannot be merged into itself"
+    taken: dict[object, str] = {}
+    for path, column, what in _named_columns(given):
+        if column in taken:
+            yield path, f'"{column}" is {taken[column]} already'
+        taken[column] = what
+
+
+def _named_columns(given: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+    """Yield each column that the arguments of a merge name: where, its name, and what it is there."""
+    deactivate, timestamps = given.get("deactivate"), given.get("timestamps")
+    yield from _listed(given, "keys", "a key")
+    if isinstance(deactivate, dict):
+        named = "flag" in deactivate
+        flag = deactivate["flag"] if named else Deactivation.model_fields["flag"].default
+        yield ("deactivate", "flag") if named else ("deactivate",), flag, "the flag of deactivate"
+    if isinstance(timestamps, dict):
+        for name in ("created", "updated"):
+            if isinstance(timestamps.get(name), str):
+                yield ("timestamps", name), timestamps[name], f"the column of timestamps.{name}"
+    yield from _listed(given, "columns", "in columns")
+
+
+def _listed(given: Mapping[str, Any], name: str, what: str) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+    columns = given.get(name)  # a template, where the run knows the list
+    for place, column in enumerate(columns if isinstance(columns, list) else ()):
+        yield (name, place), column, what
+
+
+@reusable("postgres.merge", role="load", conflicts=_merge_conflicts)
 def merge(
     connection: ConnectionId,
     source: LoadedTable,

@@ -161,11 +161,6 @@ def test_target_is_analyzed(source: None, run: Run, sql: Sql) -> None:
         ({"columns": {"name": "nope"}}, MissingResource, r"^column 'nope' does not exist in Postgres at "),
         ({"columns": {"name": "name"}}, PermanentError, r'null value in column "worth" .*table s.target; column worth'),
         ({"columns": {"worth": "name::numeric"}}, PermanentError, r'invalid input syntax for type numeric: "a"'),
-        (
-            {"target": "s.source"},
-            PermanentError,
-            r"^s.source cannot be rebuilt from itself: it is emptied first; name ",
-        ),
     ],
 )
 def test_failed_rebuild_keeps_old(
