@@ -32,6 +32,8 @@ from tests.support.side_by_side import WholeFiles, is_misplaced, rank
 from tests.support.whole_stack import IMPATIENT, IMPATIENT_DEFAULTS, RunningStack, whole_stack
 
 STATE = pytest.StashKey[Path]()
+FORGETFUL = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "scram_iterations": "1"}
+"""Settings of a server whose data nobody needs after a crash, and whose logins are made for a test."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -97,6 +99,10 @@ def cluster(state: Path) -> Iterator[Cluster]:
     """A running Postgres server, with the superuser's rights: for tests that make roles and databases."""
     server = Cluster(state / "postgres", free_port(), token_hex(16))
     with running(server.service(), state):
+        with server.superuser.connect() as session, session.cursor() as cursor:
+            for setting, value in FORGETFUL.items():
+                cursor.execute(f"ALTER SYSTEM SET {setting} = {value}")
+            cursor.execute("SELECT pg_reload_conf()")
         yield server
 
 

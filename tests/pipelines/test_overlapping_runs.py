@@ -164,9 +164,8 @@ def deferred(pipeline: Pipeline) -> list[dict[str, Any]]:
 
 FILES = """
 dag_id: overlapping_files
-schedule: "@daily"
+schedule: null
 start_date: 2026-01-01
-catchup: false
 default_args: {retries: 0}
 steps:
   features:
