@@ -13,11 +13,12 @@ _local: list[str] = []
 
 
 def deployment() -> str:
-    """Return `TASKFLOW_DEPLOYMENT`, or the address at which Airflow's tasks reach it; or what `be_local` set."""
+    """Return `TASKFLOW_DEPLOYMENT`, or the address at which its tasks or people reach it; or what `be_local` set."""
     from airflow.sdk.configuration import conf
 
     named = _local[0] if _local else os.environ.get(DEPLOYMENT)
-    return named or str(conf.get("core", "execution_api_server_url", fallback=""))
+    addresses = (("core", "execution_api_server_url"), ("api", "base_url"))
+    return named or next((found for one in addresses if (found := str(conf.get(*one, fallback="")))), "")
 
 
 def be_local() -> None:

@@ -50,6 +50,8 @@ class Argument:
 
     kind: ArgumentKind
     minimum: float | None = None
+    longest: int | None = None
+    """How many characters of a text Airflow's database holds."""
     choices: tuple[str, ...] = ()
     instead: str = ""
 
@@ -57,6 +59,9 @@ class Argument:
 _BOOLEAN, _TEXT, _TEXTS, _DURATION = Argument("boolean"), Argument("text"), Argument("texts"), Argument("duration")
 _DATETIME, _ASSETS, _INTEGER = Argument("datetime"), Argument("assets"), Argument("integer")
 _CODE, _POSITIVE, _NOT_NEGATIVE = Argument("code"), Argument("integer", 1), Argument("integer", 0)
+_NAME = Argument("text", longest=250)
+MAX_INTEGER = 2**31 - 1
+"""What Airflow's database holds in an integer."""
 _RUN_TYPES = ("backfill", "scheduled", "manual", "operator_triggered", "asset_triggered", "asset_materialization")
 
 DAG_ARGUMENTS: Mapping[str, Argument] = {
@@ -92,7 +97,7 @@ DAG_ARGUMENTS: Mapping[str, Argument] = {
     "auto_register": _CODE,
     "fail_fast": _BOOLEAN,
     "allowed_run_types": Argument("choices", choices=_RUN_TYPES),
-    "dag_display_name": _TEXT,
+    "dag_display_name": _NAME,
     "task_group": Argument("code", instead="write a step with steps: below it"),
     "disable_bundle_versioning": _BOOLEAN,
     "rerun_with_latest_version": _BOOLEAN,
@@ -105,7 +110,7 @@ _TRIGGER_RULES = (
 
 TASK_ARGUMENTS: Mapping[str, Argument] = {
     "task_id": Argument("code", instead="the key of the step is its task_id"),
-    "owner": _TEXT,
+    "owner": _NAME,
     "email": _TEXTS,
     "email_on_retry": _BOOLEAN,
     "email_on_failure": _BOOLEAN,
@@ -125,8 +130,8 @@ TASK_ARGUMENTS: Mapping[str, Argument] = {
     "default_args": Argument("code", instead="set default_args at the top of the spec"),
     "priority_weight": _INTEGER,
     "weight_rule": Argument("choice", choices=("absolute", "downstream", "upstream")),
-    "queue": _TEXT,
-    "pool": _TEXT,
+    "queue": _NAME,
+    "pool": _NAME,
     "pool_slots": _POSITIVE,
     "sla": _CODE,
     "execution_timeout": _DURATION,
@@ -157,7 +162,7 @@ TASK_ARGUMENTS: Mapping[str, Argument] = {
     "doc_json": _TEXT,
     "doc_yaml": _TEXT,
     "doc_rst": _TEXT,
-    "task_display_name": _TEXT,
+    "task_display_name": _NAME,
     "logger_name": _TEXT,
     "allow_nested_operators": _CODE,
     "render_template_as_native_obj": Argument("code", instead="a value that is a single {{ … }} keeps its type anyway"),
@@ -219,28 +224,37 @@ def _number(argument: Argument, value: Value) -> int | float:
         raise ValueError(f"{noun}{bound}")
     if argument.minimum is not None and value < argument.minimum:
         raise ValueError(f"{noun}{bound}")
+    if abs(value) > MAX_INTEGER:
+        raise ValueError(f"{noun} of at most {MAX_INTEGER:,}")
     return value
 
 
-def _text(_argument: Argument, value: Value) -> str:
+def _text(argument: Argument, value: Value) -> str:
     if not isinstance(value, str):
         raise ValueError("a text")
+    if "\0" in value:
+        raise ValueError("a text without the character NUL")
+    if argument.longest is not None and len(value) > argument.longest:
+        raise ValueError(f"a text of at most {argument.longest} characters")
     return value
 
 
 def _texts(_argument: Argument, value: Value) -> list[Value]:
     values: list[Value] = list(value) if isinstance(value, list) else [value]
-    if not all(isinstance(one, str) for one in values):
+    if not all(isinstance(one, str) and "\0" not in one for one in values):
         raise ValueError("a list of texts")
     return values
 
 
-_LINK = re.compile(r"(?:https?://|mailto:)[^\s<>\"']+\Z")
+_LINK = re.compile(r"(?:https?://[\w.:@-]+(?:[/?#][^\s<>\"']*)?|mailto:[^\s<>\"']+)\Z")
+_LONGEST_LINK = 500
 
 
 def _links(_argument: Argument, value: Value) -> dict[str, Value]:
     links = value.values() if isinstance(value, dict) else [None]
-    if not isinstance(value, dict) or not all(isinstance(one, str) and _LINK.match(one) for one in links):
+    if not isinstance(value, dict) or not all(
+        isinstance(one, str) and len(one) <= _LONGEST_LINK and _LINK.match(one) for one in links
+    ):
         raise ValueError("a mapping from owners to addresses that begin with https://, http:// or mailto:")
     return value
 

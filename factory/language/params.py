@@ -18,6 +18,8 @@ from factory.language.errors import Path, did_you_mean
 TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 FORMATS = ("date", "date-time", "duration", "email", "ipv4", "ipv6", "multiline", "time", "uuid")
 """The formats that are checked, and `multiline`, which only makes the field of the form larger."""
+MAX_OPTIONS, MAX_CHOICES, MAX_ITEMS = 1000, 20, 1000
+"""How many values and schemas there may be to choose from, and items in a default: each is compared with each."""
 MAX_DEPTH = 5
 """How deep a schema may be nested: a choice between choices is tried branch by branch."""
 
@@ -30,11 +32,13 @@ def param_problems(schema_json: str, default_json: str, *, has_default: bool) ->
     """Return what is wrong with a param. Cached, since many pipelines share params."""
     schema = json.loads(schema_json)
     wrong = tuple(_Reader().problems(schema, ()))
+    default = json.loads(default_json)
+    if has_default and isinstance(default, list) and len(default) > MAX_ITEMS:
+        wrong += ((("default",), f"its default has {len(default):,} items, more than {MAX_ITEMS:,}", None),)
     if wrong or not has_default:
         return wrong
     return tuple(
-        (("default", *path), f"its default {message}", None)
-        for path, message in value_problems(schema, json.loads(default_json))
+        (("default", *path), f"its default {message}", None) for path, message in value_problems(schema, default)
     )
 
 
@@ -204,7 +208,13 @@ def _list(value: Any) -> _Wanted:
 
 
 def _options(value: Any) -> _Wanted:
-    return None if isinstance(value, list) and value else "a list of the values to choose from"
+    fits = isinstance(value, list) and 0 < len(value) <= MAX_OPTIONS
+    return None if fits else f"a list of the values to choose from, {MAX_OPTIONS} at most"
+
+
+def _schemas(value: Any) -> _Wanted:
+    fits = isinstance(value, list) and 0 < len(value) <= MAX_CHOICES
+    return None if fits else f"a list of schemas to choose from, {MAX_CHOICES} at most"
 
 
 def _texts(value: Any) -> _Wanted:
@@ -237,8 +247,8 @@ def _any(_value: Any) -> _Wanted:
 _CHOICES = ("allOf", "anyOf", "oneOf")
 _KEYS: Mapping[str, Callable[[Any], _Wanted]] = {
     "additionalProperties": _boolean,
-    "allOf": _options,
-    "anyOf": _options,
+    "allOf": _schemas,
+    "anyOf": _schemas,
     "const": _any,
     "description": _text,
     "description_md": _text,
@@ -255,7 +265,7 @@ _KEYS: Mapping[str, Callable[[Any], _Wanted]] = {
     "minLength": _count,
     "minimum": _number,
     "multipleOf": _divisor,
-    "oneOf": _options,
+    "oneOf": _schemas,
     "pattern": _text,
     "properties": _mapping,
     "required": _texts,

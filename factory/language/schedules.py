@@ -110,6 +110,8 @@ def cron_problem(expression: str) -> str | None:
 
     if expression.startswith("@"):
         return "it is not one of Airflow's presets"
+    if len(expression) > _LONGEST_CRON:
+        return f"it has {len(expression)} characters, more than {_LONGEST_CRON}"
     if (count := len(expression.split())) != _CRON_FIELDS:
         return f"it has {count} fields, but a cron has 5"
     try:
@@ -122,6 +124,8 @@ def cron_problem(expression: str) -> str | None:
 
 
 _CRON_FIELDS = 5
+_LONGEST_CRON = 100
+"""Airflow keeps a description of it, several times as long, in 1,000 characters."""
 _SOME_DAY = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
 _LEAP_YEARS = 9
 """The longest time between two days of a cron: from a 29 February to the next, over a century without one."""

@@ -10,7 +10,7 @@ from operator import and_, or_
 Edges = Mapping[str, tuple[str, ...]]
 """The names that each name waits for."""
 
-_SUCCESS_OF_ALL = frozenset({"all_success", "none_skipped"})
+_SUCCESS_OF_ALL = frozenset({"all_success"})
 _NO_FAILURE = frozenset({"none_failed", "none_failed_min_one_success"})
 _SUCCESS_OF_ONE = frozenset({"one_success", "all_done_min_one_success"})
 

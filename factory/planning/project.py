@@ -103,9 +103,10 @@ class Project:
         return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.sql"))
 
     def sql_problem(self, name: str) -> str | None:
-        """Return why a step cannot use a file of `configs/sql/`, or None."""
-        file = self.configs / "sql" / name
-        if not _is_file(file):
+        """Return why a step cannot use a file of `configs/sql/`, or None; nothing outside of that folder is opened."""
+        folder = self.configs / "sql"
+        file = folder / name
+        if "\0" in name or not file.resolve().is_relative_to(folder.resolve()) or not _is_file(file):
             return f"there is no file configs/sql/{name}"
         content = content_of(file)
         if len(content) > MAX_BYTES:

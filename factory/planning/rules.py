@@ -165,7 +165,7 @@ def _made(node: Node, argument: str, known: Mapping[str, Made], plan: Plan, regi
     for name, text in given.items():
         kind = registry[node.uses].kind_at((argument, name))
         if kind and kind.name == "sql_file" and isinstance(text, str):
-            return Made(text, columns_of(plan.root / "configs" / "sql" / text, kind))
+            return Made(text, columns_of(plan.root / "configs" / "sql", text, kind))
     return known.get(str(given.get("file")))
 
 
@@ -176,7 +176,7 @@ def _made_files(plan: Plan, registry: Registry) -> Iterator[tuple[str, Made]]:
             kind = definition.kind_at(path)
             sql = node.arguments.get(kind.of) if kind and kind.name == "file" and kind.of else None
             if isinstance(sql, str) and kind and (source := definition.kind_at((kind.of,))):
-                yield text, Made(sql, columns_of(plan.root / "configs" / "sql" / sql, source))
+                yield text, Made(sql, columns_of(plan.root / "configs" / "sql", sql, source))
 
 
 def unused_params(plan: Plan, report: Report, _registry: Registry) -> None:

@@ -38,9 +38,12 @@ def unused_values(file: FilePath, kind: TextKind, values: Mapping[str, Any]) -> 
     return query_text.unused(text, values) if kind.of == "spark" else file_text.unused(text, values)
 
 
-def columns_of(file: FilePath, kind: TextKind) -> frozenset[str]:
-    """Return the names of the result's columns; none if the text does not say, or cannot be read."""
+def columns_of(folder: FilePath, name: str, kind: TextKind) -> frozenset[str]:
+    """Return the names of the result's columns; none if the text does not say, or is no readable file of the folder."""
     try:
+        file = folder / name
+        if not file.resolve().is_relative_to(folder.resolve()):
+            return frozenset()
         text = _text(file, file.stat().st_mtime_ns)
     except (OSError, ValueError):  # reported as the step's mistake
         return frozenset()

@@ -186,8 +186,6 @@ class _StepReader:
     def check_sql_file(self, name: str, kind: TextKind, path: Path, arguments: Mapping[str, Value]) -> None:
         project, report, where = self.pipeline.project, self.pipeline.report, self.where(path)
         file = project.configs / "sql" / name
-        if ".." in name:
-            return
         if problem := project.sql_problem(name):
             report.add("unknown-sql-file", where, problem, partial(_nearest_sql_file, name, project))
             return

@@ -47,7 +47,8 @@ def claim(built: Iterable[BuiltIn], run: Run, timeout: float) -> None:
     that no two runs wait for each other.
     """
     tables: dict[str, set[str]] = {}
-    for connection, table in {*built, *run.before.claims}:
+    own = set(built)
+    for connection, table in own.union(run.before.claims):
         tables.setdefault(connection, set()).add(table)
     done: list[str] = []
     for connection in sorted(tables):
@@ -55,7 +56,7 @@ def claim(built: Iterable[BuiltIn], run: Run, timeout: float) -> None:
             held_open(connection, run.deployment)
         try:
             with postgres(connection, run=run) as session, session.cursor() as cursor:
-                _claim(cursor, sorted(tables[connection]), run, timeout)
+                _claim(cursor, sorted(tables[connection]), [one.table for one in own], run, timeout)
         except Occupied:
             for other in (*done, connection):
                 _release(other, run)
@@ -75,10 +76,12 @@ _TAKE = """
     SET deployment = %(deployment)s, dag_id = %(dag_id)s, run_id = %(run_id)s, run_date = %(date)s,
         task_id = %(task_id)s, is_local = %(is_local)s, is_loaded = false, claimed_at = clock_timestamp()
     WHERE table_name = ANY (%(tables)s)
+        AND (is_loaded AND table_name = ANY (%(built)s)
+             OR (deployment, dag_id, run_id) IS DISTINCT FROM (%(deployment)s, %(dag_id)s, %(run_id)s))
 """
 
 
-def _claim(cursor: Cursor, tables: Sequence[str], run: Run, timeout: float) -> None:
+def _claim(cursor: Cursor, tables: Sequence[str], built: Sequence[str], run: Run, timeout: float) -> None:
     make_records(cursor)
     cursor.execute(_ADD, [list(tables)])
     cursor.execute(_HOLDERS, [list(tables)])
@@ -88,7 +91,8 @@ def _claim(cursor: Cursor, tables: Sequence[str], run: Run, timeout: float) -> N
             problem, can_ask = f"{one.table} is claimed by {_holder(one)}", one.deployment == run.deployment
             raise Occupied(problem, one.dag_id, one.run_id, can_ask, timeout)
     identity = {"deployment": run.deployment, "dag_id": run.dag_id, "run_id": run.run_id, "date": run.date}
-    cursor.execute(_TAKE, {**identity, "task_id": run.task_id, "is_local": run.is_local, "tables": list(tables)})
+    what = {"tables": list(tables), "built": list(built)}
+    cursor.execute(_TAKE, {**identity, **what, "task_id": run.task_id, "is_local": run.is_local})
     for one in claims:
         if not one.is_of(run):
             run.log.info("%s: taken over from %s, which no longer needs it", one.table, _holder(one))

@@ -148,6 +148,13 @@ def check_query(pieces: Pieces, functions: frozenset[str] | None = frozenset()) 
     return read.tree
 
 
+def tables_read(pieces: Pieces, schema: str) -> set[str]:
+    """Return the tables that a query reads, as `schema.table`; one without a schema is taken for one of `schema`."""
+    tree = check_query(pieces, None)
+    ranges = [part for name, part in nodes(tree) if name == "RangeVar"]
+    return {f"{part.get('schemaname', schema)}.{part['relname']}" for part in ranges} - {f"{schema}.{BATCH}"}
+
+
 def filled_expression(pieces: Pieces, values: Sequence[object]) -> str:
     """Return the text with `values` in it, each as one literal; raise ValueError if it cannot be."""
     read = _expression(pieces)
@@ -392,6 +399,10 @@ def _judged(tree: Tree, pieces: Pieces) -> _Read:
             calls.append(Call(_name(part["funcname"])))
         elif name == "ParamRef":
             numbers.append(part.get("number", 0))
+        elif name == "ColumnRef":
+            words = [item["String"]["sval"] for item in part["fields"] if "String" in item]
+            if len(words) > 1 and words[-1] in harmless().of_one:
+                calls.append(Call(words[-1], is_field=True))
         elif name == "A_Indirection":
             fields = [item["String"]["sval"] for item in part["indirection"] if "String" in item]
             calls += [Call(field, is_field=True) for field in fields]

@@ -18,10 +18,12 @@ class Functions:
     """Those that return rows; they may stand in a query."""
     aggregates: frozenset[str]
     """Those of `of_values` that make one value of many rows."""
+    of_one: frozenset[str]
+    """Not harmless, and callable with one value: to Postgres `t.nextval` calls one if t has no column of that name."""
 
 
 @cache
 def harmless() -> Functions:
     """Return the functions of Postgres that are harmless."""
     names = json.loads(resources.files("tasks.postgres").joinpath("functions.json").read_text(encoding="utf-8"))
-    return Functions(**{kind: frozenset(names[kind]) for kind in ("of_values", "of_rows", "aggregates")})
+    return Functions(**{kind: frozenset(names[kind]) for kind in ("of_values", "of_rows", "aggregates", "of_one")})

@@ -36,6 +36,7 @@ PLACES = frozenset(
 COMMENTS = frozenset({"SQL_COMMENT", "C_COMMENT"})
 SEMICOLON = "ASCII_59"
 _OPENING, _CLOSING, _COMMA = frozenset({"ASCII_40", "ASCII_91"}), frozenset({"ASCII_41", "ASCII_93"}), "ASCII_44"
+_LONG_OPERATOR = re.compile(r"[-+*/<>=~!@#%^&|`?]{65}")
 _SET_OPERATIONS = frozenset({"UNION", "INTERSECT", "EXCEPT"})
 
 # In the parser's JSON a quote within a text is escaped, so no text looks like a key.
@@ -88,6 +89,8 @@ def tokens(text: str) -> list[Token]:
     """Return the tokens of `text`, comments included; raise SyntaxProblem for an open quote or comment."""
     if (nul := text.find("\0")) >= 0:
         raise SyntaxProblem("contains the character NUL", nul)
+    if _LONG_OPERATOR.search(text):  # the scanner's time grows with its square
+        raise SyntaxProblem("contains an operator of more than 64 characters", 0)
     postgast = _library()
     try:
         scanned = postgast.scan(text).tokens

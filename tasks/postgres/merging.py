@@ -113,9 +113,8 @@ def _planned(cursor: Cursor, terms: Terms, run: Run) -> _Merge:
     require_unique_key(cursor, terms.target, terms.keys)
     if terms.columns is None:
         _tell_left_out(terms, [one for one in source if one not in carried], [*target], run)
-    as_text = frozenset(column for column in carried if not target[column].is_comparable)
     is_converted = any(source[column].type != target[column].type for column in carried)
-    return _Merge(terms, carried[len(terms.keys) :], as_text, is_converted)
+    return _Merge(terms, carried[len(terms.keys) :], is_converted)
 
 
 def _tell_left_out(terms: Terms, left_out: Sequence[str], target: Sequence[str], run: Run) -> None:
@@ -136,8 +135,6 @@ class _Merge:
 
     terms: Terms
     columns: Sequence[str]
-    as_text: frozenset[str]
-    """Columns whose values cannot be compared by =: their texts are."""
     is_converted: bool
     """Whether a column has another type in the target: then values are compared as they will be stored."""
 
@@ -207,7 +204,7 @@ class _Merge:
 
     def count_differences(self, cursor: Cursor) -> dict[str, int]:
         """Return the rows of each kind of difference."""
-        cursor.execute("SELECT kind, count(*) FROM pg_temp.difference GROUP BY kind")
+        cursor.execute("SELECT __kind, count(*) FROM pg_temp.difference GROUP BY __kind")
         return dict(cursor.fetchall())
 
     def keys_are_unique(self, cursor: Cursor, counts: dict[str, int], rows: int) -> bool:
@@ -250,8 +247,8 @@ class _Merge:
     def look_outside_window(self, cursor: Cursor, counts: dict[str, int]) -> dict[str, int]:
         """Look for keys that are not in the window elsewhere in the target."""
         text = """
-            UPDATE pg_temp.difference AS s SET kind = {kind}
-            FROM {target} AS t WHERE s.kind = 'inserted' AND {same_key}
+            UPDATE pg_temp.difference AS s SET __kind = {kind}
+            FROM {target} AS t WHERE s.__kind = 'inserted' AND {same_key}
         """
         cursor.execute(statement(text, kind=self.kind_of_match, target=self.target, same_key=self.same_key))
         if not cursor.rowcount:
@@ -287,11 +284,12 @@ class _Merge:
     @property
     def differs(self) -> Composable:
         """A condition on a pair with the same key: the source has another value."""
-        return joined(" OR ", (value(False), *map(self.column_differs, self.columns)))
-
-    def column_differs(self, column: str) -> Composable:
-        text = "{s}::text IS DISTINCT FROM {t}::text" if column in self.as_text else "{s} IS DISTINCT FROM {t}"
-        return statement(text, s=name(column, of="s"), t=name(column, of="t"))
+        if not self.columns:
+            return value(False)
+        # Not IS DISTINCT FROM: 30 days are equal to a month and two boxes to each other if their areas are, and json
+        # has no equality. What counts is what would be stored.
+        rows = (joined(", ", (name(column, of=side) for column in self.columns)) for side in "st")
+        return statement("ROW ({s})::record *<> ROW ({t})::record", **dict(zip("st", rows, strict=True)))
 
     @property
     def inactive(self) -> Composable:
@@ -316,7 +314,7 @@ class _Merge:
             CREATE TEMPORARY TABLE pg_temp.difference ON COMMIT DROP AS
             SELECT {carried},
                 CASE WHEN {no_source} THEN CASE WHEN {inactive} THEN 'absent' ELSE 'deactivated' END
-                     WHEN {no_target} THEN 'inserted' ELSE {kind_of_match} END AS kind
+                     WHEN {no_target} THEN 'inserted' ELSE {kind_of_match} END AS __kind
             FROM ({source}) AS s {join} (SELECT * FROM {target} WHERE {window}) AS t ON {same_key}
             WHERE {no_source} OR {no_target} OR {inactive} OR {differs}
         """
@@ -337,7 +335,7 @@ class _Merge:
 
     @property
     def differences_to_write(self) -> Composable:
-        text = "SELECT {carried} FROM pg_temp.difference WHERE kind = ANY ({written})"
+        text = "SELECT {carried} FROM pg_temp.difference WHERE __kind = ANY ({written})"
         return statement(text, carried=names(self.carried), written=value(list(_WRITTEN)))
 
     def upsert(self, rows: Composable) -> Composable:
@@ -364,7 +362,7 @@ class _Merge:
         updated = self.terms.timestamps.updated
         text = """
             UPDATE {target} AS t SET {flag} = FALSE {stamp}
-            FROM pg_temp.difference AS s WHERE s.kind = 'deactivated' AND {same_key}
+            FROM pg_temp.difference AS s WHERE s.__kind = 'deactivated' AND {same_key}
         """
         return statement(
             text,

@@ -105,6 +105,8 @@ def _require_pass(cursor: Cursor, gate: GateBefore, run: Run, taken: Judged) -> 
     identity = {"deployment": run.deployment, "dag_id": run.dag_id, "run_id": run.run_id, "task_id": gate.task_id}
     make_records(cursor)
     indexes = gate.map_indexes
+    if not indexes:
+        raise PermanentError(f"gate {gate.task_id!r} was mapped over an empty list, so it has judged nothing")
     cursor.execute(_NEWEST, {**identity, "table": quoted_table(gate.table), "map_indexes": indexes})
     records = cursor.fetchall()
     clear = f"clear {gate.task_id!r} with its downstream"

@@ -23,24 +23,12 @@ class ColumnFacts:
     """Whether an INSERT must set it: NOT NULL, without a default."""
     generated: bool
     """Whether the server computes it, so an INSERT may not set it."""
-    is_comparable: bool
-    """Whether two values can be compared by =. Not json and xml, which have none, nor shapes: two boxes are = if their
-    areas are."""
 
 
 _COLUMNS = """
     SELECT attname, format_type(atttypid, atttypmod), attnotnull AND NOT atthasdef AND attidentity = '',
-           attgenerated <> '' OR attidentity = 'a',
-           inner_type.typtype IN ('e', 'r', 'm') OR inner_type.typcategory NOT IN ('C', 'G', 'U', 'X', 'Z')
-           OR inner_type.typcategory = 'U' AND EXISTS (
-               SELECT FROM pg_opclass WHERE opcintype = inner_type.oid AND opcdefault
-           )
+           attgenerated <> '' OR attidentity = 'a'
     FROM pg_attribute
-    JOIN pg_type AS own ON own.oid = atttypid
-    LEFT JOIN pg_type AS base ON base.oid = own.typbasetype
-    JOIN pg_type AS plain ON plain.oid = coalesce(base.oid, own.oid)
-    JOIN pg_type AS inner_type
-        ON inner_type.oid = CASE WHEN plain.typcategory = 'A' THEN plain.typelem ELSE plain.oid END
     WHERE attrelid = format('%%I.%%I', %s, %s)::regclass AND attnum > 0 AND NOT attisdropped
     ORDER BY attnum
 """

@@ -288,8 +288,10 @@ def _regex_problem(pattern: str) -> str | None:
         return None  # only Postgres understands it
     try:
         re.compile(pattern)
-    except re.error as error:
+    except (re.error, OverflowError) as error:
         return str(error)
+    except RecursionError:
+        return "too many parentheses are inside each other"
     return None
 
 

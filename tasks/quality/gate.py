@@ -29,11 +29,14 @@ from tasks.contract import (
     TransientError,
     reusable,
 )
+from tasks.postgres.expressions import tables_read
 from tasks.postgres.passes import Judged, fingerprint, is_table, record_pass, same_judgements
+from tasks.postgres.relations import kind_of
 from tasks.postgres.sql import fragment, table_identifier
-from tasks.postgres.statements import statement
+from tasks.postgres.statements import joined, statement
 from tasks.postgres.versions import standing_build
 from tasks.quality.data_docs import Links, publish
+from tasks.quality.expectations import QUERIES
 from tasks.quality.on_postgres.quarantine import quarantine, require_validation_id
 from tasks.quality.record import Record
 from tasks.quality.suites import Suite
@@ -140,13 +143,24 @@ def _one_snapshot(session: PostgresSession, suite: Suite, run: Run) -> Iterator[
     task_instance = json.dumps([run.deployment, run.dag_id, run.run_id, run.task_id, run.map_index])
     with session.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [task_instance])
-        lockable = is_table(cursor, suite.batch.table)
+        lockable = [table for table in _read_tables(suite) if kind_of(cursor, table) in ("r", "p", "v")]
         cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         if lockable:  # before the snapshot: TRUNCATE shows older snapshots an empty table
-            table = table_identifier(suite.batch.table)
-            cursor.execute(statement("LOCK TABLE {table} IN ACCESS SHARE MODE", table=table))
+            tables = joined(", ", map(table_identifier, lockable))
+            cursor.execute(statement("LOCK TABLE {tables} IN ACCESS SHARE MODE", tables=tables))
         yield cursor
         cursor.execute("COMMIT")
+
+
+def _read_tables(suite: Suite) -> list[str]:
+    """Return the batch's table or view, and those that the queries of its rules read, sorted."""
+    schema = suite.batch.table.partition(".")[0]
+    found = {suite.batch.table}
+    for expectation in suite.expectations:
+        for argument in QUERIES:
+            if isinstance(query := expectation.arguments.get(argument), str):
+                found.update(tables_read((query,), schema))
+    return sorted(found)
 
 
 def _judged(cursor: Cursor, suite: Suite, run: Run) -> Judged:

@@ -180,16 +180,18 @@ def postgres_url(connection: str, *, run: Run | None = None) -> URL:
 
 def _libpq_arguments(conn: Connection, application_name: str) -> dict[str, str | int | None]:
     # Not Airflow's PostgresHook: it uses psycopg 3 if that is installed, and COPY is different there.
+    extra: dict[str, str] = dict(conn.extra_dejson)
+    options = f"{extra.pop('options', '')} {_SESSION_OPTIONS}".strip()
     return {
+        "connect_timeout": _CONNECT_TIMEOUT_SECONDS,
+        **extra,
         "host": conn.host,
         "port": conn.port,
         "user": conn.login,
         "password": conn.password,
         "dbname": conn.schema,
         "application_name": application_name,
-        "connect_timeout": _CONNECT_TIMEOUT_SECONDS,
-        "options": _SESSION_OPTIONS,
-        **conn.extra_dejson,
+        "options": options,
     }
 
 

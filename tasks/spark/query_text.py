@@ -71,6 +71,8 @@ def _read(text: str) -> tuple[list[Expr], FileProblem | None]:
     except RecursionError:
         problem = FileProblem("has too many parts inside each other", "split it", 0, len(text.partition("\n")[0]))
         return [], problem
+    except (IndexError, KeyError, TypeError, ValueError) as error:  # of sqlglot itself, for some texts
+        return [], FileProblem(f"cannot be read: {error}", "correct the query", 0, len(text.partition("\n")[0]))
     return [tree for tree in made if tree is not None], None
 
 
@@ -103,6 +105,8 @@ def _query_problems(text: str, views: Collection[str] | None) -> Iterator[FilePr
 def _code_problems(text: str, query: Expr) -> Iterator[FileProblem]:
     from sqlglot import exp
 
+    if (start := text.find("${")) >= 0:
+        yield FileProblem("${ is where Spark puts in its settings and the environment", _CODE, start, start + 2)
     if query.find(exp.QueryTransform):
         start, end = _word(text, "TRANSFORM")
         yield FileProblem("TRANSFORM runs a program on the workers", _CODE, start, end)

@@ -50,6 +50,7 @@ COMPILE_LESS = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
 """For a JVM that computes little. The first alone leaves room for 48 MB of code, which a long session fills."""
 _SETTINGS: dict[str, Setting] = {
     "spark.sql.session.timeZone": "UTC",  # a day means the same everywhere
+    "spark.sql.variable.substitute": "false",  # ${env:…} in a query would be read from the environment
     "spark.sql.ansi.enabled": "true",  # an overflow or a bad cast is an error, never a silent null
     "spark.sql.adaptive.enabled": "true",
     "spark.sql.shuffle.partitions": "32",  # small ones are merged; on a few cores 200 cost too much

@@ -114,13 +114,19 @@ def test_values_are_compared_as_they_are_stored(
         ('"char"', "a", "b"),
         ("bit varying", "101", "100"),
         ("numeric", "NaN", "1"),
+        ("numeric", "1.0", "1.00"),
+        ("interval", "30 days", "1 mon"),
+        ("double precision", "0", "-0"),
+        ("jsonb", "1.0", "1.00"),
+        ("tsquery", "a:A", "a:B"),
+        ("s.outer", "{a,b}", "{a,c}"),
     ],
 )
 def test_values_of_every_type_are_compared(run: Run, sql: Sql, kind: str, first: str, second: str) -> None:
-    """Also where the type has no equality, or one that is none: two boxes are equal if their areas are."""
+    """As they are stored: some types have no equality, and for others 30 days are a month."""
     sql(f"""
         CREATE SCHEMA s; CREATE TYPE s.pair AS (a int, b int); CREATE TYPE s.mood AS ENUM ('sad', 'glad');
-        CREATE DOMAIN s.shape AS box;
+        CREATE DOMAIN s.shape AS box; CREATE DOMAIN s.inner AS text[]; CREATE DOMAIN s.outer AS s.inner;
         CREATE TABLE s.t (id int PRIMARY KEY, v {kind}); CREATE TABLE s.u (id int, v {kind});
     """)
     sql("INSERT INTO s.u VALUES (1, %s), (2, NULL)", first)
@@ -178,3 +184,11 @@ def test_unique_index_on_some_rows_gets_a_remedy_that_works(run: Run, sql: Sql) 
 
     sql(str(told.value).partition("; mend it: ")[2])
     assert merged(run, **PLAIN) == counts(inserted=1)
+
+
+def test_columns_may_have_any_name(run: Run, sql: Sql) -> None:
+    """No name is taken by the merge itself."""
+    sql("CREATE SCHEMA s; CREATE TABLE s.t (id int PRIMARY KEY, kind text, s int, t int); CREATE TABLE s.u (LIKE s.t)")
+    sql("INSERT INTO s.u VALUES (1, 'a', 1, 1); INSERT INTO s.t VALUES (1, 'b', 1, 1), (2, 'c', 2, 2)")
+
+    assert merged(run, **PLAIN) == counts(updated=1)

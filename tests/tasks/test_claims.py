@@ -202,3 +202,15 @@ def test_silent_run_of_another_airflow_is_given_up(
 
     told = r"s\.staging: taken over from crypto_events_dag, run manual__1 of elsewhere, for 2026-01-01, since .*"
     assert any(re.fullmatch(f"{told}, which no longer needs it", line) for line in caplog.messages)
+
+
+def test_claim_that_is_held_is_not_written_again(tables: None, run: Run, sql: Sql) -> None:
+    """A later build of the run leaves the row alone: a load of the run, which notes its end in it, would conflict."""
+    before = Before(claims=(STAGING, BuiltIn(CONNECTION, "s.other")))
+    own = replace(of_run(run, 1), before=before)
+    claim([STAGING], own, MINUTE)
+    written = sql("SELECT table_name, xmin::text FROM taskflow.claims ORDER BY 1")
+
+    claim([BuiltIn(CONNECTION, "s.other")], own, MINUTE)
+
+    assert sql("SELECT table_name, xmin::text FROM taskflow.claims ORDER BY 1") == written

@@ -60,11 +60,21 @@ DANGEROUS = [
 ]
 
 
+OF_ONE = """
+    SELECT DISTINCT proname::text FROM pg_proc
+    WHERE pronargs >= 1 AND pronargs - pronargdefaults <= 1
+        AND NOT proargtypes::oid[] && ARRAY['internal', 'cstring']::regtype[]::oid[]
+    ORDER BY 1
+"""
+"""The functions that may be called with one value."""
+
+
 def found(sql: Sql) -> dict[str, list[str]]:
     rows = sql(FOLDER.joinpath("functions.sql").read_text(encoding="utf-8"))
     return {
         "aggregates": [name for name, _, is_aggregate in rows if is_aggregate],
         "of_rows": [name for name, returns_rows, _ in rows if returns_rows],
+        "of_one": [name for (name,) in sql(OF_ONE) if name not in {row[0] for row in rows}],
         "of_values": [name for name, returns_rows, _ in rows if not returns_rows],
     }
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from stack.database import Cluster, Database
-from tasks.contract import Run, TransientError
+from tasks.contract import DataRejected, Run, TransientError
 from tasks.postgres.tables import rebuild_table, run_sql, vacuum
 from tasks.quality.gate import validate
 from tasks.quality.suites import Batch, Expectation, Suite
@@ -102,3 +102,27 @@ def test_slow_statement_is_not_cancelled(tables: None, run: Run) -> None:
     with postgres(CONNECTION, run=run, lock_timeout=0.05) as session, session.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM generate_series(1, 3000000)")
         assert cursor.fetchall() == [(3_000_000,)]
+
+
+@pytest.mark.parametrize("batch", ["s.raw", "s.seen"], ids=["lookup of a rule", "view"])
+def test_gate_sees_no_table_in_the_middle_of_a_build(
+    tables: None, run: Run, sql: Sql, gate: Gate, database: Database, batch: str
+) -> None:
+    """A table that a rule reads, or a view, is locked before the snapshot: TRUNCATE would show it empty."""
+    sql("CREATE VIEW s.seen AS SELECT * FROM s.staging; INSERT INTO s.staging VALUES (3)")
+    query = "SELECT * FROM {batch} WHERE id IN (SELECT id FROM s.staging)"
+    suite = Suite(
+        name="banned",
+        connection=CONNECTION,
+        batch=Batch(table=batch),
+        expectations=[Expectation(type="unexpected_rows_expectation", arguments={"unexpected_rows_query": query})],
+    )
+    with database.connect() as session, session.cursor() as cursor:
+        cursor.execute("SELECT set_config('application_name', 'taskflow other.build', false)")
+        cursor.execute("BEGIN; TRUNCATE s.staging")
+        judging = gate.start(validate, suite, run=run)
+        gate.waiting()
+        cursor.execute("INSERT INTO s.staging VALUES (3); COMMIT")
+
+    with pytest.raises(DataRejected, match="1 of 1 expectations failed"):
+        judging.result(60)
