@@ -62,7 +62,9 @@ def runs(distributed: RunningStack) -> dict[str, DagRun]:
     kill_in_training(distributed, churn)
     both = {run.dag_id: succeeded(distributed, run) for run in (crypto, churn)}
     drift = trigger(distributed, DRIFT)
-    kill_worker(distributed, await_running(distributed, drift, "run_drift_report"))
+    worker = await_running(distributed, drift, "run_drift_report")
+    await_logs(distributed, drift)
+    kill_worker(distributed, worker)
     return {**both, DRIFT: succeeded(distributed, drift)}
 
 
@@ -72,6 +74,7 @@ def kill_in_merge(stack: RunningStack, run: DagRun) -> None:
     with locked(stack, "prod.bt_crypto_events") as is_waited_for:
         worker = await_running(stack, run, "merge_to_prod")
         eventually("the merge to wait for the lock", is_waited_for)
+        await_logs(stack, run)
         kill_worker(stack, worker)
 
 
@@ -79,6 +82,7 @@ def kill_in_training(stack: RunningStack, run: DagRun) -> None:
     """Kill the worker of the training while candidates are fitted."""
     worker = await_running(stack, run, "train_spark_model")
     eventually("a training that runs", partial(trainings, stack, run), lambda seen: seen == ["RUNNING"], seconds=180)
+    await_logs(stack, run)
     kill_worker(stack, worker)
 
 
@@ -134,6 +138,14 @@ def test_files_lie_in_the_bucket(distributed: RunningStack, runs: dict[str, DagR
         for task, (_, number) in tries(distributed, run).items():
             look = partial(is_logged, distributed, run, task, number)  # the log is sent when all else is done
             eventually(f"the log of {task}", look)
+
+
+def await_logs(stack: RunningStack, run: DagRun) -> None:
+    """Wait until the steps that have ended have sent their logs: a worker that is killed before takes them with it."""
+    states = stack.api.task_states(run.dag_id, run.run_id)
+    for task, (_, number) in tries(stack, run).items():
+        if states[task] == "success":
+            eventually(f"the log of {task}", partial(is_logged, stack, run, task, number))
 
 
 def is_logged(stack: RunningStack, run: DagRun, task: str, number: int) -> bool:
