@@ -21,7 +21,7 @@ from factory.language.errors import did_you_mean
 from factory.language.evaluation import Absent, part_of
 from factory.language.expressions import Path
 from factory.language.functions import ComputationError, written
-from factory.language.params import has_patterns, pattern_problems
+from factory.language.params import pattern_problems
 from factory.language.spec import ParamSpec
 from factory.language.templates import Source, Template, filled
 from factory.language.tokens import TemplateProblem
@@ -119,7 +119,7 @@ def _run_problems(params: tuple[ParamSpec, ...], context: Mapping[str, Any]) -> 
             hint = did_you_mean(name, names, "params") if names else "the pipeline has no params"
             yield f'the run was started with "{name}", which is not a param; {hint}'
     for param in params:
-        if param.name in context["params"] and has_patterns(param.schema):
+        if param.name in context["params"]:
             for path, message in pattern_problems(param.schema, context["params"][param.name]):
                 yield f'param "{".".join(map(str, (param.name, *path)))}": {message}'
 

@@ -68,13 +68,6 @@ def pattern_problems(schema: Mapping[str, Any], value: Any, path: Path = ()) -> 
                 yield from pattern_problems(inner, value[name], (*path, name))
 
 
-def has_patterns(schema: Mapping[str, Any]) -> bool:
-    """Return whether a value needs `pattern_problems` beside what Airflow checks."""
-    inner = [schema.get("items"), *(schema.get("properties") or {}).values()]
-    own = "pattern" in schema or schema.get("format") in _MOMENTS
-    return own or any(has_patterns(one) for one in inner if isinstance(one, dict))
-
-
 def for_form(schema: Mapping[str, Any]) -> dict[str, Any]:
     """Return the schema as Airflow gets it: without patterns."""
     kept: dict[str, Any] = {key: value for key, value in schema.items() if key != "pattern"}

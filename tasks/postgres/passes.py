@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.contract import GateBefore, PermanentError, Run
+from tasks.postgres.relations import kind_of
 from tasks.postgres.sql import quoted_table, table_identifier
 from tasks.postgres.statements import only_row, statement
 from tasks.postgres.versions import Build, make_records
@@ -147,6 +148,4 @@ _OF_VALUES = """
 
 def is_table(cursor: Cursor, table: str) -> bool:
     """Return whether `table` is one, not a view: each of its rows knows the transaction that wrote it."""
-    cursor.execute("SELECT relkind IN ('r', 'p') FROM pg_class WHERE oid = to_regclass(%s)", [quoted_table(table)])
-    found = cursor.fetchone()
-    return bool(found and found[0])
+    return kind_of(cursor, table) in ("r", "p")
