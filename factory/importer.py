@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from factory.bridge.outcome import warm_up
+from factory.bridge.rehearsal import warm_up
 
 if find_spec("airflow.sdk.importers"):
     from factory.bridge.importer_3_4 import YamlImporter, register

@@ -14,7 +14,8 @@ import airflow.utils.file as airflow_files
 from airflow.dag_processing.importers import get_importer_registry
 from airflow.dag_processing.importers.base import AbstractDagImporter, DagImportError, DagImportResult, DagImportWarning
 
-from factory.bridge.outcome import import_spec, learn_dag_ids, rehearse
+from factory.bridge.outcome import import_spec, learn_dag_ids
+from factory.bridge.rehearsal import rehearse
 from factory.planning.project import EXTENSIONS, is_spec
 
 
@@ -28,7 +29,7 @@ class YamlImporter(AbstractDagImporter):
 
     def list_dag_files(self, directory: str | os.PathLike[str], safe_mode: bool = True) -> Iterator[str]:  # noqa: ARG002, FBT001, FBT002  # Airflow's signature
         """Yield every spec, but no tests of pipelines and no files of configs/."""
-        rehearse(Path(directory))
+        rehearse()
         specs = [path for path in super().list_dag_files(directory, safe_mode=False) if is_spec(Path(path))]
         learn_dag_ids(Path(directory), map(Path, specs))
         yield from specs

@@ -24,7 +24,8 @@ from airflow.sdk.importers import (
     get_file_suffix,
 )
 
-from factory.bridge.outcome import import_spec, learn_dag_ids, rehearse
+from factory.bridge.outcome import import_spec, learn_dag_ids
+from factory.bridge.rehearsal import rehearse
 from factory.planning.project import EXTENSIONS, is_spec
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class YamlImporter(AbstractDagImporter[FilesystemDagDefinition]):
         found = find_file_dag_definitions(bundle.path, self.supported_extensions)
         specs = [definition for definition in found if is_spec(definition.path)]
         if bundle.path.is_dir():
-            rehearse(bundle.path)
+            rehearse()
             learn_dag_ids(bundle.path, (definition.path for definition in specs))
         yield from specs
 

@@ -5,7 +5,6 @@ Knows what Airflow has to know about a spec; it knows no release's importer.
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -154,48 +153,3 @@ def _warnings(diagnostics: list[Diagnostic]) -> tuple[Warned, ...]:
 def _line(diagnostic: Diagnostic) -> str:
     hint = f" ({diagnostic.hint})" if diagnostic.hint else ""
     return f"line {diagnostic.span.line}: {diagnostic.message}{hint}"
-
-
-def warm_up() -> None:
-    """Import what checking a spec needs, for the children that Airflow forks for each file and task.
-
-    It takes half a second once in each of Airflow's processes, instead of before every task.
-    """
-    import factory.compiler
-    import factory.registry
-    from tasks.postgres.expressions import check_expression
-    from tasks.quality.lint import catalogue
-    from tasks.spark.query_text import query_problems
-
-    factory.registry.load_registry()
-    catalogue()
-    check_expression(("true",))
-    query_problems("SELECT 1", (), ())
-
-
-_REHEARSAL = b"""
-dag_id: rehearsal
-schedule: "0 0 * * *"
-start_date: 2026-01-01
-params: {go: {type: boolean, default: true}}
-steps:
-  first: {uses: messages.log, with: {message: "{{ run.date }}"}}
-  choose: {needs: first, branch: [{if: "{{ params.go }}", then: second}, {else: third}]}
-  second: {uses: messages.log, with: {message: second}}
-  third: {uses: messages.log, with: {message: third}}
-"""
-
-
-def rehearse(directory: Path) -> None:
-    """Build a DAG in the dag-processor before it forks a child for each file, to spare the children the first time.
-
-    All objects made so far are frozen, so the children's garbage collections do not copy their memory pages.
-    """
-    from factory.bridge.dag import build
-    from factory.compiler import compile_content
-
-    plan = compile_content(_REHEARSAL, directory / "rehearsal.yaml").plan
-    assert plan is not None
-    build(plan)
-    gc.collect()
-    gc.freeze()

@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from functools import cache
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,7 +87,6 @@ def pages(verdict: Verdict, suite: Suite, run: Run) -> dict[str, str]:
     from great_expectations.core import ExpectationSuite
     from great_expectations.core.run_identifier import RunIdentifier
     from great_expectations.render.renderer import page_renderer
-    from great_expectations.render.view import view as views
 
     results: Any = copy.deepcopy(verdict.results)
     results.meta["run_id"] = RunIdentifier(run.run_id, dt.datetime.combine(run.date, dt.time(), dt.UTC))
@@ -100,8 +100,18 @@ def pages(verdict: Verdict, suite: Suite, run: Run) -> dict[str, str]:
         "index.html": of_results.render(results),
         "expectations.html": of_suite.render(ExpectationSuite(suite.name, expectations=asked)),
     }
-    view: Any = views.DefaultJinjaPageView(custom_views_directory=str(_PAGES))  # one: it compiles its templates anew
-    return {name: _page(view, name, document, run) for name, document in documents.items()}
+    return {name: _page(name, document, run) for name, document in documents.items()}
+
+
+@cache
+def page_view() -> Any:
+    """Return the library's view with its templates compiled, which takes longer than rendering the pages."""
+    from great_expectations.render.view.view import DefaultJinjaPageView
+
+    view: Any = DefaultJinjaPageView(custom_views_directory=str(_PAGES))
+    for name in view.env.list_templates(extensions=["j2"]):
+        view.env.get_template(name)
+    return view
 
 
 def _implied(outcome: Outcome, rows: int) -> dict[str, Any]:
@@ -111,7 +121,7 @@ def _implied(outcome: Outcome, rows: int) -> dict[str, Any]:
     return {"element_count": rows, "unexpected_count": 0, "unexpected_percent": 0.0}
 
 
-def _page(view: Any, name: str, document: Any, run: Run) -> str:
+def _page(name: str, document: Any, run: Run) -> str:
     shown = {"dag_id": run.dag_id, "run_id": run.run_id, "task_id": run.task_id, "try_number": run.try_number}
-    html: str = view.render(document, "data_docs.j2", page=name, **shown)
+    html: str = page_view().render(document, "data_docs.j2", page=name, **shown)
     return _SUITE_LINK.sub('href="expectations.html"', html)

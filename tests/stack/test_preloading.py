@@ -26,9 +26,18 @@ FORKED = """
         import pyarrow as pa
         from pyarrow import compute
         before = [name for name in MODULES if name in sys.modules]
+        from factory.registry import load_registry
+        from stack.bucket_sessions import loader
+        from tasks.quality.data_docs import page_view
+        prepared = [
+            page_view.cache_info().currsize == 1,
+            len(loader()._cache) > 2,
+            all("arguments" in vars(task) for task in load_registry()),
+            "factory.bridge.dag" in sys.modules,
+        ]
         ones = np.ones((size, size))
         total = compute.sum(pa.array(range(size))).as_py()
-        return before, (ones @ ones).sum(), total, np.random.random(), gc.get_freeze_count() > 100_000
+        return before, prepared, (ones @ ones).sum(), total, np.random.random(), gc.get_freeze_count() > 100_000
 
     preload()
     threads = [one.name for one in threading.enumerate()]
@@ -40,7 +49,8 @@ STARTED = """
     import gc, sys
     from importlib import import_module
 
-    import_module("stack.preloading").MODULES = {"colorsys": ""}
+    preloading = import_module("stack.preloading")
+    preloading.MODULES, preloading.CALLS = {"colorsys": ""}, {}
     executor = import_module("stack.executor").LocalExecutor(parallelism=2)
     executor._spawn_worker = lambda: print("colorsys" in sys.modules, gc.get_freeze_count() > 0)
     executor.start()
@@ -51,7 +61,7 @@ MISSING = """
     from importlib import import_module
 
     preloading = import_module("stack.preloading")
-    preloading.MODULES = {"nowhere": "", "colorsys": ""}
+    preloading.MODULES, preloading.CALLS = {"nowhere": "", "colorsys": ""}, {"nowhere:else": ""}
     preloading.preload()
     import sys
     print("colorsys" in sys.modules)
@@ -74,20 +84,26 @@ def forked() -> list[Any]:
 def test_tasks_find_imports(forked: list[Any]) -> None:
     """A process forked afterwards has every module, frozen."""
     _, _, *seen = forked
-    assert [(names, frozen) for names, _, _, _, frozen in seen] == [(list(MODULES), True)] * 2
+    assert [(names, frozen) for names, _, _, _, _, frozen in seen] == [(list(MODULES), True)] * 2
+
+
+def test_tasks_find_calls_made(forked: list[Any]) -> None:
+    """The templates of pages, what boto3 knows of S3, the checks of arguments: all are made before the fork."""
+    _, _, *seen = forked
+    assert [prepared for _, prepared, *_ in seen] == [[True] * 4] * 2
 
 
 def test_nothing_runs_at_the_fork(forked: list[Any]) -> None:
     """The imports start no Python thread, and libraries with threads of their own still compute in a forked process."""
     _, threads, *seen = forked
     assert threads == ["MainThread"]
-    assert [(product, total) for _, product, total, _, _ in seen] == [(500.0**3, 499 * 250)] * 2
+    assert [(product, total) for _, _, product, total, _, _ in seen] == [(500.0**3, 499 * 250)] * 2
 
 
 def test_tasks_draw_their_own(forked: list[Any]) -> None:
     """Two tasks that do not seed NumPy draw differently."""
     _, _, *seen = forked
-    assert len({draw for _, _, _, draw, _ in seen}) == 2
+    assert len({draw for _, _, _, _, draw, _ in seen}) == 2
 
 
 def test_imports_say_nothing(forked: list[Any]) -> None:

@@ -14,7 +14,7 @@ import traceback
 import warnings
 from pathlib import Path
 
-from factory.bridge.outcome import rehearse, warm_up
+from factory.bridge.rehearsal import rehearse, warm_up
 from tests.support.mutations import Case, case_of
 
 PATIENCE = 10
@@ -52,7 +52,7 @@ def run(first: int, count: int, home: Path) -> None:
     """Compile the cases of `count` seeds."""
     projects: dict[Path, Path] = {}
     warm_up()
-    rehearse(home)
+    rehearse()
     for seed in range(first, first + count):
         print(f"SEED {seed}", flush=True)
         case = case_of(seed)
