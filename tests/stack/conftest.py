@@ -7,6 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from stack.tracking_server import Tracking
+
+
+@pytest.fixture(scope="module")
+def mlflow_login(mlflow_server: Tracking) -> Iterator[None]:
+    """MLflow's login in the environment, where the app has it."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in mlflow_server.client_environment.items():
+            environment.setenv(name, value)
+        yield
+
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Iterator[Path]:

@@ -14,20 +14,12 @@ from stack.app.registered_models import Registry, Unusable
 from stack.app_server import SCRIPT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from stack.tracking_server import Tracking
+
+pytestmark = pytest.mark.usefixtures("mlflow_login")
 
 AIRFLOW = "http://127.0.0.1:8080"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def login(mlflow_server: Tracking) -> Iterator[None]:
-    """MLflow's login in the environment, where the app has it."""
-    with pytest.MonkeyPatch.context() as environment:
-        for name, value in mlflow_server.client_environment.items():
-            environment.setenv(name, value)
-        yield
 
 
 @pytest.fixture(scope="module")

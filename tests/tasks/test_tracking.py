@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import replace
@@ -78,17 +77,15 @@ def set_connection(environment: pytest.MonkeyPatch, **parts: object) -> str:
 
 
 def test_server_down_is_transient(connect: pytest.MonkeyPatch) -> None:
-    """A server that is not there is told of within seconds, by its address and its connection."""
+    """A server that is not there is told of, by its address and its connection."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, but nobody listens
         port = taken.getsockname()[1]
         connection = set_connection(connect, host="127.0.0.1", port=port)
-        started = time.monotonic()
         with pytest.raises(TransientError) as caught:
             tracking(connection)
     expected = f"MLflow at http://127.0.0.1:{port} (connection 'mlflow_other'): it does not answer (Connection refused)"
     assert str(caught.value).startswith(expected)
-    assert time.monotonic() - started < 10
 
 
 @pytest.mark.parametrize(
