@@ -54,11 +54,19 @@ def notify(
     not accept the message, the step fails, and a retry sends it to all of them again.
     """
     log(f"{title}: {message}" if title else message, level, run=run)
-    services = [] if connection is None else _services(connection)
+    return Sent(message=message, services=0 if connection is None else send(connection, message, title, level))
+
+
+def send(connection: str, message: str, title: str | None, level: Level) -> int:
+    """Send a message to every service that an Airflow connection lists; return how many there are.
+
+    Raises TransientError if a service does not accept it, PermanentError or MissingResource for the connection.
+    """
+    services = _services(connection)
     failed = [_shown(service) for service in services if not _deliver(service, message, title, level)]
     if failed:
         raise TransientError(f"connection {connection!r}", f"the message was not accepted by {', '.join(failed)}")
-    return Sent(message=message, services=len(services))
+    return len(services)
 
 
 def _services(connection: str) -> list[apprise.NotifyBase]:

@@ -29,6 +29,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from factory.bridge import runtime
 from factory.bridge.links import with_links
+from factory.bridge.notifying import pipeline_callbacks, reason_kept, step_callbacks
 from factory.bridge.rendering import PROBLEMS, FilledLater, Item, label, run_of
 from factory.bridge.waiting import deferrable, wait
 from factory.language.arguments import AssetSpec
@@ -61,6 +62,7 @@ def build(plan: Plan) -> DAG:
         params={param.name: _param(param) for param in plan.params},
         default_args=_airflow(plan.default_args, plan.timezone),
         auto_register=False,
+        **pipeline_callbacks(plan),
         **_documented(_airflow(plan.airflow, plan.timezone)),
     )
     groups = _groups(plan, dag)
@@ -79,6 +81,11 @@ def build(plan: Plan) -> DAG:
 def execute(step: Mapping[str, Any]) -> dict[str, Any] | None:
     """Run a registered task with its arguments; `before` is what the plan puts before it."""
     context: Mapping[str, Any] = get_current_context()
+    with reason_kept(context):
+        return _executed(step, context)
+
+
+def _executed(step: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, Any] | None:
     _require_filled(step)
     run = _run(context)
     try:
@@ -243,7 +250,8 @@ def _exit(way: Any) -> dict[str, Any]:
 
 def _settings(node: Node, plan: Plan, dag: DAG, groups: Mapping[str, TaskGroup]) -> dict[str, Any]:
     group = groups[".".join(node.groups)] if node.groups else None
-    settings = {"task_id": node.task_id.rpartition(".")[2], "dag": dag, **_airflow(node.airflow, plan.timezone)}
+    own = {**_airflow(node.airflow, plan.timezone), **step_callbacks(node)}
+    settings = {"task_id": node.task_id.rpartition(".")[2], "dag": dag, **own}
     if group is not None:
         settings["task_group"] = group
     if not any(name.startswith("doc") for name in settings):

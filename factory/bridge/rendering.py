@@ -27,7 +27,7 @@ from factory.language.templates import Source, Template, filled
 from factory.language.tokens import TemplateProblem
 from factory.language.value_types import typed
 from factory.language.variables import is_sensitive, variable_value
-from tasks.contract import Run
+from tasks.contract import PermanentError, Run
 from tasks.postgres.expressions import filled_expression, filled_query
 
 PROBLEMS = "problems"
@@ -60,6 +60,14 @@ class FilledLater:
     def __str__(self) -> str:
         """Return the same as text: so Airflow keeps the arguments of a mapped step."""
         return json.dumps(self.serialize(), sort_keys=True, ensure_ascii=False)
+
+
+def filled_in(template: Template, context: Mapping[str, Any]) -> str:
+    """Return a text outside of a step's values, filled in; raise PermanentError for what cannot be."""
+    try:
+        return str(filled(template, RunValues(context).reader(template), _SQL))
+    except TemplateProblem as problem:
+        raise PermanentError(str(problem)) from None
 
 
 @dataclass(frozen=True, slots=True)

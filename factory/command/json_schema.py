@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from factory.language.arguments import DAG_ARGUMENTS, GROUP_ARGUMENTS, TASK_ARGUMENTS, Argument
+from factory.language.notices import EVENTS
+from factory.language.notices import KEYS as NOTICE_KEYS
 from factory.language.params import KEYS, TYPES
 from factory.language.schedules import TIMETABLES
 from factory.registry import Registry, TaskDefinition
@@ -43,7 +45,7 @@ def json_schema(registry: Registry) -> dict[str, Any]:
     fork: dict[str, Any] = {
         "type": "object",
         "required": ["branch"],
-        "properties": {"branch": branch, **_needs(), **_airflow(TASK_ARGUMENTS)},
+        "properties": {"branch": branch, **_notify(), **_needs(), **_airflow(TASK_ARGUMENTS)},
         "additionalProperties": False,
     }
     parts.definitions["suite"] = parts.suite()
@@ -73,6 +75,7 @@ def json_schema(registry: Registry) -> dict[str, Any]:
             },
             "suites": {"type": "object", "additionalProperties": {"$ref": "#/$defs/suite"}},
             "steps": {"$ref": "#/$defs/steps"},
+            **_notify(),
             **_airflow(DAG_ARGUMENTS),
         },
         "$defs": parts.definitions,
@@ -105,6 +108,7 @@ class _SpecSchema:
                 "uses": {"const": definition.name},
                 "with": given,
                 "expand": {"type": "object"},
+                **_notify(),
                 **_needs(),
                 **_airflow(TASK_ARGUMENTS),
             },
@@ -141,6 +145,17 @@ class _SpecSchema:
             return _or_template(schema)
         self.definitions[name] = schema
         return _or_template({"$ref": f"#/$defs/{name}"})
+
+
+def _notify() -> dict[str, Any]:
+    full = {
+        "type": "object",
+        "required": ["connection"],
+        "properties": {key: {"type": "string", "minLength": 1} for key in NOTICE_KEYS},
+        "additionalProperties": False,
+    }
+    one = {"anyOf": [{"type": "string", "description": "a connection of type apprise"}, full, {"type": "null"}]}
+    return {"notify": {"type": "object", "properties": dict.fromkeys(EVENTS, one), "additionalProperties": False}}
 
 
 def _param_types() -> dict[str, Any]:

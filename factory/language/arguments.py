@@ -82,10 +82,8 @@ DAG_ARGUMENTS: Mapping[str, Argument] = {
     "deadline": Argument("code", instead="use dagrun_timeout, or execution_timeout on a step"),
     "sla_miss_callback": _CODE,
     "catchup": _BOOLEAN,
-    "on_success_callback": Argument("code", instead="add a step that notifies"),
-    "on_failure_callback": Argument(
-        "code", instead="add a last step with trigger_rule: one_failed, beside another last step"
-    ),
+    "on_success_callback": Argument("code", instead="write notify: {on_success: <connection>}"),
+    "on_failure_callback": Argument("code", instead="write notify: {on_failure: <connection>}"),
     "doc_md": _TEXT,
     "params": Argument("spec"),
     "access_control": Argument("code", instead="who may see and run a pipeline is set in Airflow, by its admin"),
@@ -136,11 +134,9 @@ TASK_ARGUMENTS: Mapping[str, Argument] = {
     "sla": _CODE,
     "execution_timeout": _DURATION,
     "on_execute_callback": _CODE,
-    "on_failure_callback": Argument(
-        "code", instead="add a last step with trigger_rule: one_failed, beside another last step"
-    ),
-    "on_success_callback": Argument("code", instead="add a step that notifies"),
-    "on_retry_callback": _CODE,
+    "on_failure_callback": Argument("code", instead="write notify: {on_failure: <connection>}"),
+    "on_success_callback": Argument("code", instead="write notify: {on_success: <connection>}"),
+    "on_retry_callback": Argument("code", instead="write notify: {on_retry: <connection>}"),
     "on_skipped_callback": _CODE,
     "pre_execute": _CODE,
     "post_execute": _CODE,

@@ -23,6 +23,7 @@ from factory.language.arguments import (
 )
 from factory.language.document import Value, value_at
 from factory.language.errors import Hint, Path, did_you_mean
+from factory.language.notices import EVENTS, Notice, Notices, read_notice
 from factory.language.params import param_problems
 from factory.language.report import Report
 from factory.language.schedules import Schedule, read_schedule
@@ -84,6 +85,7 @@ class StepSpec:
     steps: tuple[StepSpec, ...] | None = None
     needs: tuple[str, ...] = ()
     airflow: Airflow = field(default_factory=dict)
+    notify: Notices = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +100,12 @@ class PipelineSpec:
     params: tuple[ParamSpec, ...]
     suites: tuple[SuiteSpec, ...]
     steps: tuple[StepSpec, ...]
+    notify: Notices = field(default_factory=dict)
 
 
 _DAG_ID = re.compile(r"[A-Za-z0-9_.\-]{1,250}\Z")
 STEP_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}\Z")
-_SPEC_KEYS = ("timezone", "suites", "steps")
+_SPEC_KEYS = ("timezone", "notify", "suites", "steps")
 _SUITE_KEYS = ("connection", "batch", "quarantine", "expectations")
 _ARM_KEYS = ("if", "then", "else")
 
@@ -150,6 +153,7 @@ class SpecReader:
                 for name, value in self.mapping(root.get("suites", {}), ("suites",)).items()
             ),
             steps=self.steps(root.get("steps", {}), ("steps",)) if "steps" in root else (),
+            notify=self.notices(root.get("notify", {}), ("notify",)),
         )
 
     def dag_id(self, value: Value) -> str:
@@ -291,7 +295,20 @@ class SpecReader:
             steps=self.steps(values["steps"], (*path, "steps")) if form == "steps" else None,
             needs=self.names(values.get("needs", []), (*path, "needs")),
             airflow=self.airflow(values, path, table),
+            notify=self.notices(values.get("notify", {}), (*path, "notify")) if form != "steps" else {},
         )
+
+    def notices(self, value: Value, path: Path) -> Notices:
+        values = self.mapping(value, path)
+        self.unknown_keys(values, path, EVENTS, {}, "notify")
+        return {event: self.notice(values[event], (*path, event)) for event in EVENTS if event in values}
+
+    def notice(self, value: Value, path: Path) -> Notice | None:
+        def report(where: Path, message: str, hint: Hint) -> None:
+            told = f"{'.'.join(map(str, path))} is {_shown(value)}: {message}"
+            self.report.add("wrong-value", (*path, *where), told, hint)
+
+        return read_notice(value, report)
 
     def branch(self, step: str, value: Value, path: Path) -> tuple[Arm, ...]:
         arms = tuple(self.arm(one, (*path, index)) for index, one in enumerate(self.sequence(value, path)))
@@ -399,15 +416,15 @@ def _step_form(keys: tuple[str, ...], table: Mapping[str, Argument]) -> tuple[fr
 
 
 _STEP_FORMS = {
-    "uses": _step_form(("uses", "with", "needs", "expand"), TASK_ARGUMENTS),
-    "branch": _step_form(("branch", "needs"), TASK_ARGUMENTS),
+    "uses": _step_form(("uses", "with", "needs", "expand", "notify"), TASK_ARGUMENTS),
+    "branch": _step_form(("branch", "needs", "notify"), TASK_ARGUMENTS),
     "steps": _step_form(("steps", "needs"), GROUP_ARGUMENTS),
 }
 """The keys of each form of a step, and the table that reads Airflow's among them."""
 _PIPELINE_KEYS = frozenset(
     (*_SPEC_KEYS, *(name for name, argument in DAG_ARGUMENTS.items() if argument.kind != "code"))
 )
-_DEFAULT_ARGS_KEYS = _STEP_FORMS["uses"][0] - {"uses", "with", "needs", "expand"}
+_DEFAULT_ARGS_KEYS = _STEP_FORMS["uses"][0] - {"uses", "with", "needs", "expand", "notify"}
 
 
 def _is_timezone(name: str) -> bool:

@@ -71,6 +71,12 @@ def default_args_sources(project: Project) -> Iterator[Source]:
         yield Source(layer.document, ("default_args",), layer.default_args)
 
 
+def notify_sources(project: Project) -> Iterator[Source]:
+    """Yield whom `configs/` lets every pipeline tell."""
+    for layer in project.layers:
+        yield Source(layer.document, ("notify",), layer.notify)
+
+
 def argument_sources(project: Project, definition: TaskDefinition) -> Iterator[Source]:
     """Yield the arguments that `configs/` sets for a task, limited to those that the task takes."""
     for layer in project.layers:

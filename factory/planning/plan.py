@@ -29,6 +29,14 @@ class Exit:
 
 
 @dataclass(frozen=True, slots=True)
+class Announcement:
+    """A message to the services that a connection lists: the facts, after a text if there is one."""
+
+    connection: str
+    message: Template | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """One task of the DAG. `arguments` is JSON, with a Template for each text that has to be rendered."""
 
@@ -51,6 +59,8 @@ class Node:
     """The params that its values name."""
     origins: Mapping[str, Origin] = field(default_factory=dict)
     """Where each of its arguments is written."""
+    notify: Mapping[str, Announcement] = field(default_factory=dict)
+    """Whom it tells, by event."""
 
     @property
     def is_branch(self) -> bool:
@@ -120,6 +130,8 @@ class Plan:
     """What comes before each build, gate and load, and before each step that reads files, by task_id."""
     dag_origins: Mapping[str, Origin] = field(default_factory=dict)
     default_args_origins: Mapping[str, Origin] = field(default_factory=dict)
+    notify: Mapping[str, Announcement] = field(default_factory=dict)
+    """Whom the pipeline tells of the end of a run, by event."""
 
     def node(self, task_id: str) -> Node:
         """Return the node of `task_id`."""
@@ -131,7 +143,7 @@ _NOT_SHOWN = ("path", "kind", "params", "origins")
 
 def as_json(plan: Plan) -> dict[str, Any]:
     """Return `plan` as JSON that depends only on the files' contents, not on where they are."""
-    shown = ("dag_id", "file", "airflow", "default_args", "timezone", "schedule", "params", "nodes", "groups")
+    shown = ("dag_id", "file", "airflow", "default_args", "timezone", "schedule", "params", "nodes", "groups", "notify")
     return {name: _json(getattr(plan, name)) for name in shown}
 
 

@@ -13,12 +13,13 @@ from pathlib import Path as FilePath
 from factory.language.arguments import DAG_ARGUMENTS
 from factory.language.document import MAX_BYTES, Document, Value, content_of, read
 from factory.language.errors import Diagnostic, did_you_mean
+from factory.language.notices import Notices
 from factory.language.report import Report
 from factory.language.spec import Airflow, SpecReader, SuiteSpec, parse_suite
 from factory.language.variables import BadVariable, Variable, read_variable
 from factory.registry import Registry
 
-_KEYS = ("dag", "default_args", "functions", "places", "pools", "queues", "variables", "with")
+_KEYS = ("dag", "default_args", "functions", "notify", "places", "pools", "queues", "variables", "with")
 EXTENSIONS = (".yaml", ".yml")
 """The file extensions of specs."""
 ENVIRONMENT = "TASKFLOW_ENVIRONMENT"
@@ -46,6 +47,8 @@ class Layer:
     """The SQL functions that specs may call besides Postgres' harmless ones."""
     places: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
     """Folders and buckets that steps may name."""
+    notify: Notices = field(default_factory=dict)
+    """Whom every pipeline tells of the end of a run."""
 
 
 @dataclass(frozen=True)
@@ -222,6 +225,7 @@ def _read_layer(file: FilePath, shown: str, registry: Registry) -> tuple[Layer, 
             for name, one in reader.mapping(root.get("places", {}), ("places",)).items()
         },
         functions=reader.names(root["functions"], ("functions",), "a function") if "functions" in root else (),
+        notify=reader.notices(root.get("notify", {}), ("notify",)),
     )
     _check_arguments(report, layer, registry)
     reader.stray_dates()

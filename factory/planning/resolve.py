@@ -14,6 +14,7 @@ from factory.language.errors import Path, did_you_mean
 from factory.language.report import Report
 from factory.language.spec import Airflow, Arm, PipelineSpec, StepSpec
 from factory.language.templates import Template, is_template
+from factory.planning import announcements
 from factory.planning.defaults import Source, dag_sources, default_args_sources, layered, origins, values
 from factory.planning.pipeline import Pipeline
 from factory.planning.plan import Exit, Node, Plan
@@ -65,6 +66,7 @@ class _Resolver:
             suites={suite.name: suite.path for suite in spec.suites},
             dag_origins=origins(airflow),
             default_args_origins=origins(default_args),
+            notify=announcements.of_pipeline(self.pipeline),
         )
 
     def linked(self, nodes: tuple[Node, ...], group_needs: Mapping[str, tuple[str, ...]]) -> tuple[Node, ...]:
@@ -140,6 +142,7 @@ class _Resolver:
             links=definition.links if definition else (),
             params=given.params,
             origins=given.origins,
+            notify=announcements.of_step(step, self.pipeline),
         )
 
     def definition(self, step: StepSpec) -> TaskDefinition | None:
@@ -197,6 +200,7 @@ class _Resolver:
             airflow=place.step.airflow,
             groups=place.scope.groups,
             params=params_of(conditions.values()),
+            notify=announcements.of_step(place.step, self.pipeline),
         )
 
     def targets(self, place: Place, arm: Arm) -> tuple[str, ...]:

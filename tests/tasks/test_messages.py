@@ -6,48 +6,22 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
 from typing import Any, get_args
 
 import pytest
 
 from tasks.contract import MissingResource, PermanentError, Run, TransientError
 from tasks.messages import Level, Logged, Sent, log, notify
+from tests.support.listener import Listener, listening
 
 Connect = Callable[[Any], str]
-
-
-class Listener:
-    """A service that takes messages as JSON, or answers with an error below /broken."""
-
-    def __init__(self) -> None:
-        self.heard: list[dict[str, Any]] = []
-        heard = self.heard
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-                self.send_response(500 if self.path.startswith("/broken") else 200)
-                self.end_headers()
-
-            def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002  the library's signature
-                """Say nothing."""
-
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"json://127.0.0.1:{self.server.server_port}"
 
 
 @pytest.fixture
 def listener() -> Iterator[Listener]:
     """A service, up for this test."""
-    found = Listener()
-    thread = Thread(target=found.server.serve_forever, daemon=True)
-    thread.start()
-    yield found
-    found.server.shutdown()
-    found.server.server_close()
-    thread.join()
+    with listening() as found:
+        yield found
 
 
 @pytest.fixture

@@ -14,12 +14,22 @@ from pydantic import JsonValue
 from stack.airflow_api import AirflowApi, ApiError, DagRun, RunTimeout
 from stack.metadata import MANAGED
 from tests.support.applications import SUM, application
+from tests.support.listener import listening as hearing
 from tests.support.processes import LOOPBACK, LOOPBACK_IN_IPV6, everyone, kill, listening, words
 from tests.support.waiting import eventually
 from tests.support.waiting_dag import DAG
 from tests.support.whole_stack import RunningStack, command_line
 
 pytestmark = pytest.mark.stack
+
+
+TOLD = """\
+dag_id: told
+notify: {on_failure: people}
+default_args: {retries: 0}
+steps:
+  bad: {uses: postgres.vacuum, with: {connection: nowhere, table: s.t}, notify: {on_failure: people}}
+"""
 
 
 def begun(stack: RunningStack, run: DagRun) -> None:
@@ -137,6 +147,25 @@ def test_bad_params_refused(stack: RunningStack, dag_id: str) -> None:
     """Params that are no JSON object are shown, with an example of one."""
     told = command_line(stack.environment, "dag-run", dag_id, "--conf", "[1]", code=2)
     assert "--conf holds '[1]'; a JSON object is expected" in " ".join(told.replace("│", "").split())
+
+
+def test_people_are_told(stack: RunningStack) -> None:
+    """Airflow itself calls who is to be told: of the step that failed, and of its run, with the reason."""
+    with hearing() as listener:
+        config = json.dumps({"config": {"path": listener.address}})
+        people: JsonValue = {"connection_id": "people", "conn_type": "apprise", "extra": config}
+        stack.api.request("POST", "/connections", people)
+        (stack.dags_folder / "told.yaml").write_text(TOLD)
+        stack.api.await_dag("told", seconds=180)
+        stack.api.unpause("told")
+        run = stack.api.wait(stack.api.trigger("told", {}), seconds=300)
+        assert run.state == "failed"
+        eventually("both messages", lambda: len(listener.heard), lambda heard: heard == 2, seconds=120)
+    by_title = {one["title"]: one["message"] for one in listener.heard}
+    reason = "connection 'nowhere' does not exist in Airflow"
+    assert f"Reason: {reason}" in by_title["told: step bad failed"]
+    assert f"Failed: bad: {reason}" in by_title["told: the run failed"]
+    assert f"/dags/told/runs/{run.run_id[:8]}" in by_title["told: the run failed"]
 
 
 def test_killed_database_is_survived(stack: RunningStack, dag_id: str, gate: Path) -> None:

@@ -1,0 +1,152 @@
+"""How people are told of the end of a run, a step or a try: Airflow's callbacks, sending through a connection.
+
+A message that cannot be sent is an error in the log and changes no state. Airflow calls a step's callbacks in its own
+process, and a pipeline's in a child of the dag-processor, seconds later.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from airflow.sdk.exceptions import AirflowSkipException
+
+from factory.bridge.rendering import filled_in, run_of
+from factory.planning.plan import Announcement, Node, Plan
+from tasks.contract import PermanentError, TransientError
+from tasks.messages import Level, send
+
+REASON = "reason"
+"""The XCom key under which a step that fails leaves why, for the message of its pipeline."""
+_LEVELS: Mapping[str, Level] = {"on_failure": "error", "on_success": "info", "on_retry": "warning"}
+_ENDS = {"on_failure": "failed", "on_success": "succeeded", "on_retry": "failed and will be retried"}
+_COUNTED = ("gate", "load")
+"""The roles of steps whose counts a pipeline's message has."""
+_MAX_REASON = 300
+_log = logging.getLogger(__name__)
+
+Context = Mapping[str, Any]
+Facts = Callable[[Context], Iterator[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Notifier:
+    """One of Airflow's callbacks: sends what happened to the services that a connection lists."""
+
+    event: str
+    about: str
+    announcement: Announcement
+    facts: Facts
+
+    def __call__(self, context: Context) -> None:
+        """Send the message; log why if that is not possible."""
+        connection = self.announcement.connection
+        try:
+            title = f"{context['dag'].dag_id}: {self.about} {_ENDS[self.event]}"
+            body = "\n".join([*self.text(context), *self.facts(context)])
+            sent = send(connection, body, title, _LEVELS[self.event])
+        except (PermanentError, TransientError) as error:
+            _log.error("nobody was told that %s %s: %s", self.about, _ENDS[self.event], error)  # the reason is all
+        else:
+            _log.info("told %s by connection %r", f"{sent} service{'s' * (sent != 1)}", connection)
+
+    def text(self, context: Context) -> Iterator[str]:
+        """Yield the text that the spec gives, with an empty line below it; the facts are told without it, too."""
+        message = self.announcement.message
+        if message is None:
+            return
+        try:
+            yield filled_in(message, context) if "ti" in context else message.text
+        except PermanentError as error:
+            yield f"{message.text} ({error})"
+        yield ""
+
+
+def step_callbacks(node: Node) -> dict[str, Any]:
+    """Return the callbacks of a step, as Airflow's arguments."""
+    return {
+        f"{event}_callback": [Notifier(event, f"step {node.task_id}", one, _step_facts)]
+        for event, one in node.notify.items()
+    }
+
+
+def pipeline_callbacks(plan: Plan) -> dict[str, Any]:
+    """Return the callbacks of a pipeline, as Airflow's arguments."""
+    counted = [node.task_id for node in plan.nodes if node.role in _COUNTED]
+
+    def facts(context: Context) -> Iterator[str]:
+        return _run_facts(context, counted)
+
+    return {f"{event}_callback": [Notifier(event, "the run", one, facts)] for event, one in plan.notify.items()}
+
+
+@contextmanager
+def reason_kept(context: Context) -> Iterator[None]:
+    """Keep why the block failed, for the message of the pipeline."""
+    try:
+        yield
+    except AirflowSkipException:
+        raise
+    except Exception as error:
+        context["ti"].xcom_push(REASON, _one_line(error))
+        raise
+
+
+def _one_line(error: object) -> str:
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return first if len(first) <= _MAX_REASON else f"{first[: _MAX_REASON - 1]}…"
+
+
+# --- the facts --------------------------------------------------------------------------------------------------------
+
+
+def _step_facts(context: Context) -> Iterator[str]:
+    ti = context["ti"]
+    yield f"Date: {run_of(context).date}"
+    yield f"Try: {ti.try_number} of {ti.max_tries + 1}"
+    if error := context.get("exception"):
+        yield f"Reason: {_one_line(error)}"
+    yield from _counts(ti, ti.task_id)
+    yield f"Log: {ti.log_url}"
+
+
+def _run_facts(context: Context, counted: list[str]) -> Iterator[str]:
+    ti = context.get("ti")
+    if ti is None:  # Airflow has no step to tell of
+        yield f"Run: {context['run_id']}"
+        yield f"Reason: {context.get('reason')}"
+        return
+    yield f"Date: {run_of(context).date}"
+    states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id]).get(ti.run_id, {})
+    for failed in sorted(name for name, state in states.items() if state == "failed"):
+        yield f"Failed: {failed}: {_reason(ti, failed)}"
+    if "failed" not in states.values() and context.get("reason") not in (None, "success"):
+        yield f"Reason: {context['reason']}"
+    for task_id in counted:
+        yield from (f"{task_id}: {line}" for line in _counts(ti, task_id))
+    yield f"Run: {_run_url(ti)}"
+
+
+def _reason(ti: Any, task_id: str) -> str:
+    kept = ti.xcom_pull(task_ids=task_id, key=REASON)
+    return str(kept) if kept else "its process ended without a reason; see its log"
+
+
+def _counts(ti: Any, task_id: str) -> Iterator[str]:
+    """Yield the whole numbers of a step's output in one line, if it has any."""
+    output = ti.xcom_pull(task_ids=task_id)
+    if isinstance(output, dict):
+        numbers = {name: one for name, one in output.items() if isinstance(one, int) and not isinstance(one, bool)}
+        if numbers:
+            yield ", ".join(f"{name.replace('_', ' ')} {one:,}" for name, one in numbers.items())
+
+
+def _run_url(ti: Any) -> str:
+    from airflow.sdk.configuration import conf
+
+    base = str(conf.get("api", "base_url", fallback="http://localhost:8080/")).rstrip("/")
+    return f"{base}/dags/{ti.dag_id}/runs/{quote(ti.run_id)}"

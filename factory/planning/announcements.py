@@ -1,0 +1,60 @@
+"""Whom a run tells of its end: the spec over the environment over the defaults, with the texts read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from factory.language.notices import Notice
+from factory.language.report import Report
+from factory.language.spec import StepSpec
+from factory.planning.defaults import Layered, Source, layered, notify_sources
+from factory.planning.pipeline import Pipeline
+from factory.planning.plan import Announcement
+from factory.planning.scopes import Place, Scope
+
+_OF_A_RUN = ("on_failure", "on_success")
+_OF_A_TRY = ("on_retry",)
+"""Told by each step, because only a step is retried."""
+
+
+def of_pipeline(pipeline: Pipeline) -> dict[str, Announcement]:
+    """Return whom the pipeline tells at the end of a run; report mistakes in the texts."""
+    return _announcements(_of_all(pipeline), _OF_A_RUN, pipeline)
+
+
+def of_step(step: StepSpec, pipeline: Pipeline) -> dict[str, Announcement]:
+    """Return whom a step tells: its own `notify`, and what the pipeline wants told of every retry."""
+    own = layered(Source(pipeline.report.document, (*step.path, "notify"), step.notify))
+    inherited = {event: one for event, one in _of_all(pipeline).items() if event in _OF_A_TRY}
+    return _announcements({**inherited, **own}, (*_OF_A_RUN, *_OF_A_TRY), pipeline)
+
+
+def _of_all(pipeline: Pipeline) -> dict[str, Layered]:
+    own = Source(pipeline.report.document, ("notify",), pipeline.spec.notify)
+    return layered(*notify_sources(pipeline.project), own)
+
+
+def _announcements(given: Mapping[str, Layered], events: Iterable[str], pipeline: Pipeline) -> dict[str, Announcement]:
+    return dict(_each({event: given[event] for event in events if event in given}, pipeline))
+
+
+def _each(given: Mapping[str, Layered], pipeline: Pipeline) -> Iterator[tuple[str, Announcement]]:
+    for event, one in given.items():
+        if isinstance(one.value, Notice):
+            yield event, _announcement(one.value, one, pipeline)
+
+
+def _announcement(notice: Notice, given: Layered, pipeline: Pipeline) -> Announcement:
+    if notice.message is None:
+        return Announcement(notice.connection)
+    reading = pipeline.references.read(notice.message, _nowhere(given))
+    report = Report(given.origin.document)
+    for problem in reading.problems:
+        report.add_problem(problem, (*given.origin.path, "message"))
+    pipeline.report.extend(report.diagnostics)
+    return Announcement(notice.connection, reading.template)
+
+
+def _nowhere(given: Layered) -> Place:
+    """Return a place that sees no step: a run that has failed has not run them all."""
+    return Place(StepSpec("notify", given.origin.path), Scope())
