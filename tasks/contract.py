@@ -14,14 +14,16 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Role = Literal["source", "transform", "gate", "load", "maintenance", "report", "notify", "train", "evaluate", "promote"]
+Role = Literal[
+    "source", "transform", "gate", "load", "maintenance", "report", "notify", "train", "evaluate", "promote", "wait"
+]
 """What a task does to the world; the factory's rules rely on it."""
 
 TaskKind = Literal["plain", "deferrable"]
 """How Airflow runs a task: `plain` is a function that a worker's process calls once.
 
-A `deferrable` one may raise `Occupied`: it is called again when what it waits for may be free, without a worker's slot
-in between.
+A `deferrable` one may raise `Occupied` or `NotYet`: it is called again when what it waits for may be there, without a
+worker's slot in between.
 """
 
 TextKindName = Literal["connection", "table", "column", "sql", "query", "sql_file", "file", "bucket", "link"]
@@ -224,6 +226,22 @@ class Occupied(Exception):
     """Whether the Airflow that runs the task knows that run."""
     timeout: float
     """How many seconds the task waits at most."""
+
+    def __str__(self) -> str:
+        return self.problem
+
+
+@dataclass
+class NotYet(Exception):
+    """What a deferrable task waits for is not there: the task is called again and again until it is."""
+
+    problem: str
+    poke_interval: float
+    """Seconds between two calls."""
+    timeout: float
+    """How many seconds the task waits at most."""
+    soft_fail: bool = False
+    """Whether the task is skipped after that, rather than failed."""
 
     def __str__(self) -> str:
         return self.problem

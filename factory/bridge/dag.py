@@ -30,6 +30,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from factory.bridge import runtime
 from factory.bridge.links import with_links
 from factory.bridge.notifying import pipeline_callbacks, reason_kept, step_callbacks
+from factory.bridge.poking import wait_for
 from factory.bridge.rendering import PROBLEMS, FilledLater, Item, label, run_of
 from factory.bridge.waiting import deferrable, wait
 from factory.language.arguments import AssetSpec
@@ -40,7 +41,7 @@ from factory.language.templates import Template
 from factory.planning.plan import GuardsBefore, Node, Plan
 from factory.planning.project import ENVIRONMENT, find_root, load_project
 from factory.registry import load_registry
-from tasks.contract import DataRejected, Occupied, PermanentError, Run, TaskKind
+from tasks.contract import DataRejected, NotYet, Occupied, PermanentError, Run, TaskKind
 
 _TIMETABLES = {
     "CronDataIntervalTimetable": CronDataIntervalTimetable,
@@ -92,6 +93,8 @@ def _executed(step: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, 
         return runtime.call(step["uses"], step["arguments"], run, step.get("before", {}), _functions(context))
     except Occupied as occupied:
         wait(occupied, run, context)
+    except NotYet as not_yet:
+        wait_for(not_yet, step, run, context)
     except DataRejected as error:
         _keep_output(error, context)
         _fail(error)

@@ -64,15 +64,20 @@ def is_running(dag_id: str, run_id: str) -> bool:
 
 def wait(occupied: Occupied, run: Run, context: Mapping[str, Any]) -> NoReturn:
     """Give the worker's slot back until what the task needs may be free; fail after the longest wait."""
-    now = dt.datetime.now(dt.UTC)
-    since = getattr(context["task"], "waiting_since", None) or now
-    waited = (now - since).total_seconds()
+    since, waited = waited_until_now(context)
     if waited >= occupied.timeout:
         remedy = "let that run end, or mark it as failed; then clear this task"
         raise AirflowFailException(f"waited {waited:,.0f} s: {occupied}; {remedy}") from None
     run.log.info("waiting, without a worker's slot: %s", occupied)
     trigger = RunEnded(occupied.dag_id, occupied.run_id, occupied.can_ask, since.isoformat(), occupied.timeout - waited)
     raise TaskDeferred(trigger=trigger, method_name="resume") from None
+
+
+def waited_until_now(context: Mapping[str, Any]) -> tuple[dt.datetime, float]:
+    """Return since when the task of `context` has waited, and how many seconds that is."""
+    now = dt.datetime.now(dt.UTC)
+    since: dt.datetime = getattr(context["task"], "waiting_since", None) or now
+    return since, (now - since).total_seconds()
 
 
 @cache
