@@ -114,9 +114,10 @@ def items(step: Mapping[str, Any]) -> list[Any]:
     """Return the list that a step is mapped over."""
     _require_filled(step)
     ((name, values),) = step["expand"].items()
-    if not isinstance(values, list):
-        raise AirflowFailException(f"expand.{name} got {values!r}, which is not a list")
-    return values
+    try:
+        return runtime.items(step["uses"], name, values)
+    except PermanentError as error:
+        _fail(error)
 
 
 def choose(step: Mapping[str, Any]) -> list[str]:
@@ -231,7 +232,7 @@ def _mapped(node: Node, plan: Plan, settings: dict[str, Any]) -> Any:
 def _items(name: str, value: Any, node: Node, plan: Plan, settings: Mapping[str, Any]) -> Any:
     if not isinstance(value, Template):
         return [Item(one) for one in value]
-    step = FilledLater(node.task_id, {"expand": {name: value}}, plan.params)
+    step = FilledLater(node.task_id, {"uses": node.uses, "expand": {name: value}}, plan.params)
     return task(**_items_settings(name, settings))(items)(step=step)
 
 

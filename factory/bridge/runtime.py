@@ -16,7 +16,7 @@ from pydantic_core import to_json
 
 from factory.planning.values import expected, kind_in_suite, texts
 from factory.registry import TaskDefinition, load_registry
-from tasks.contract import Before, BuiltIn, GateBefore, Output, PermanentError, Run
+from tasks.contract import Before, BuiltIn, GateBefore, Output, PermanentError, Run, TextKind
 from tasks.postgres.expressions import check_expression
 from tasks.quality.lint import check_argument
 
@@ -124,6 +124,23 @@ def _wrong_value(error: Any) -> str:
 def as_json(output: object) -> dict[str, Any] | None:
     """Return a task's output as other steps and the UI see it."""
     return output.model_dump(mode="json") if isinstance(output, Output) else None
+
+
+def items(uses: str, name: str, values: object) -> list[Any]:
+    """Return the list that a step is mapped over; raise PermanentError for another value, or a table to build twice."""
+    if not isinstance(values, list):
+        raise PermanentError(f"expand.{name} got {values!r}, which is not a list")
+    kind_at = find(uses).kind_at
+    tables = [text for path, text in texts({name: values}) if _is_built(kind_at((name, *path[2:])))]
+    if twice := sorted({table for table in tables if tables.count(table) > 1}):
+        raise PermanentError(
+            f"expand.{name} has {', '.join(twice)} more than once: its items would empty it for each other"
+        )
+    return values
+
+
+def _is_built(kind: TextKind | None) -> bool:
+    return kind is not None and (kind.name, kind.of) == ("table", "build")
 
 
 def choose(exits: list[Mapping[str, Any]]) -> list[str]:

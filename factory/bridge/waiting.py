@@ -23,12 +23,15 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 2.0
 """How often the triggerer asks for the state of a run."""
-_LOOK_AGAIN_SECONDS = 5.0
-"""After which the task itself looks again, where Airflow cannot be asked."""
+_LOOK_AGAIN_SECONDS = {True: 300.0, False: 5.0}
+"""After which the task itself looks again, where Airflow can be asked and where it cannot.
+
+A run can give a table back without ending.
+"""
 
 
 class RunEnded(BaseTrigger):
-    """Fires when a run is no longer running; or after some seconds, for a run that this Airflow does not know."""
+    """Fires when a run is no longer running, or when it is time to look again."""
 
     def __init__(self, dag_id: str, run_id: str, can_ask: bool, since: str, seconds: float) -> None:  # noqa: FBT001  # deserialized
         super().__init__()  # type: ignore[no-untyped-call]
@@ -42,7 +45,7 @@ class RunEnded(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield one event: since when the task has waited."""
         loop = asyncio.get_running_loop()
-        end = loop.time() + (self.seconds if self.can_ask else min(self.seconds, _LOOK_AGAIN_SECONDS))
+        end = loop.time() + min(self.seconds, _LOOK_AGAIN_SECONDS[self.can_ask])
         while (left := end - loop.time()) > 0:
             if self.can_ask and not await asyncio.to_thread(is_running, self.dag_id, self.run_id):
                 break

@@ -5,7 +5,7 @@ Pure functions on the nodes of a plan; they judge nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ from factory.language.templates import Template
 from factory.planning.graph import ancestor_bits, bits_of, halted_in
 from factory.planning.plan import GuardsBefore, JudgedBefore, Node, Plan, WrittenBefore
 from factory.planning.values import texts
-from factory.registry import KEYS, Registry
+from factory.registry import KEYS, Registry, TaskDefinition
 from tasks.contract import BuiltIn, TextKind
 
 
@@ -107,6 +107,26 @@ class Guards:
                 kind = definition.kind_at(path)
                 if kind and kind.name == "table" and kind.of:
                     yield kind.of, text
+            for tables in self.expanded_tables(node).values():
+                yield from (("build", table) for table in tables or ())
+
+    def expanded_tables(self, node: Node) -> dict[str, list[str] | None]:
+        """Return the tables that the items of a mapped step build, by argument; None where only a run knows them."""
+        if node.uses not in self.registry:
+            return {}
+        definition = self.registry[node.uses]
+        return {
+            name: _named_in(values, name, definition)
+            for name, values in node.expand.items()
+            if any(definition.kind_at(path) == _BUILT for path in ((name,), (name, 0)))
+        }
+
+    def builds(self, node: Node) -> bool:
+        """Return whether a step builds a table, named in the spec or known only to the run."""
+        if node.uses not in self.registry:
+            return False
+        definition, given = self.registry[node.uses], {**node.arguments, **node.expand}
+        return any(definition.kind_at(path) == _BUILT for name in given for path in ((name,), (name, 0)))
 
     def unnamed(self, node: Node, of: str) -> list[str]:
         """Return the arguments that name such a table only when the step runs: by a template, or an item of a list."""
@@ -155,8 +175,15 @@ class Guards:
 
     def builders_before(self, table: str, node: Node) -> list[Node]:
         """Return those of them that end before `node` begins, the last ones last."""
-        found = [one for one in self.builders(table) if self.is_earlier(one, node)]
-        return sorted(found, key=lambda one: self._earlier[one.task_id].bit_count())
+        return self.in_order(one for one in self.builders(table) if self.is_earlier(one, node))
+
+    def in_order(self, nodes: Iterable[Node]) -> list[Node]:
+        """Return steps in an order in which none waits for a later one."""
+        return sorted(nodes, key=lambda one: self.earlier(one).bit_count())
+
+    def earlier(self, node: Node) -> int:
+        """Return the steps that end before `node` begins, as bits."""
+        return self._earlier[node.task_id]
 
     @cached_property
     def gates(self) -> Mapping[str | None, list[Node]]:
@@ -193,6 +220,16 @@ class Guards:
         """Return the suites that a gate is given."""
         names = self.registry[gate.uses].suites if gate.uses in self.registry else frozenset()
         return [gate.arguments[name] for name in sorted(names) if name in gate.arguments]
+
+
+_BUILT = TextKind("table", "build")
+
+
+def _named_in(values: Any, name: str, definition: TaskDefinition) -> list[str] | None:
+    """Return the tables that the items of a list name, or None where one of them is a template."""
+    leaves = [] if isinstance(values, Template) else [leaf for one in values for leaf in _leaves(one, (name,))]
+    named = [text for path, text in leaves if definition.kind_at(path) == _BUILT]
+    return named if named and all(isinstance(text, str) for text in named) else None
 
 
 def _needs_steps(path: Any) -> bool:

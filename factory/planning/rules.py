@@ -9,11 +9,13 @@ from operator import or_
 
 from factory.language.errors import did_you_mean, quoted_list
 from factory.language.report import Report
+from factory.planning.build_rules import contested_builds, deadlocked_builds
 from factory.planning.dag_rules import refused_dags
-from factory.planning.graph import Edges, bits_of, cycle, halted_in
+from factory.planning.graph import cycle
 from factory.planning.guards import Guards
 from factory.planning.load_rules import too_many_pairs, unproven_loads, unseen_failures
 from factory.planning.plan import Node, Plan
+from factory.planning.skips import Skips
 from factory.planning.sql_files import columns_of
 from factory.planning.values import texts
 from factory.registry import Registry
@@ -23,13 +25,13 @@ Rule = Callable[[Plan, Report, Registry], None]
 
 
 def check(plan: Plan, report: Report, registry: Registry) -> None:
-    """Check `plan` by every rule: without a cycle, the rules on order; without any error, those on tidiness."""
+    """Check `plan` by every rule: without a cycle, those on order; without any error, those on builds and tidiness."""
     if has_cycle(plan, report, registry):
         return
     for rule in RULES:
         rule(plan, report, registry)
     if not report.has_errors:
-        for rule in TIDY_RULES:
+        for rule in LATER_RULES:
             rule(plan, report, registry)
 
 
@@ -92,47 +94,19 @@ def _guard_hint(rule: Guard, guards: list[str], node: Node) -> str:
 
 def skipped_joins(plan: Plan, report: Report, registry: Registry) -> None:
     """Report a step that waits for the success of several arms of a branch, of which only one runs."""
-    guards, branches = Guards(plan, registry), [node for node in plan.nodes if node.is_branch]
-    if not branches:
+    if not any(node.is_branch for node in plan.nodes):
         return
-    never, owners = _never_run(branches, guards.upstream, guards.trigger_rules)
+    guards = Guards(plan, registry)
+    skips = Skips(guards)
+    never = {name: skips.all_cases_of(cases) for name, cases in skips.cases.items()}
     for node in plan.nodes:
         waits = reduce(or_, (never[name] for name in guards.upstream[node.task_id]), 0)
-        for index in bits_of(never[node.task_id] & ~waits):
-            arms = f'several arms of the branch "{owners[index].task_id}", but only one of them runs'
+        for branch in skips.makers(never[node.task_id] & ~waits):
+            arms = f'several arms of the branch "{branch.task_id}", but only one of them runs'
             message = f'step "{node.task_id}" is always skipped: it waits for {arms}'
             report.add(
                 "skipped-join", node.path, message, "set trigger_rule: none_failed_min_one_success on it", key=True
             )
-
-
-def _never_run(branches: list[Node], upstream: Edges, rules: Mapping[str, str]) -> tuple[dict[str, int], list[Node]]:
-    """Return for every step the branches, as bits, of which no way lets it run; and the branch of each bit.
-
-    A case is a way of a branch: the targets of its other ways are skipped. The cases of a branch lie side by side, with
-    a free bit above them: adding 1 carries into it if all of them are set.
-    """
-    starts: dict[str, int] = {}
-    lowest, free, owners = 0, 0, list[Node]()
-    for branch in branches:
-        place = len(owners)
-        whole = ((1 << len(branch.exits)) - 1) << place
-        for target, own in _ways_to_targets(branch, place).items():
-            starts[target] = starts.get(target, 0) | (whole & ~own)
-        owners += [branch] * (len(branch.exits) + 1)
-        lowest |= 1 << place
-        free |= 1 << (len(owners) - 1)
-    halted = halted_in(upstream, rules, starts, skipped=True)
-    return {name: (cases + lowest) & free for name, cases in halted.items()}, owners
-
-
-def _ways_to_targets(branch: Node, place: int) -> dict[str, int]:
-    """Return the ways that lead to each target, as bits from `place` on."""
-    ways: dict[str, int] = {}
-    for index, way in enumerate(branch.exits, place):
-        for target in way.then:
-            ways[target] = ways.get(target, 0) | 1 << index
-    return ways
 
 
 def unknown_columns(plan: Plan, report: Report, registry: Registry) -> None:
@@ -238,7 +212,7 @@ RULES: tuple[Rule, ...] = (
     unstarted_schedules,
     refused_dags,
 )
-TIDY_RULES: tuple[Rule, ...] = (unused_params, unused_suites)
+LATER_RULES: tuple[Rule, ...] = (contested_builds, deadlocked_builds, unused_params, unused_suites)
 
 
 def same_dag_id(plans: Iterable[tuple[Plan, Report]]) -> None:

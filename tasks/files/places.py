@@ -40,7 +40,10 @@ _MISSING_KEY = ("404", "NoSuchKey")
 
 
 KeptRuns = Annotated[int, Field(ge=1, le=1000)]
-"""How many runs of a pipeline keep their files: those that wrote last, besides the files with a published name."""
+"""How many runs of a pipeline keep their files: those that wrote last.
+
+Besides them, those that are still running do, and the run whose file has a published name.
+"""
 
 
 class InFolder(Location):
@@ -204,7 +207,8 @@ class FolderPlace:
         target = self.root / path
         scratch = self._scratch(path)
         try:
-            shutil.rmtree(scratch, ignore_errors=True)  # left behind by an attempt that was killed
+            _sweep(scratch.parent)
+            shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir(parents=True)
             target.parent.mkdir(parents=True, exist_ok=True)
             yield scratch / target.name
@@ -222,14 +226,27 @@ class FolderPlace:
                 folder.rmdir()
 
     def _scratch(self, path: str) -> Path:
-        """Return a folder for this task alone: on the same disk, as a rename is atomic only there."""
+        """Return a folder for this try alone: on the same disk, as a rename is atomic only there."""
         return self.root / _SCRATCH / _owner(self.run, path)
 
 
 def _owner(run: Run, path: str) -> str:
-    """Return a name unique to this task and path, and the same in every try."""
-    owner = (run.dag_id, run.run_id, run.task_id, str(run.map_index), path)
+    """Return a name unique to this try and path: an earlier try that Airflow has given up may still be alive."""
+    owner = (run.dag_id, run.run_id, run.task_id, str(run.map_index), run.attempt, path)
     return hashlib.sha256("\0".join(owner).encode()).hexdigest()[:16]
+
+
+_LEFT_BEHIND = dt.timedelta(days=7)
+"""For how long nobody has touched what a try that was killed left behind, before another try removes it."""
+
+
+def _sweep(scratch: Path) -> None:
+    """Remove what tries that were killed have left behind."""
+    before = (dt.datetime.now(dt.UTC) - _LEFT_BEHIND).timestamp()
+    for left in scratch.iterdir() if scratch.is_dir() else ():
+        with suppress(FileNotFoundError):  # removed meanwhile
+            if max(one.lstat().st_mtime for one in (left, *left.rglob("*"))) < before:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _move(made: Path, target: Path) -> None:
@@ -237,9 +254,34 @@ def _move(made: Path, target: Path) -> None:
     for _ in range(_MOVES):
         with suppress(FileNotFoundError):
             target.parent.mkdir(parents=True, exist_ok=True)
-            made.replace(target)
+            _replace(made, target)
             return
-    made.replace(target)
+    _replace(made, target)
+
+
+def _replace(made: Path, target: Path) -> None:
+    """Rename a file; where the folder of `target` is a link to another disk, copy it there first."""
+    try:
+        made.replace(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _copy_beside(made, target)
+
+
+def _copy_beside(made: Path, target: Path) -> None:
+    scratch = target.parent / _SCRATCH / made.parent.name
+    try:
+        _sweep(scratch.parent)
+        scratch.mkdir(parents=True, exist_ok=True)
+        copy = scratch / target.name
+        shutil.copy2(made, copy)
+        _sync(copy)
+        copy.replace(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        with suppress(OSError):  # another try uses it
+            scratch.parent.rmdir()
 
 
 _MOVES = 10
@@ -380,10 +422,12 @@ class BucketPlace:
 
     @contextmanager
     def scratch(self, path: str) -> Iterator[str]:
-        """Provide a key prefix for this task alone, ending in a slash: empty, and emptied when the block ends."""
-        below = f"{self.key(_SCRATCH)}/{_owner(self.run, path)}/"
+        """Provide a key prefix for this try alone, ending in a slash: empty, and emptied when the block ends."""
+        scratch = f"{self.key(_SCRATCH)}/"
+        below = f"{scratch}{_owner(self.run, path)}/"
         try:
-            self._empty(below)  # left behind by an attempt that was killed
+            self._sweep(scratch)
+            self._empty(below)
             yield below
         finally:
             self._empty(below)
@@ -397,6 +441,16 @@ class BucketPlace:
                     with bucket_errors(self.connection, self.bucket):
                         self.client.download_file(self.bucket, key, f"{folder}/{name}")
             yield Path(folder)
+
+    def _sweep(self, scratch: str) -> None:
+        """Remove what tries that were killed have left behind."""
+        touched: dict[str, dt.datetime] = {}
+        for key, modified in self._listed(scratch):
+            owner = f"{scratch}{key.removeprefix(scratch).partition('/')[0]}/"
+            touched[owner] = max(modified, touched.get(owner, modified))
+        for owner, modified in touched.items():
+            if dt.datetime.now(dt.UTC) - modified > _LEFT_BEHIND:
+                self._empty(owner)
 
     def _empty(self, prefix: str) -> None:
         for key in self._keys(prefix):

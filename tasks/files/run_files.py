@@ -30,6 +30,9 @@ _RECORD = re.compile(
 _ATTEMPTS = 20
 """How often another run may publish a file while this one does."""
 
+_SILENT = dt.timedelta(days=1)
+"""After which a run that cannot be asked for counts as ended."""
+
 Dated = Literal["up_to_run", "any"]
 
 
@@ -250,15 +253,18 @@ class RunFiles:
     # --- old runs -------------------------------------------------------------------------------------------------
 
     def _remove_old(self) -> None:
-        """Remove the files of all but the runs that wrote last; never those with a published name, or the run's own."""
+        """Remove the files of all but the runs that wrote last.
+
+        Never those with a published name, those of a run that may still be running, or the run's own.
+        """
         by_path = defaultdict[str, list[_Name]](list)
-        last: dict[str, dt.datetime] = {}
+        last: dict[str, _Name] = {}
         for name in self._below(_RECORDS):
             by_path[name.path].append(name)
             if name.dag_id == self.run.dag_id:
-                last[name.run] = max(name.modified, last.get(name.run, name.modified))
-        newest = sorted(last, key=lambda run: (last[run], run), reverse=True)
-        old = set(newest[self.keep_runs :]) - {self.name}
+                last[name.run] = max(name, last.get(name.run, name), key=lambda one: one.modified)
+        newest = sorted(last.values(), key=lambda one: (one.modified, one.run), reverse=True)
+        old = {one.run for one in newest[self.keep_runs :] if one.run != self.name and not self._may_run(one)}
         for path, names in by_path.items():
             removed = [name for name in names if name.dag_id == self.run.dag_id and name.run in old]
             if removed and len(names) > 1:  # the only one has the name that people know
@@ -267,6 +273,18 @@ class RunFiles:
                     if greatest is None or name.file != greatest.file:
                         self.place.remove(name.record)
                         self.place.remove(name.file)
+
+    def _may_run(self, name: _Name) -> bool:
+        """Return whether the run that wrote a record, its last one, may still be running.
+
+        A run of another Airflow, which cannot be asked, may be until it has written nothing for a day.
+        """
+        record = self._read(name)
+        if record is None:  # removed meanwhile
+            return False
+        if record.deployment == self.run.deployment:
+            return self.run.is_running(record.dag_id, record.run_id)
+        return dt.datetime.now(dt.UTC) - name.modified < _SILENT
 
     # --- records --------------------------------------------------------------------------------------------------
 

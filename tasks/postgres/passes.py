@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.contract import GateBefore, PermanentError, Run
-from tasks.postgres.relations import kind_of
+from tasks.postgres.relations import form_of, kind_of
 from tasks.postgres.sql import quoted_table, table_identifier
 from tasks.postgres.statements import only_row, statement
 from tasks.postgres.versions import Build, make_records
@@ -69,8 +69,10 @@ _SAME = """
 
 
 def same_judgements(cursor: Cursor, judged: Judged, suite: str, run: Run) -> list[str]:
-    """Return the earlier tries of a gate that judged the same version of a table by the same suite."""
-    make_records(cursor)
+    """Return the earlier tries of a gate that judged the same version of a table by the same suite.
+
+    The records have been made.
+    """
     what = {"table": quoted_table(judged.table), "build": judged.build and judged.build.id}
     how = {"fingerprint": judged.fingerprint, "suite": suite, "digest": run.before.digest}
     identity = {"deployment": run.deployment, "dag_id": run.dag_id, "run_id": run.run_id}
@@ -91,20 +93,24 @@ _NEWEST = """
 def require_passes(cursor: Cursor, connection: str, run: Run, taken: Judged) -> None:
     """Raise PermanentError unless every gate before a load has passed in this run; those of `taken`, in its version.
 
-    `cursor` is that of the load, in the database of `connection`. A gate on the loaded table must have judged it there;
-    one on another table may have judged, and recorded it, in a database of its own.
+    `cursor` is that of the load, in the database of `connection`, where the records have been made. A gate on the
+    loaded table must have judged it there; one on another table may have judged and recorded in a database of its own.
     """
+    elsewhere: dict[str, list[GateBefore]] = {}
     for gate in run.before.gates:
         if gate.table == taken.table or gate.connection in ("", connection):
             _require_pass(cursor, gate, run, taken)
         else:
-            with postgres(gate.connection, run=run) as session, session.cursor() as elsewhere:
-                _require_pass(elsewhere, gate, run, taken)
+            elsewhere.setdefault(gate.connection, []).append(gate)
+    for other, gates in elsewhere.items():
+        with postgres(other, run=run) as session, session.cursor() as theirs:
+            make_records(theirs)
+            for gate in gates:
+                _require_pass(theirs, gate, run, taken)
 
 
 def _require_pass(cursor: Cursor, gate: GateBefore, run: Run, taken: Judged) -> None:
     identity = {"deployment": run.deployment, "dag_id": run.dag_id, "run_id": run.run_id, "task_id": gate.task_id}
-    make_records(cursor)
     indexes = gate.map_indexes
     if not indexes:
         raise PermanentError(f"gate {gate.task_id!r} was mapped over an empty list, so it has judged nothing")
@@ -126,14 +132,14 @@ def _require_pass(cursor: Cursor, gate: GateBefore, run: Run, taken: Judged) -> 
 
 
 def fingerprint(cursor: Cursor, table: str, where: Composable | None = None) -> str:
-    """Return a text that changes with the rows of a table that no step of ours builds, or of a view.
+    """Return a text that changes with the rows, and the columns, of a table that no step of ours builds, or of a view.
 
     Of a table, how many rows each transaction wrote; of a view, which knows no transactions, the values of its rows.
-    `where` limits the rows.
+    `where` limits the rows. Before the first colon is how many they are.
     """
     text = _OF_TRANSACTIONS if is_table(cursor, table) else _OF_VALUES
     cursor.execute(statement(text, table=table_identifier(table), where=where or statement("TRUE")))
-    return str(only_row(cursor)[0])
+    return f"{only_row(cursor)[0]}:{form_of(cursor, table)}"
 
 
 _OF_TRANSACTIONS = """

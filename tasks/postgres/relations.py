@@ -1,7 +1,9 @@
-"""What the database says about a table: its columns, and what makes a row unique."""
+"""What the database says about a table: its kind, its columns, and what makes a row unique."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -45,8 +47,28 @@ _UNIQUE_KEYS = """
 
 
 def kind_of(cursor: Cursor, table: str) -> str | None:
-    """Return what `schema.table` is, by the letter of the catalogue: r(elation), p(artitioned), v(iew), m(at. view)."""
+    """Return what `schema.table` is, by the letter of the catalogue.
+
+    r(elation), p(artitioned), v(iew), m(aterialized view) or f(oreign).
+    """
     cursor.execute("SELECT relkind FROM pg_class WHERE oid = to_regclass(format('%%I.%%I', %s, %s))", table.split("."))
+    row = cursor.fetchone()
+    return str(row[0]) if row else None
+
+
+_FOREIGN_PART = """
+    WITH RECURSIVE parts (part) AS (
+        SELECT to_regclass(format('%%I.%%I', %s, %s))::oid
+        UNION ALL SELECT inhrelid FROM parts JOIN pg_inherits ON inhparent = part
+    )
+    SELECT concat_ws('.', relnamespace::regnamespace, relname)
+    FROM parts JOIN pg_class ON oid = part WHERE relkind = 'f' ORDER BY 1 LIMIT 1
+"""
+
+
+def foreign_part(cursor: Cursor, table: str) -> str | None:
+    """Return the foreign table that `schema.table` is, or that is a part of it: its rows know no transaction."""
+    cursor.execute(_FOREIGN_PART, table.split("."))
     row = cursor.fetchone()
     return str(row[0]) if row else None
 
@@ -55,6 +77,51 @@ def columns_of(cursor: Cursor, table: str) -> dict[str, ColumnFacts]:
     """Return the columns of `schema.table`, in order."""
     cursor.execute(_COLUMNS, table.split("."))
     return {column: ColumnFacts(*facts) for column, *facts in cursor.fetchall()}
+
+
+# Not the value that a column added with a default has in older rows: a VACUUM FULL writes it into them and forgets it.
+# The column's number tells that it was added.
+_COLUMN_FORMS = """
+    SELECT attnum, attname::text, atttypid, atttypmod, attcollation, attgenerated,
+           CASE WHEN attgenerated <> '' THEN pg_get_expr(adbin, adrelid) END
+    FROM pg_attribute LEFT JOIN pg_attrdef ON (adrelid, adnum) = (attrelid, attnum)
+    WHERE attrelid = format('%%I.%%I', %s, %s)::regclass AND attnum > 0 AND NOT attisdropped
+    ORDER BY attnum
+"""
+_TYPE_FORMS = """
+    WITH RECURSIVE types (type) AS (
+        SELECT unnest(%(types)s::oid[])
+        UNION
+        SELECT part FROM types JOIN pg_type ON oid = type CROSS JOIN LATERAL (
+            SELECT unnest(ARRAY[typelem, typbasetype])
+            UNION ALL SELECT rngsubtype FROM pg_range WHERE type IN (rngtypid, rngmultitypid)
+            UNION ALL SELECT atttypid FROM pg_attribute WHERE attrelid = typrelid AND attnum > 0
+        ) AS parts (part) WHERE part <> 0
+    )
+    SELECT enumtypid, enumsortorder::text, enumlabel::text, NULL, NULL
+    FROM pg_enum WHERE enumtypid IN (TABLE types)
+    UNION ALL
+    SELECT attrelid, attnum::text, attname::text, atttypid, atttypmod
+    FROM pg_attribute JOIN pg_type ON typrelid = attrelid
+    WHERE pg_type.oid IN (TABLE types) AND attnum > 0 AND NOT attisdropped
+    ORDER BY 1, 2
+"""
+_FIRST_OWN_OID = 16_384
+"""The least that an object has which does not come with the server: only such types can be altered."""
+
+
+def form_of(cursor: Cursor, table: str) -> str:
+    """Return a digest of what gives the stored bytes of `schema.table` their meaning: DDL can change that and no row.
+
+    It covers the names, numbers, types, collations and computations of the columns, the labels of enumerations and the
+    fields of composite types.
+    """
+    cursor.execute(_COLUMN_FORMS, table.split("."))
+    form = cursor.fetchall()
+    if own := [type_id for _, _, type_id, *_ in form if type_id >= _FIRST_OWN_OID]:
+        cursor.execute(_TYPE_FORMS, {"types": own})
+        form += cursor.fetchall()
+    return hashlib.sha256(json.dumps(form).encode()).hexdigest()[:32]
 
 
 def require_columns(table: str, there: Mapping[str, ColumnFacts], wanted: Iterable[str]) -> None:

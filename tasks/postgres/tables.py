@@ -30,14 +30,14 @@ from tasks.contract import (
     Table,
     reusable,
 )
-from tasks.postgres.claims import claim, note_loaded
+from tasks.postgres.claims import claim, note_loaded, require_claims
 from tasks.postgres.file_text import statement_problems, unused
 from tasks.postgres.merging import Deactivation, Merged, Terms, Timestamps, merge_tables
 from tasks.postgres.passes import Judged, fingerprint, require_passes
-from tasks.postgres.relations import kind_of
+from tasks.postgres.relations import foreign_part, kind_of
 from tasks.postgres.sql import fragment, table_identifier
 from tasks.postgres.statements import joined, names, only_row, statement
-from tasks.postgres.versions import own_build, record_build
+from tasks.postgres.versions import make_records, own_build, record_build
 from tasks.services.postgres import postgres
 from tasks.sql_files import refuse, sql_text
 
@@ -107,6 +107,7 @@ def run_sql(
         rows = max(cursor.rowcount, 0)
         for table in builds or ():
             record_build(cursor, table, run)
+        require_claims(run)
     run.log.info("%s: done in %.1f s, %s rows", file, monotonic() - started, f"{rows:,}")
     return Executed(rows=rows)
 
@@ -152,6 +153,7 @@ def rebuild_table(
         cursor.execute(_refill(target, source, columns, where))
         rows = record_build(cursor, target, run)
         cursor.execute(statement("ANALYZE {target}", target=table_identifier(target)))  # for the next query's plan
+        require_claims(run)
     run.log.info("%s: %s rows from %s in %.1f s", target, f"{rows:,}", source, monotonic() - started)
     return Rebuilt(rows=rows)
 
@@ -230,11 +232,13 @@ def merge(
     started = monotonic()
     with postgres(connection, run=run, lock_timeout=lock_timeout) as session, session.cursor() as cursor:
         _lock(cursor, source, target)
+        make_records(cursor)
         taken = _taken(cursor, source, run, is_external=external_source)
         require_passes(cursor, connection, run, taken)
         terms = Terms(source, target, keys, columns, deactivate, timestamps or Timestamps(), taken.build, allow_empty)
         done = merge_tables(cursor, terms, run)
         note_loaded(cursor, source, run)
+        require_claims(run)
     counts = ", ".join(f"{rows:,} {kind}" for kind, rows in done)
     run.log.info("%s: %s in %.1f s", target, counts, monotonic() - started)
     return done
@@ -257,6 +261,10 @@ def _lock(cursor: Cursor, source: str, target: str) -> None:
     source that was truncated and refilled in between as empty. A materialized view cannot be locked: what reads it
     keeps a REFRESH away.
     """
+    if foreign := foreign_part(cursor, source):
+        whole = source if foreign == source else f"{source}, of which {foreign} is a part,"
+        problem = f"{whole} is a foreign table: nothing tells whether its rows are those that the gate saw"
+        raise PermanentError(f"{problem}; copy it with postgres.rebuild_table, judge the copy, and load that")
     is_lockable = kind_of(cursor, source) != "m"
     cursor.execute("ROLLBACK; BEGIN ISOLATION LEVEL REPEATABLE READ")  # the look above must not take the snapshot
     text = "LOCK TABLE {target} IN SHARE ROW EXCLUSIVE MODE"

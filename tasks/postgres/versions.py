@@ -3,7 +3,8 @@
 A build records, in its own transaction, who it is, how many rows the table holds and the transaction's id. Postgres
 stores with each row the id of the transaction that wrote it (`xmin`), so a version stands as long as the table has that
 many rows and each of them is the build's. Any other INSERT, UPDATE or DELETE changes that, and so does a TRUNCATE that
-is followed by an equal refill; VACUUM, also FREEZE and FULL, does not.
+is followed by an equal refill; VACUUM, also FREEZE and FULL, does not. DDL can change what the rows mean and write none
+of them, so the form of the table is recorded too.
 
 Knows the records and the rows; knows nothing of suites or of what a load writes.
 """
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tasks.contract import PermanentError, Run
+from tasks.postgres.relations import form_of
 from tasks.postgres.sql import quoted_table, table_identifier
 from tasks.postgres.statements import only_row, statement, value
 
@@ -41,6 +43,7 @@ _MAKE_RECORDS = """
         attempt      text NOT NULL,
         built_at     timestamptz NOT NULL DEFAULT clock_timestamp()
     );
+    ALTER TABLE taskflow.builds ADD COLUMN IF NOT EXISTS form text;
     CREATE INDEX IF NOT EXISTS builds_by_table ON taskflow.builds (table_oid, id DESC);
     CREATE TABLE IF NOT EXISTS taskflow.passes (
         id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -71,15 +74,33 @@ _MAKE_RECORDS = """
         is_local     boolean,
         is_loaded    boolean
     );
+    CREATE TABLE IF NOT EXISTS taskflow.waits (
+        deployment   text NOT NULL,
+        dag_id       text NOT NULL,
+        run_id       text NOT NULL,
+        task_id      text NOT NULL,
+        map_index    integer NOT NULL,
+        run_date     date NOT NULL,
+        is_local     boolean NOT NULL,
+        table_names  text[] NOT NULL,
+        since        timestamptz NOT NULL,
+        seen_at      timestamptz NOT NULL,
+        until        timestamptz NOT NULL,
+        PRIMARY KEY (deployment, dag_id, run_id, task_id, map_index)
+    );
 """
 _HAS_RECORDS = """
-    SELECT bool_and(to_regclass('taskflow.' || one) IS NOT NULL)
-    FROM (VALUES ('builds'), ('passes'), ('claims')) AS made (one)
+    SELECT bool_and(EXISTS (
+        SELECT FROM pg_attribute WHERE attrelid = to_regclass('taskflow.' || one) AND attname = newest
+    ))
+    FROM (VALUES ('builds', 'form'), ('passes', 'fingerprint'), ('claims', 'is_loaded'),
+                 ('waits', 'until')) AS made (one, newest)
 """
+"""Whether there are all tables, each with the column that it got last."""
 
 
 def make_records(cursor: Cursor) -> None:
-    """Make the tables of builds, passes and claims where they are missing; raise PermanentError if it may not."""
+    """Make the tables of builds, passes, claims and waits, and what they lack; raise PermanentError if it may not."""
     from psycopg2.errors import InsufficientPrivilege
 
     cursor.execute(_HAS_RECORDS)
@@ -90,8 +111,9 @@ def make_records(cursor: Cursor) -> None:
         cursor.execute(_MAKE_RECORDS)
     except InsufficientPrivilege:
         raise PermanentError(
-            "the schema taskflow, which records builds, passes and claims, lacks a table that this login may not make; "
-            "GRANT CREATE ON DATABASE to it once, or USAGE, and INSERT, SELECT and UPDATE on a schema made by its owner"
+            "the schema taskflow, which records builds, passes, claims and waits, lacks a table or a column that this "
+            "login may not make; GRANT CREATE ON DATABASE to it once; or let the schema's owner build a table once, "
+            "and then GRANT USAGE, and INSERT, SELECT, UPDATE and DELETE on its tables"
         ) from None
 
 
@@ -109,6 +131,8 @@ class Build:
     date: dt.date
     task_id: str
     built_at: dt.datetime
+    form: str | None
+    """That of the table (`relations.form_of`); None for a build that was recorded before forms were."""
 
     def is_of(self, run: Run) -> bool:
         """Return whether a step of `run` made it."""
@@ -123,9 +147,9 @@ class Build:
 
 _RECORD = """
     INSERT INTO taskflow.builds (table_oid, table_name, row_count, transaction, deployment, dag_id, run_id, run_date,
-                                 task_id, map_index, attempt)
+                                 task_id, map_index, attempt, form)
     VALUES (%(table)s::regclass, %(name)s, %(rows)s, pg_current_xact_id(), %(deployment)s, %(dag_id)s, %(run_id)s,
-            %(date)s, %(task_id)s, %(map_index)s, %(attempt)s)
+            %(date)s, %(task_id)s, %(map_index)s, %(attempt)s, %(form)s)
 """
 
 
@@ -141,10 +165,10 @@ def record_build(cursor: Cursor, table: str, run: Run) -> int:
         problem = f"{foreign:,} of the {rows:,} rows of {table} were not written by {run.task_id}"
         remedy = "empty the table first (TRUNCATE), write it without savepoints, and leave no exception block around it"
         raise PermanentError(f"{problem}, so it did not build the table; {remedy}")
-    quoted = quoted_table(table)
+    what = {"table": quoted_table(table), "name": table, "rows": rows, "form": form_of(cursor, table)}
     identity = {"deployment": run.deployment, "dag_id": run.dag_id, "run_id": run.run_id, "date": run.date}
     who = {"task_id": run.task_id, "map_index": run.map_index, "attempt": run.attempt}
-    cursor.execute(_RECORD, {"table": quoted, "name": table, "rows": rows, **identity, **who})
+    cursor.execute(_RECORD, {**what, **identity, **who})
     return rows
 
 
@@ -163,16 +187,14 @@ def foreign_rows(transaction: int) -> Composable:
 
 
 _LATEST = """
-    SELECT id, table_name, row_count, transaction::text, deployment, dag_id, run_id, run_date, task_id, built_at
+    SELECT id, table_name, row_count, transaction::text, deployment, dag_id, run_id, run_date, task_id, built_at,
+           form
     FROM taskflow.builds WHERE table_oid = %s::regclass ORDER BY id DESC LIMIT 1
 """
 
 
 def latest_build(cursor: Cursor, table: str) -> Build | None:
-    """Return the newest build of `table` that the transaction sees."""
-    cursor.execute(_HAS_RECORDS)
-    if not only_row(cursor)[0]:
-        return None
+    """Return the newest build of `table` that the transaction sees; the records have been made."""
     cursor.execute(_LATEST, [quoted_table(table)])
     row = cursor.fetchone()
     return None if row is None else Build(row[0], row[1], row[2], int(row[3]), *row[4:])
@@ -189,14 +211,22 @@ def standing_build(cursor: Cursor, table: str, run: Run) -> Build:
 
 
 def own_build(cursor: Cursor, table: str, run: Run) -> Build:
-    """Return the newest build of `table`; raise PermanentError where it is not of `run`."""
-    clear = run.before.builds[table]
+    """Return the newest build of `table`; raise PermanentError where it is not of `run`, or DDL changed it since."""
+    clear = f"clear {run.before.builds[table]!r} with its downstream"
     build = latest_build(cursor, table)
     if build is None:
-        raise PermanentError(f"no step has recorded a build of {table}; clear {clear!r} with its downstream")
+        raise PermanentError(f"no step has recorded a build of {table}; {clear}")
     if not build.is_of(run):
         problem = f"{table} holds the rows of {build.told_to(run)}, not those of this run ({run.dag_id}, {run.run_id})"
-        raise PermanentError(f"{problem}; clear {clear!r} with its downstream")
+        raise PermanentError(f"{problem}; {clear}")
+    if build.table != table:
+        raise PermanentError(f"{table} had another name, {build.table}, for {build.told_to(run)}; {clear}")
+    if build.form is None:
+        problem = f"an earlier version of taskflow recorded {build.told_to(run)}, without the columns of {table}"
+        raise PermanentError(f"{problem}; {clear}")
+    if build.form != form_of(cursor, table):
+        problem = f"the columns of {table}, or one of their types, were changed after {build.told_to(run)}"
+        raise PermanentError(f"{problem}; {clear}")
     return build
 
 

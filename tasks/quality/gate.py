@@ -34,7 +34,7 @@ from tasks.postgres.passes import Judged, fingerprint, is_table, record_pass, sa
 from tasks.postgres.relations import kind_of
 from tasks.postgres.sql import fragment, table_identifier
 from tasks.postgres.statements import joined, statement
-from tasks.postgres.versions import standing_build
+from tasks.postgres.versions import make_records, standing_build
 from tasks.quality.data_docs import Links, publish
 from tasks.quality.expectations import QUERIES
 from tasks.quality.on_postgres.quarantine import quarantine, require_validation_id
@@ -121,6 +121,7 @@ def _judge(session: PostgresSession, cursor: Cursor, record: Record) -> tuple[Ve
     suite, run = record.suite, record.run
     if suite.quarantine:
         require_validation_id(cursor, suite.quarantine)
+    make_records(cursor)
     judged = _judged(cursor, suite, run)
     verdict = judge(session, suite, run, rows=_rows_known(judged, suite, run))
     if verdict.failed and suite.quarantine and not judged.version:

@@ -80,9 +80,12 @@ _held: dict[tuple[str, str], PostgresSession] = {}
 
 
 def held_open(connection: str, name: str) -> None:
-    """Hold a session open until this process ends, with the advisory lock of `name`: others see that it lives."""
-    held = _held.get((connection, name))
-    if held is not None and not held.closed:
+    """Hold a session open until this process ends, with the advisory lock of `name`: others see that it lives.
+
+    Raises PermanentError if a session that was held has ended.
+    """
+    require_held(name)
+    if (connection, name) in _held:
         return
     conn = airflow_connection(connection, "postgres")
     with _translated(_address(conn)):
@@ -91,6 +94,24 @@ def held_open(connection: str, name: str) -> None:
         with session.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock_shared(hashtextextended(%s, 0))", [name])
     _held[connection, name] = session
+
+
+def require_held(name: str) -> None:
+    """Raise PermanentError if a session that `held_open` holds for `name` has ended: others take the run for dead."""
+    import psycopg2
+
+    for connection, session in [(one, session) for (one, of), session in _held.items() if of == name]:
+        try:
+            with session.cursor() as cursor:
+                cursor.execute("SELECT 1")
+        except psycopg2.Error as error:
+            del _held[connection, name]
+            problem = (
+                f"{_address(airflow_connection(connection, 'postgres'))} ended the session that kept this run's tables"
+            )
+            raise PermanentError(
+                f"{problem}, so another run may have built them since; run the pipeline again"
+            ) from error
 
 
 @contextmanager

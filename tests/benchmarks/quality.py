@@ -16,9 +16,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -28,10 +26,10 @@ from tasks.quality.data_docs import pages
 from tasks.quality.gate import _one_snapshot, validate
 from tasks.quality.on_postgres.conditions import row_condition
 from tasks.quality.on_postgres.quarantine import batch_rows, quarantine
-from tasks.quality.suites import Expectation, Suite
+from tasks.quality.suites import Suite
 from tasks.quality.verdicts import judge
 from tasks.services.postgres import postgres
-from tests.benchmarks.crypto import CONNECTION, DATE, ROOT, Psql, database, psql_of
+from tests.benchmarks.crypto import CONNECTION, DATE, ROOT, Psql, database, psql_of, shipped_suite
 
 RAW, CANDIDATE, REJECTS = (
     "raw.bt_crypto_transaction_history",
@@ -83,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
         psql = psql_of(found)
         run = Run("crypto_events_dag", "benchmark", "gate", DATE, configs=ROOT / "configs", attempt=str(uuid.uuid4()))
         run_sql(CONNECTION, "crypto/tables.sql", run=run)
-        raw, candidate = shipped("suite_raw_history"), shipped("suite_staging_candidate")
+        raw, candidate = shipped_suite("suite_raw_history"), shipped_suite("suite_staging_candidate")
         psql(FILL.format(rows=asked.rows))
         first = timed(lambda: validate(tiny(raw), run=run))
         kept = [passing(suite, run, psql, asked.rounds) for suite in (raw, candidate)]
@@ -93,22 +91,6 @@ def main(argv: list[str] | None = None) -> None:
         Console().print(
             f"First validation in a process, with the library's import: {first:.1f} s. Pages: {docs:.2f} s."
         )
-
-
-def shipped(name: str) -> Suite:
-    """Return a suite of the repository, with the run's date and window filled in."""
-    text = (ROOT / "configs" / "suites" / f"{name}.yaml").read_text(encoding="utf-8")
-    text = text.replace("{{ run.date }}", f"DATE '{DATE}'").replace("{{ params.window_days }}", "5")
-    written: dict[str, Any] = yaml.safe_load(text)
-    rules = [expectation(one) for one in written.pop("expectations")]
-    return Suite.model_validate({**written, "name": name, "expectations": rules})
-
-
-def expectation(written: dict[str, Any]) -> Expectation:
-    """Return an expectation as a suite's file has it."""
-    reason = written.pop("reason", None)
-    ((name, arguments),) = written.items()
-    return Expectation(type=name, arguments=arguments, reason=reason)
 
 
 def tiny(suite: Suite) -> Suite:

@@ -35,3 +35,20 @@ def test_templates_conflict_with_nothing() -> None:
     conflicts = runtime.find("postgres.merge").conflicts
     assert conflicts is not None
     assert not list(conflicts({"source": "a", "target": "b", "keys": "{{ params.keys }}", "deactivate": "{{ x }}"}))
+
+
+@pytest.mark.parametrize(
+    ("uses", "name", "values", "twice"),
+    [
+        ("postgres.rebuild_table", "target", ["s.a", "s.b", "s.a"], "s.a"),
+        ("postgres.run_sql", "builds", [["s.a"], ["s.c", "s.b"], ["s.b", "s.c"]], "s.b, s.c"),
+    ],
+)
+def test_no_two_items_build_a_table(uses: str, name: str, values: list[object], twice: str) -> None:
+    """A list that only the run knows names each table that the items build once."""
+    with pytest.raises(PermanentError) as refused:
+        runtime.items(uses, name, values)
+
+    assert str(refused.value) == f"expand.{name} has {twice} more than once: its items would empty it for each other"
+    assert runtime.items(uses, name, values[:2]) == values[:2]
+    assert runtime.items("postgres.vacuum", "table", ["s.a", "s.a"]) == ["s.a", "s.a"]

@@ -12,10 +12,10 @@ from dataclasses import replace
 import pytest
 
 from stack.database import Cluster, Database
-from tasks.contract import Before, BuiltIn, Occupied, Run
+from tasks.contract import Before, BuiltIn, Occupied, PermanentError, Run
 from tasks.postgres.claims import claim
 from tasks.postgres.tables import merge, rebuild_table, run_sql
-from tests.support.database import Sql
+from tests.support.database import Gate, Sql
 
 CONNECTION = "crypto_postgres"
 STAGING = BuiltIn(CONNECTION, "s.staging")
@@ -98,6 +98,133 @@ def test_waiting_run_gives_back_what_it_had(tables: None, run: Run, sql: Sql) ->
         claim(both, of_run(run, 1, 2), MINUTE)
 
     assert holders(sql) == {"s.staging": "manual__2"}
+
+
+def test_waiting_run_keeps_what_other_steps_built(tables: None, run: Run, sql: Sql) -> None:
+    """A later step whose table is taken leaves the run the claims of its earlier builds."""
+    named = replace(of_run(run, 1, 2), before=Before(claims=(STAGING,)))
+    claim([STAGING], named, MINUTE)
+    claim([BuiltIn(CONNECTION, "s.named_by_template")], of_run(run, 2), MINUTE)
+
+    with pytest.raises(Occupied, match=r"s\.named_by_template is claimed by .* run manual__2"):
+        claim([BuiltIn(CONNECTION, "s.named_by_template")], replace(named, task_id="later"), MINUTE)
+
+    assert holders(sql) == {"s.staging": "manual__1", "s.named_by_template": "manual__2"}
+
+
+def test_no_two_runs_wait_for_each_other(tables: None, run: Run, sql: Sql, caplog: pytest.LogCaptureFixture) -> None:
+    """Each of three runs has a table that the next one wants: the one that closes the ring gives its own back."""
+    numbers, names = (1, 2, 3), [BuiltIn(CONNECTION, f"s.t{number}") for number in (1, 2, 3)]
+    runs = [of_run(run, number, *numbers) for number in numbers]
+    for who, table in zip(runs, names, strict=True):
+        claim([table], who, MINUTE)
+    later = [replace(who, task_id="later") for who in runs]
+    for who, table in ((later[0], names[1]), (later[1], names[2])):
+        with pytest.raises(Occupied) as told:
+            claim([table], who, MINUTE)
+        assert not told.value.can_ask
+
+    with pytest.raises(Occupied, match=r"s\.t1 is claimed by .* run manual__1"):
+        claim([names[0]], later[2], MINUTE)
+    assert "gives back all tables that it has claimed: s.t1 is claimed by" in caplog.text
+
+    claim([names[2]], later[1], MINUTE)
+    assert holders(sql) == {"s.t1": "manual__1", "s.t2": "manual__2", "s.t3": "manual__2"}
+
+
+def test_who_came_first_is_served_first(tables: None, run: Run, sql: Sql) -> None:
+    """Whenever they look, runs that wait go on in the order in which they came; the log says who comes before."""
+    claim([STAGING], of_run(run, 1), MINUTE)
+    running = [1, 4, 2, 3]
+    for number in running[1:]:
+        with pytest.raises(Occupied, match="manual__1"):
+            claim([STAGING], of_run(run, number, *running), MINUTE)
+
+    while len(running) > 1:
+        running.pop(0)
+        first, *others = running
+        for place, number in reversed(list(enumerate(others))):
+            with pytest.raises(Occupied, match=r"s\.staging: before this run comes .*, which waits too") as told:
+                claim([STAGING], of_run(run, number, *running), MINUTE)
+            assert (told.value.run_id, told.value.can_ask) == (f"manual__{running[place]}", True)
+        claim([STAGING], of_run(run, first, *running), MINUTE)
+        assert holders(sql) == {"s.staging": f"manual__{first}"}
+    assert sql("SELECT count(*) FROM taskflow.waits") == [(0,)]
+
+
+def test_line_is_for_each_table(tables: None, run: Run) -> None:
+    """A run that wants other tables waits for nobody; one that has been in the line before comes before new ones."""
+    other = BuiltIn(CONNECTION, "s.other")
+    claim([STAGING], of_run(run, 1), MINUTE)
+    with pytest.raises(Occupied):
+        claim([STAGING, other], of_run(run, 2, 1), MINUTE)
+
+    claim([BuiltIn(CONNECTION, "s.third")], of_run(run, 3, 1, 2), MINUTE)
+    with pytest.raises(Occupied, match=r"s\.other: before this run comes .* run manual__2"):
+        claim([other], of_run(run, 4, 1, 2), MINUTE)
+    claim([STAGING], of_run(run, 1, 2, 4), MINUTE)  # its own retry
+
+
+@pytest.mark.parametrize("ended", ["not running", "its time is over"])
+def test_who_no_longer_waits_is_passed_over(tables: None, run: Run, sql: Sql, ended: str) -> None:
+    """A run that has failed, or has waited for as long as it may, stops nobody."""
+    claim([STAGING], of_run(run, 1), MINUTE)
+    with pytest.raises(Occupied):
+        claim([STAGING], of_run(run, 2, 1), MINUTE)
+    still = () if ended == "not running" else (2,)
+    if still:
+        sql("UPDATE taskflow.waits SET until = now()")
+
+    claim([STAGING], of_run(run, 3, *still), MINUTE)
+
+
+def test_waiter_of_another_airflow_is_believed_for_a_time(tables: None, run: Run, sql: Sql) -> None:
+    """It cannot be asked: it has its place in the line until it has not looked for too long."""
+    claim([STAGING], of_run(run, 1), MINUTE)
+    with pytest.raises(Occupied):
+        claim([STAGING], of_run(run, 2, 1, deployment="here"), MINUTE)
+    sql("UPDATE taskflow.waits SET deployment = 'elsewhere'")
+
+    with pytest.raises(Occupied, match="run manual__2 of elsewhere") as told:
+        claim([STAGING], of_run(run, 3), MINUTE)
+    assert not told.value.can_ask
+    sql("UPDATE taskflow.waits SET seen_at = now() - interval '2 minutes' WHERE deployment = 'elsewhere'")
+    claim([STAGING], of_run(run, 3), MINUTE)
+
+
+def test_lost_session_stops_a_local_run(
+    tables: None, run: Run, sql: Sql, gate: Gate, database: Database, request: pytest.FixtureRequest
+) -> None:
+    """If the server ends the session that keeps a local run's tables, nothing is committed from then on."""
+    own = replace(of_run(run, 1, deployment=f"taskflow run of {request.node.name}"), is_local=True)
+    before = Before(builds={"s.staging": "build"})
+    columns = {"id": "id", "price": "price"}
+    end = """
+        SELECT pg_terminate_backend(pid, 10000) FROM pg_locks
+        WHERE locktype = 'advisory' AND mode = 'ShareLock' AND granted AND objid <> 4711
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    """
+    rebuild_table(CONNECTION, "s.staging", "s.raw", columns, run=own)
+    sql(end)
+    with pytest.raises(
+        PermanentError, match=r"ended the session that kept this run's tables, .*; run the pipeline again"
+    ):
+        merge(CONNECTION, "s.staging", "s.prod", ["id"], run=replace(own, task_id="load", before=before))
+    assert sql("SELECT count(*) FROM s.prod") == [(0,)]
+
+    claim([STAGING], own, MINUTE)
+    sql(end)
+    with pytest.raises(PermanentError, match="ended the session"):
+        claim([STAGING], own, MINUTE)
+
+    gate.hold("s.staging", "true")
+    with gate.closed(database):
+        building = gate.start(rebuild_table, CONNECTION, "s.staging", "s.raw", columns, run=own)
+        gate.waiting()
+        sql(end)
+    with pytest.raises(PermanentError, match="ended the session"):
+        building.result(30)
+    assert sql("SELECT count(*) FROM taskflow.builds") == [(1,)]
 
 
 def test_claims_in_two_databases(

@@ -170,6 +170,50 @@ def test_link_to_another_disk(here: Run, tmp_path: Path) -> None:
         assert not (tmp_path / "data" / "taken.csv").is_symlink()
 
 
+def test_folder_on_another_disk(here: Run, tmp_path: Path) -> None:
+    """A folder that is a link to another disk is written as any other, and nothing else is left in it."""
+    if Path("/dev/shm").stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is one disk only")
+    place = FolderPlace(tmp_path, here)
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
+        (tmp_path / "churn").symlink_to(other)
+        put(place, "churn/a.csv", "first")
+        put(place, "churn/a.csv", "second")
+        place.link("churn/a.csv", "churn/b.csv")
+
+        assert [text_of(place, f"churn/{name}") for name in place.names("churn")] == ["second", "second"]
+        assert sorted(path.name for path in Path(other).iterdir()) == ["a.csv", "b.csv"]
+        assert place.stamp("churn/a.csv") == place.stamp("churn/b.csv")
+
+
+def test_tries_have_scratch_of_their_own(here: Run, tmp_path: Path) -> None:
+    """A try that Airflow has given up goes on, and neither takes anything from the next one nor leaves it anything."""
+    first, second = (FolderPlace(tmp_path, dataclasses.replace(here, attempt=name)) for name in ("first", "second"))
+    with first.write("a.csv") as slow:
+        slow.write_text("slow")
+        with second.write("a.csv") as file:
+            assert list(file.parent.iterdir()) == []
+            file.write_text("second")
+        assert text_of(second, "a.csv") == "second"
+        assert slow.read_text() == "slow"
+    assert text_of(first, "a.csv") == "slow"
+
+
+def test_killed_tries_are_removed(here: Run, tmp_path: Path) -> None:
+    """What a killed try left behind is removed when nobody has touched it for a week."""
+    runs = [dataclasses.replace(here, attempt=name) for name in ("old", "new")]
+    killed = [FolderPlace(tmp_path, run).write("a.csv") for run in runs]
+    old, new = (one.__enter__() for one in killed)
+    for file in (old, new):
+        file.write_text("half")
+    for path in (old, old.parent):
+        os.utime(path, (path.stat().st_mtime - 8 * 86_400,) * 2)
+
+    put(FolderPlace(tmp_path, here), "a.csv", "whole")
+
+    assert (old.parent.exists(), new.exists()) == (False, True)
+
+
 def test_missing_file_is_named(place: Place) -> None:
     """A file that is not there is named with where it was looked for."""
     with pytest.raises(MissingResource, match=r"^file 'churn/no\.csv' does not exist in .*; run the step or"):

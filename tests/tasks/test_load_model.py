@@ -31,7 +31,7 @@ from tasks.quality.suites import Batch, Expectation, Suite
 TABLES = """
     CREATE SCHEMA s;
     CREATE TABLE s.raw (id int, day int, price int);
-    CREATE TABLE s.staging (id int, day int, price int);
+    CREATE TABLE s.staging (id int, day int, price int, a int, b int);
     CREATE TABLE s.prod (id int PRIMARY KEY, day int, price int, is_active bool NOT NULL DEFAULT true);
     CREATE TABLE s.copy (LIKE s.prod INCLUDING ALL);
     CREATE TABLE s.killed (at text);
@@ -62,6 +62,8 @@ class Model:
     built: frozenset[int] = frozenset()
     """The rows of that build, by id, and those of them that nobody has written since."""
     own: frozenset[int] = frozenset()
+    is_swapped: bool = False
+    """Whether two columns of staging have swapped their names since that build."""
     passed: dict[tuple[int, str, int], tuple[int, int, bool]] = field(default_factory=dict)
     """By run, gate and map index: the build that it judged last, the suite that it had, and its verdict."""
     suite: int = 0
@@ -72,7 +74,7 @@ class Model:
 
     def holds_rows_of(self, run: int) -> bool:
         """Whether staging is exactly what `run` built: a row that is inserted and deleted again leaves no trace."""
-        return self.builder == run and self.own == self.built == set(self.staging)
+        return self.builder == run and self.own == self.built == set(self.staging) and not self.is_swapped
 
     def may_load(self, run: int) -> bool:
         wanted = (self.build, self.suite, True)
@@ -122,7 +124,7 @@ class World:
         for key in (10 * day + one for day in range(DAYS) for one in range(ROWS)):
             self.model.raw[key] = self.random.choice([1, 2, -1]) if self.random.random() < 0.2 else 1
         everything = "s.raw", *TARGETS.values(), "s.killed", "s.staging", "taskflow.passes", "taskflow.builds"
-        everything += ("taskflow.claims",)
+        everything += ("taskflow.claims", "taskflow.waits")
         self.sql("; ".join(f"DELETE FROM {table}" for table in everything))
         rows = [f"({key}, {key // 10}, {price})" for key, price in self.model.raw.items()]
         self.sql(f"INSERT INTO s.raw VALUES {', '.join(rows)}")
@@ -169,6 +171,7 @@ class World:
         self.model.staging = {key: price for key, price in self.model.raw.items() if key // 10 == day_of(run)}
         self.model.builder, self.model.build = run, self.model.build + 1
         self.model.own = self.model.built = frozenset(self.model.staging)
+        self.model.is_swapped = False
         return ended == "done"
 
     def appends(self, run: int) -> None:
@@ -184,6 +187,7 @@ class World:
         self.model.staging = {key: price for key, price in self.model.raw.items() if key // 10 == 0}
         self.model.builder, self.model.build = run, self.model.build + 1
         self.model.own = self.model.built = frozenset(self.model.staging)
+        self.model.is_swapped = False
 
     def gates(self, run: int, name: str, index: int) -> bool:
         expected = self.model.holds_rows_of(run)
@@ -207,10 +211,11 @@ class World:
     def loads(self, run: int, step: str) -> bool:
         allowed = self.model.may_load(run)
         window = Deactivation(window=f"day = {day_of(run)}", max_deactivated_share=1)
+        terms = {"columns": ["day", "price"], "deactivate": window, "allow_empty": True}
         gates = tuple(replace(gate, digest=digest(self.model.suite)) for gate in GATES)
         asked = replace(run_of(run, step), before=Before(builds={"s.staging": "build"}, gates=gates))
         act = lambda: tables.merge(  # noqa: E731
-            self.connection, "s.staging", TARGETS[step], ["id"], deactivate=window, allow_empty=True, run=asked
+            self.connection, "s.staging", TARGETS[step], ["id"], **terms, run=asked
         )
         try:
             ended = self.attempt(TARGETS[step].removeprefix("s."), act)
@@ -261,6 +266,7 @@ class World:
         self.counts[change] += 1
         if change in CHANGED:
             self.model.own -= CHANGED[change](key, self.model.own)
+        self.model.is_swapped ^= change == "swap"
         self.model.staging = {key: price for key, _, price in self.sql("SELECT id, day, price FROM s.staging")}
 
     def mends(self, run: int) -> None:
@@ -301,6 +307,11 @@ MEDDLING = {
         CREATE TEMPORARY TABLE kept ON COMMIT DROP AS TABLE s.staging;
         TRUNCATE s.staging;
         INSERT INTO s.staging TABLE kept;
+    """,
+    "swap": """
+        ALTER TABLE s.staging RENAME a TO c;
+        ALTER TABLE s.staging RENAME b TO a;
+        ALTER TABLE s.staging RENAME c TO b;
     """,
     "analyze": "ANALYZE s.staging",
 }
@@ -435,6 +446,7 @@ def _nothing(*_arguments: object, **_named: object) -> None:
 
 WITHOUT: Mapping[str, tuple[object, str, Any]] = {
     "whose the build is": (versions.Build, "is_of", lambda _build, _run: True),
+    "changed columns": (versions, "form_of", lambda _cursor, _table: "the same"),
     "changed rows, in the load": (merging, "require_unchanged", _nothing),
     "changed rows, in the gate": (versions, "require_unchanged", _nothing),
     "gates at all": (tables, "require_passes", _nothing),

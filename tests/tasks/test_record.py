@@ -154,6 +154,33 @@ def test_same_version_stands_once(suite: Suite, run: Run, sql: Sql, record_in: s
     assert sql("SELECT count(*) FROM taskflow.passes WHERE NOT passed") == [(3,)]
 
 
+def test_evidence_of_other_reasons_is_kept(suite: Suite, run: Run, sql: Sql) -> None:
+    """A rule that reads another table can pass on the same version later: what it had set aside stays, once."""
+    sql("""
+        CREATE TABLE s.known (site text); INSERT INTO s.known VALUES ('A');
+        INSERT INTO s.raw VALUES ('CHILE', 4), ('PERU', 5);
+    """)
+    query = "SELECT * FROM {batch} WHERE site NOT IN (SELECT site FROM s.known)"
+    known = Expectation(
+        type="unexpected_rows_expectation", reason="unknown", arguments={"unexpected_rows_query": query}
+    )
+    both = suite.model_copy(update={"expectations": [SITE, known]})
+    stored = f"SELECT validation_id::text, reason, site_id FROM {REJECTS} ORDER BY 1, 2, 3"
+
+    assert not judged(both, run, 0)
+    sql("INSERT INTO s.known VALUES ('B'), ('PERU')")
+    assert not judged(both, run, 1)
+    invalid = [(TRIES[1], "invalid_site", site) for site in ("CHILE", "CHILE", "PERU")]
+    kept = [(TRIES[0], "unknown", site) for site in ("B", "PERU")]
+    assert sql(stored) == [*kept, *invalid, *[(TRIES[1], "unknown", "CHILE")] * 2]
+
+    sql("INSERT INTO s.known VALUES ('CHILE')")
+    assert not judged(both, run, 2)
+    invalid = [(TRIES[2], "invalid_site", site) for site in ("CHILE", "CHILE", "PERU")]
+    assert sql(stored) == [*kept, *[(TRIES[1], "unknown", "CHILE")] * 2, *invalid]
+    assert rejects(sql, f"{REJECTS}_latest") == [(2, "CHILE"), (2, "CHILE"), (2, "PERU")]
+
+
 def test_views_have_versions(suite: Suite, run: Run, sql: Sql) -> None:
     """A try on a view knows whether an earlier one saw the same rows."""
     sql("CREATE VIEW s.shown AS SELECT * FROM s.raw")

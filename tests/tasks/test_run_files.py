@@ -330,6 +330,35 @@ def test_backfilled_runs_are_kept(folder: InFolder) -> None:
         got(of(folder, 29))
 
 
+def test_running_runs_are_kept(files: Files) -> None:
+    """More runs at once than are kept lose nothing while they run; what has ended goes with the next file."""
+    running = {f"scheduled__{day}" for day in range(1, 7)}
+    runs = [of(files, day) for day in range(1, 7)]
+    for run in runs:
+        asks = replace(run.run, is_running=lambda _dag_id, run_id: run_id in running)
+        put(replace(run, run=asks), f"{run.run.date.day}")
+    assert [got(run) for run in runs] == ["1", "2", "3", "4", "5", "6"]
+
+    put(of(files, 7), "7")
+    assert [got(of(files, day)) for day in (5, 6, 7)] == ["5", "6", "7"]
+    with pytest.raises(PermanentError, match=r"3 runs are kept, and it was removed; .*; clear 'feature_engineering'"):
+        got(runs[0])
+
+
+def test_runs_of_another_airflow_are_kept_for_a_day(folder: InFolder, tmp_path: Path) -> None:
+    """Nobody can say whether they have ended, until they have written nothing for a day."""
+    silent, *others = (of(folder, day) for day in range(1, 6))
+    for one in (silent, *others):
+        put(replace(one, run=replace(one.run, deployment=f"elsewhere, {one.run.run_id}")), "theirs")
+    (record,) = (tmp_path / ".runs" / "records").glob(f"{PATH}/*/2026-01-01--*.json")
+    os.utime(record, (record.stat().st_mtime - 90_000,) * 2)
+
+    put(of(folder, 6), "6")
+
+    names = sorted(path.name[:10] for path in record.parent.iterdir())
+    assert names == [f"2026-01-0{day}" for day in (2, 3, 4, 5, 6)]
+
+
 def test_dated_names_stay(files: Files) -> None:
     """A file whose name has a date stays with its run, however many came after."""
     for day in range(1, 7):

@@ -12,6 +12,7 @@ from tasks.contract import Before, DataRejected, GateBefore, PermanentError, Run
 from tasks.postgres.merging import Deactivation
 from tasks.postgres.passes import Judged, fingerprint, record_pass
 from tasks.postgres.tables import merge, rebuild_table, run_sql
+from tasks.postgres.versions import standing_build
 from tests.support.database import Sql
 
 CONNECTION = "crypto_postgres"
@@ -103,6 +104,112 @@ def test_maintenance_changes_nothing(tables: None, run: Run, sql: Sql, care: str
     assert load(run).inserted == 10
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        """
+        ALTER TABLE s.staging RENAME id TO x;
+        ALTER TABLE s.staging RENAME price TO id;
+        ALTER TABLE s.staging RENAME x TO price
+        """,
+        "ALTER TABLE s.staging ADD COLUMN is_active boolean DEFAULT false",
+        "ALTER TABLE s.staging DROP COLUMN price",
+        "ALTER TABLE s.staging DROP COLUMN price; ALTER TABLE s.staging ADD COLUMN price int DEFAULT 7",
+        "ALTER TABLE s.staging ALTER short TYPE varchar(20)",
+        "ALTER TABLE s.staging ALTER short TYPE text",
+        "SET timezone = 'UTC'; ALTER TABLE s.staging ALTER at TYPE timestamptz",
+        'ALTER TABLE s.staging ALTER short TYPE varchar(10) COLLATE "C"',
+        """
+        ALTER TYPE s.mood RENAME VALUE 'sad' TO 'x';
+        ALTER TYPE s.mood RENAME VALUE 'glad' TO 'sad';
+        ALTER TYPE s.mood RENAME VALUE 'x' TO 'glad'
+        """,
+        "ALTER TYPE s.pair RENAME ATTRIBUTE a TO x; ALTER TYPE s.pair RENAME ATTRIBUTE b TO a",
+        "ALTER TABLE s.staging ALTER doubled DROP EXPRESSION",
+    ],
+)
+@pytest.mark.parametrize("source", ["s.staging", "s.outside"])
+def test_changed_columns_are_refused(
+    tables: None, run: Run, sql: Sql, database: Database, change: str, source: str
+) -> None:
+    """DDL that writes no row changes what the rows mean: it is seen in a table that a step built, and in any other."""
+    sql("""
+        CREATE TYPE s.mood AS ENUM ('sad', 'glad');
+        CREATE TYPE s.pair AS (a int, b int);
+        ALTER TABLE s.staging ADD short varchar(10), ADD at timestamp, ADD moods s.mood[], ADD pair s.pair,
+            ADD doubled int GENERATED ALWAYS AS (id * 2) STORED;
+        CREATE TABLE s.outside (LIKE s.staging INCLUDING GENERATED);
+    """)
+    build(run)
+    gate, is_external = GateBefore("check", source, "x"), source == "s.outside"
+    with database.connect() as session, session.cursor() as cursor:
+        judged = Judged(source, fingerprint=fingerprint(cursor, source))
+        if is_external:
+            record_pass(cursor, judged, "suite", replace(run, task_id="check", before=Before(digest="x")), passed=True)
+
+    sql(change.replace("s.staging", source))
+
+    loading = named(run, "load", gates=(gate,) if is_external else ())
+    told = "was built or changed after gate 'check'" if is_external else "columns of s.staging, or one of their types,"
+    with pytest.raises(PermanentError, match=told):
+        merge(CONNECTION, source, "s.prod", ["id"], external_source=is_external, run=loading)
+
+
+def test_changed_columns_stop_a_gate(tables: None, run: Run, sql: Sql, database: Database) -> None:
+    """A gate judges what its run built, with the columns that it was built with."""
+    build(run)
+    sql("ALTER TABLE s.staging ADD COLUMN late int DEFAULT 0")
+
+    with (
+        database.connect() as session,
+        session.cursor() as cursor,
+        pytest.raises(PermanentError, match=r"the columns of s\.staging, or one of their types, were changed after"),
+    ):
+        standing_build(cursor, "s.staging", named(run, "gate"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "VACUUM FULL s.staging",
+        "ALTER TABLE s.staging ALTER price SET DEFAULT 3",
+        "CREATE INDEX ON s.staging (id)",
+        "COMMENT ON COLUMN s.staging.price IS 'in cents'",
+    ],
+)
+def test_same_columns_are_loaded(tables: None, run: Run, sql: Sql, change: str) -> None:
+    """What changes neither rows nor columns is no reason to refuse; the value of an added column may be written out."""
+    sql("ALTER TABLE s.staging ADD COLUMN late int DEFAULT 0")
+    build(run)
+    sql(change)
+
+    assert load(run).inserted == 10
+
+
+def test_renamed_table_is_refused(tables: None, run: Run, sql: Sql) -> None:
+    """Two tables of a run that swap their names: each holds what was built as the other."""
+    sql("CREATE TABLE s.other (LIKE s.staging)")
+    build(run)
+    sql("ALTER TABLE s.staging RENAME TO x; ALTER TABLE s.other RENAME TO staging; ALTER TABLE s.x RENAME TO other")
+    loading = replace(run, before=Before(builds={"s.other": "build_other"}))
+
+    with pytest.raises(PermanentError, match=r"s\.other had another name, s\.staging, .* clear 'build_other' with its"):
+        merge(CONNECTION, "s.other", "s.prod", ["id"], run=loading)
+
+
+def test_records_of_an_earlier_version_are_kept(tables: None, run: Run, sql: Sql) -> None:
+    """The records get the column that they lack; what was built before it was noted is built again."""
+    build(run)
+    sql("ALTER TABLE taskflow.builds DROP COLUMN form")
+
+    with pytest.raises(PermanentError, match=r"an earlier version of taskflow recorded .* clear 'build' with its down"):
+        load(run)
+
+    build(run)
+    assert load(run).inserted == 10
+    assert sql("SELECT count(*), count(form) FROM taskflow.builds") == [(2, 1)]
+
+
 def test_unbuilt_table_is_refused(tables: None, run: Run) -> None:
     """A table without a recorded build, such as a dumped and restored one, is built again."""
     with pytest.raises(PermanentError, match=r"no step has recorded a build of s.staging; clear 'build'"):
@@ -174,6 +281,28 @@ def test_external_rows_are_those_of_the_gate(
     sql(change)
     with pytest.raises(PermanentError, match=f"{source} was built or changed after gate 'check' judged it"):
         merge(CONNECTION, source, "s.prod", ["id"], external_source=True, run=loading)
+
+
+@pytest.mark.parametrize("source", ["s.outside", "s.parted"])
+def test_foreign_table_is_not_loaded(
+    tables: None, run: Run, sql: Sql, cluster: Cluster, database: Database, source: str
+) -> None:
+    """Nothing tells whether a foreign table still has the rows that its gate saw: a copy of it is built and loaded."""
+    with cluster.superuser.named(database.dbname).connect() as session, session.cursor() as cursor:
+        cursor.execute(f"""
+            CREATE EXTENSION postgres_fdw;
+            CREATE SERVER here FOREIGN DATA WRAPPER postgres_fdw;
+            GRANT USAGE ON FOREIGN SERVER here TO "{database.user}";
+        """)
+    sql("""
+        CREATE FOREIGN TABLE s.outside (id int, price int) SERVER here;
+        CREATE TABLE s.parted (id int, price int) PARTITION BY LIST (id);
+        CREATE FOREIGN TABLE s.part PARTITION OF s.parted DEFAULT SERVER here;
+    """)
+    told = {"s.outside": r"s\.outside is a foreign table", "s.parted": r"s\.parted, of which s\.part is a part, is a"}
+
+    with pytest.raises(PermanentError, match=f"^{told[source]}.*; copy it with postgres.rebuild_table, judge the copy"):
+        merge(CONNECTION, source, "s.prod", ["id"], external_source=True, run=named(run, "load"))
 
 
 def test_empty_source_switches_nothing_off(tables: None, run: Run, sql: Sql) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tasks.contract import MissingResource
 from tasks.postgres.relations import columns_of
 from tasks.postgres.sql import fragment, table_identifier
-from tasks.postgres.statements import statement, value
+from tasks.postgres.statements import joined, names, statement, value
 from tasks.quality.on_postgres.conditions import RowCondition, can_quarantine, row_condition
 from tasks.quality.on_postgres.row_queries import SUBSELECT
 
@@ -32,22 +32,21 @@ _KEYS = ("suite", "dag_id", "run_id", "validation_id")
 def quarantine(
     cursor: Cursor, suite: Suite, failed: Iterable[Expectation], run: Run, *, instead_of: Sequence[str] = ()
 ) -> dict[str, int]:
-    """Set aside the rows that break `failed`, instead of those of the tries `instead_of`; return counts by reason.
+    """Set aside the rows that break `failed`; return counts by reason.
 
-    Two rules with the same reason count as one rule. All in the transaction of `cursor`, in one pass over the batch:
-    first into a temporary table, as Postgres uses parallel workers only then.
+    A row that one of the tries `instead_of` has set aside for the same reason is from now on this try's; what else they
+    have set aside stays theirs. Two rules with the same reason count as one rule. All in the transaction of `cursor`,
+    in one pass over the batch: first into a temporary table, as Postgres uses parallel workers only then.
     """
     from psycopg2.sql import SQL
 
     rules = _rules(failed)
     if suite.quarantine is None or not rules:
         return {}
-    if instead_of:
-        cursor.execute(_delete(suite.quarantine, suite, run, instead_of))
     # The planner cannot know how many rows break a rule: it expects many, and does without parallel workers.
     cursor.execute("SET LOCAL parallel_tuple_cost = 0")
     cursor.execute(_select_broken(suite.batch, suite.quarantine, rules))
-    cursor.execute(_insert(suite.quarantine, suite, run))
+    cursor.execute(_insert(suite.quarantine, suite, run, instead_of))
     rejected = dict.fromkeys(rules, 0) | dict(cursor.fetchall())
     cursor.execute(SQL("DROP TABLE pg_temp.__rejected"))
     return rejected
@@ -68,18 +67,6 @@ def _rules(failed: Iterable[Expectation]) -> dict[str, list[RowCondition]]:
         if expectation.reason and (condition := row_condition(expectation)):
             rules.setdefault(expectation.reason, []).append(condition)
     return rules
-
-
-def _delete(target: Quarantine, suite: Suite, run: Run, tries: Sequence[str]) -> Composable:
-    return statement(
-        "DELETE FROM {table} WHERE suite = {suite} AND dag_id = {dag_id} AND run_id = {run_id}"
-        " AND validation_id::text = ANY ({tries})",
-        table=table_identifier(target.table),
-        suite=value(suite.name),
-        dag_id=value(run.dag_id),
-        run_id=value(run.run_id),
-        tries=value(list(tries)),
-    )
 
 
 def _select_broken(batch: Batch, target: Quarantine, rules: Mapping[str, list[RowCondition]]) -> Composable:
@@ -132,15 +119,55 @@ def _named(columns: Mapping[str, str]) -> list[Composable]:
     return [SQL("{} AS {}").format(SQL(sql), Identifier(name)) for name, sql in columns.items()]
 
 
-def _insert(target: Quarantine, suite: Suite, run: Run) -> Composable:
-    from psycopg2.sql import SQL, Identifier, Literal
-
-    columns = [Identifier(name) for name in (*_KEYS, "reason", *target.columns)]
-    return SQL(
-        "WITH inserted AS (INSERT INTO {table} ({columns}) SELECT {keys}, * FROM pg_temp.__rejected RETURNING reason)"
-        " SELECT reason, count(*) FROM inserted GROUP BY reason"
-    ).format(
+def _insert(target: Quarantine, suite: Suite, run: Run, instead_of: Sequence[str]) -> Composable:
+    """Return the statement that sets the rows aside, deletes those that it replaces, and counts them by reason."""
+    text = """
+        WITH inserted AS (
+            INSERT INTO {table} ({columns}) SELECT {keys}, * FROM pg_temp.__rejected RETURNING reason, {content}
+        ) {replaced}
+        SELECT reason, count(*) FROM inserted GROUP BY reason
+    """
+    return statement(
+        text,
         table=table_identifier(target.table),
-        columns=SQL(", ").join(columns),
-        keys=SQL(", ").join(map(Literal, (suite.name, run.dag_id, run.run_id, run.attempt))),
+        columns=names([*_KEYS, "reason", *target.columns]),
+        keys=joined(", ", map(value, (suite.name, run.dag_id, run.run_id, run.attempt))),
+        content=_content(target),
+        replaced=_replaced(target, suite, run, instead_of) if instead_of else statement(""),
+    )
+
+
+def _content(target: Quarantine) -> Composable:
+    """Return what rows are compared by, as they are stored."""
+    return statement("ROW ({columns})::text AS content", columns=names(["reason", *target.columns]))
+
+
+def _replaced(target: Quarantine, suite: Suite, run: Run, tries: Sequence[str]) -> Composable:
+    """Return the part of the statement that deletes those rows of `tries` that are set aside again.
+
+    Of rows that are equal, as many are deleted as there are new ones. No part of a statement sees what another writes.
+    """
+    text = """
+        , earlier AS (
+            SELECT *, row_number() OVER (PARTITION BY content) AS nth
+            FROM (
+                SELECT tableoid AS part, ctid AS place, {content} FROM {table}
+                WHERE suite = {suite} AND dag_id = {dag_id} AND run_id = {run_id}
+                    AND validation_id::text = ANY ({tries})
+            ) AS rows
+        ), counted AS (
+            SELECT content, count(*) AS rows FROM inserted GROUP BY content
+        ), replaced AS (
+            DELETE FROM {table} AS target USING earlier JOIN counted USING (content)
+            WHERE nth <= rows AND (target.tableoid, target.ctid) = (part, place)
+        )
+    """
+    return statement(
+        text,
+        table=table_identifier(target.table),
+        content=_content(target),
+        suite=value(suite.name),
+        dag_id=value(run.dag_id),
+        run_id=value(run.run_id),
+        tries=value(list(tries)),
     )

@@ -1,0 +1,78 @@
+"""Which steps a branch, or an empty list that a step is mapped over, can skip.
+
+A case is one outcome of one such choice: a way of a branch, or whether a list is empty. For every step, the bits of a
+number are the cases in which it is skipped, by itself or because of what it waits for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from factory.language.templates import Template
+from factory.planning.graph import bits_of, halted_in
+from factory.planning.guards import Guards
+from factory.planning.plan import Node
+
+
+@dataclass(frozen=True)
+class Skips:
+    """The choices of a plan, and the steps that they skip."""
+
+    guards: Guards
+
+    @cached_property
+    def _choices(self) -> list[tuple[Node, list[frozenset[str]]]]:
+        """Each choice: the step that makes it, and for each of its cases the steps that it skips at once."""
+        return [*self._branches(), *self._lists()]
+
+    def _branches(self) -> Iterator[tuple[Node, list[frozenset[str]]]]:
+        for node in (node for node in self.guards.plan.nodes if node.is_branch):
+            targets = {name for way in node.exits for name in way.then}
+            yield node, [frozenset(targets - {*way.then}) for way in node.exits]
+
+    def _lists(self) -> Iterator[tuple[Node, list[frozenset[str]]]]:
+        for node in self.guards.plan.nodes:
+            if any(isinstance(values, Template) or not values for values in node.expand.values()):
+                yield node, [frozenset((node.task_id,)), frozenset()]
+
+    @cached_property
+    def owners(self) -> list[Node]:
+        """The step that makes the choice of each bit; above the cases of each choice, one bit is free."""
+        return [node for node, cases in self._choices for _ in range(len(cases) + 1)]
+
+    @cached_property
+    def _bounds(self) -> tuple[int, int]:
+        """The lowest case of each choice, and the free bit above its cases: 1 added to all cases carries into it."""
+        lowest = free = place = 0
+        for _, cases in self._choices:
+            lowest |= 1 << place
+            place += len(cases) + 1
+            free |= 1 << (place - 1)
+        return lowest, free
+
+    @cached_property
+    def cases(self) -> Mapping[str, int]:
+        """The cases in which each step is skipped."""
+        starts: dict[str, int] = {}
+        place = 0
+        for _, cases in self._choices:
+            for index, skipped in enumerate(cases, place):
+                for name in skipped:
+                    starts[name] = starts.get(name, 0) | 1 << index
+            place += len(cases) + 1
+        return halted_in(self.guards.upstream, self.guards.trigger_rules, starts, skipped=True)
+
+    def all_cases_of(self, cases: int) -> int:
+        """Return the choices, as their free bits, of which `cases` has every case."""
+        lowest, free = self._bounds
+        return (cases + lowest) & free
+
+    def exclude(self, one: Node, other: Node) -> bool:
+        """Return whether some choice always skips one of two steps."""
+        return bool(self.all_cases_of(self.cases[one.task_id] | self.cases[other.task_id]))
+
+    def makers(self, cases: int) -> list[Node]:
+        """Return the steps that make the choices of `cases`, each once."""
+        return list({self.owners[place].task_id: self.owners[place] for place in bits_of(cases)}.values())
