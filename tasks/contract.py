@@ -176,6 +176,8 @@ class Run:
     is_running: Callable[[str, str], bool] = _nobody_runs
     """Whether a run of this deployment, by dag_id and run_id, is running now."""
     before: Before = field(default_factory=Before)
+    functions: frozenset[str] = frozenset()
+    """The SQL functions that `configs/` allow besides Postgres' and Spark's harmless ones."""
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("tasks"))
 
 

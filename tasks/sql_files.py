@@ -20,7 +20,7 @@ class FileProblem:
     hint: str
     start: int
     end: int
-    code: Literal["bad-sql-file", "unbound-value", "unknown-view"] = "bad-sql-file"
+    code: Literal["bad-sql-file", "unbound-value", "unknown-function", "unknown-view"] = "bad-sql-file"
 
 
 def sql_text(file: str, run: Run) -> str:

@@ -38,7 +38,7 @@ def call(
         raise PermanentError(f"{'.'.join(map(str, path))}: {message}")
     _check_sql(definition, values, functions)
     if definition.takes_run:
-        arguments["run"] = replace(run, before=_before(definition, values, before))
+        arguments["run"] = replace(run, before=_before(definition, values, before), functions=functions)
     return as_json(definition.function(**arguments))
 
 

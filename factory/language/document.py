@@ -6,6 +6,7 @@ The only module that sees YAML. It rejects whatever YAML 1.1 would turn into som
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -40,7 +41,7 @@ _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)\Z")
 _FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)(?:[eE][-+]?[0-9]+)?\Z")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt ].*)?\Z")
 _AMBIGUOUS = re.compile(
-    r"[-+]?(?:0[0-9_]+|0[xX][0-9a-fA-F_]+|0[bB][01_]+|0[oO][0-7_]+|[0-9][0-9_]*_[0-9_]*|[0-9]+(?::[0-5]?[0-9])+(?:\.[0-9]*)?)\Z"
+    r"[-+]?(?:0[0-9_]+|0[xX][0-9a-fA-F_]+|0[bB][01_]+|0[oO][0-7_]+|[0-9]+_[0-9_]*|[0-9]+(?::[0-5]?[0-9])+(?:\.[0-9]*)?)\Z"
 )
 _SPECIAL_FLOAT = re.compile(r"[-+]?\.(?:inf|Inf|INF)\Z|\.(?:nan|NaN|NAN)\Z")
 _STRUCTURAL_TAGS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:str", "", None}
@@ -298,10 +299,11 @@ class _Reader:
             self.report(
                 node, "ambiguous-number", f"{text} is one number in YAML 1.1 and another, or a text, in YAML 1.2", hint
             )
-        elif _FLOAT.match(text):
-            return float(text)
-        elif _SPECIAL_FLOAT.match(text):
-            return float(text.replace(".", "", 1))
+        elif _FLOAT.match(text) and math.isfinite(value := float(text)):
+            return value
+        elif _FLOAT.match(text) or _SPECIAL_FLOAT.match(text):
+            hint = f'write a finite number, or quote it if it is a text: "{text}"'
+            self.report(node, "wrong-value", f"{text} is not a finite number", hint)
         elif _DATE.match(text):
             self.dates.append(path)
         return text

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -33,13 +34,21 @@ def param_problems(schema_json: str, default_json: str, *, has_default: bool) ->
     schema = json.loads(schema_json)
     wrong = tuple(_Reader().problems(schema, ()))
     default = json.loads(default_json)
-    if has_default and isinstance(default, list) and len(default) > MAX_ITEMS:
-        wrong += ((("default",), f"its default has {len(default):,} items, more than {MAX_ITEMS:,}", None),)
+    wrong += tuple(_long_lists(default, ("default",))) if has_default else ()
     if wrong or not has_default:
         return wrong
     return tuple(
         (("default", *path), f"its default {message}", None) for path, message in value_problems(schema, default)
     )
+
+
+def _long_lists(value: Any, path: Path) -> Iterator[Found]:
+    """Yield lists of too many items: whether they are unique is found by comparing each with each."""
+    if isinstance(value, list) and len(value) > MAX_ITEMS:
+        yield path, f"its default has a list of {len(value):,} items, more than {MAX_ITEMS:,}", None
+    elif isinstance(value, list | dict):
+        for name, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _long_lists(part, (*path, name))
 
 
 def value_problems(schema: Mapping[str, Any], value: Any) -> Iterator[tuple[Path, str]]:
@@ -52,13 +61,15 @@ def value_problems(schema: Mapping[str, Any], value: Any) -> Iterator[tuple[Path
 
 
 def pattern_problems(schema: Mapping[str, Any], value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
-    """Yield the texts in a value that do not match their pattern, or are not the time that their format asks for."""
+    """Yield what no form checks: texts that do not match their pattern or format, and numbers that are not finite."""
     if isinstance(value, str):
         pattern, read = schema.get("pattern"), _MOMENTS.get(schema.get("format", ""))
         if pattern is not None and not _compiled(pattern).search(value):
             yield path, f"{value!r} does not match {pattern!r}"
         if read and not _is_moment(read, value):
             yield path, f"{value!r} is not a {schema['format']!r}"
+    if isinstance(value, float) and not math.isfinite(value):
+        yield path, f"{value} is not a finite number"
     if isinstance(value, list) and isinstance(schema.get("items"), dict):
         for index, one in enumerate(value):
             yield from pattern_problems(schema["items"], one, (*path, index))

@@ -124,6 +124,11 @@ def sql_pieces(text: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def piece_starts(text: str) -> list[int]:
+    """Return where each of the pieces that `sql_pieces` gives begins in `text`."""
+    return [0, *(piece.end for piece in pieces(text) if isinstance(piece, Expression))]
+
+
 def check_written(types: Types, expression: Expression, text: str, *, sql: bool) -> None:
     """Raise TemplateProblem if a value of one of these types cannot be put into a longer text, or into SQL."""
     span = (expression.node.start, expression.node.end)

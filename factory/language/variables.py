@@ -5,6 +5,7 @@ Knows how a declaration is written and how a Variable's text is read; it refuses
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -89,7 +90,9 @@ def variable_value(text: str, kind: ValueType) -> object:
     if kind.name == "boolean" and bare.lower() in ("true", "false"):
         return bare.lower() == "true"
     if kind.name in _FORMS and _FORMS[kind.name].fullmatch(bare):
-        return int(bare) if kind.name == "integer" else float(bare)
+        number = int(bare) if kind.name == "integer" else float(bare)
+        if math.isfinite(number):
+            return number
     if kind.name in ("date", "datetime"):
         return typed(bare, (kind,))
     if kind.name == "text":

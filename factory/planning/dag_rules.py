@@ -9,25 +9,26 @@ import datetime as dt
 from collections.abc import Iterator
 
 from factory.language.arguments import AssetSpec
+from factory.language.assets import asset_problems
+from factory.language.document import Value, value_at
 from factory.language.errors import Path
 from factory.language.report import Report
 from factory.language.schedules import AssetSchedule
+from factory.language.templates import Template
 from factory.planning.plan import Plan
 from factory.registry import Registry
 
 MAX_TAG = 100
-MAX_ASSET = 1500
-_AIRFLOWS_OWN = "airflow:"
 
 
 def refused_dags(plan: Plan, report: Report, _registry: Registry) -> None:
     """Report arguments of the DAG that do not go with each other, and names that are too long for Airflow."""
-    refusals = (_long_tags, _run_types, _continuous, _ended, _fail_fast)
+    refusals = (_long_tags, _run_types, _continuous, _ended, _fail_fast, _mapped_always)
     for path, message, hint in (refusal for refuse in refusals for refusal in refuse(plan)):
         report.add("wrong-value", path, message, hint)
-    for path, asset in _assets(plan):
-        if problem := _asset_problem(asset):
-            report.add("wrong-value", path, problem, "use another name or URI")
+    for path, asset in _assets(plan, report.document.value):
+        for problem in asset_problems(asset):
+            report.add("wrong-value", path, *problem)
 
 
 Refusal = tuple[Path, str, str]
@@ -79,33 +80,35 @@ def _fail_fast(plan: Plan) -> Iterator[Refusal]:
             yield path, message, "remove one of the two"
 
 
-def _assets(plan: Plan) -> Iterator[tuple[Path, AssetSpec]]:
+def _mapped_always(plan: Plan) -> Iterator[Refusal]:
+    default = str(plan.default_args.get("trigger_rule", "all_success"))
+    for node in plan.nodes:
+        rule = str(node.airflow.get("trigger_rule", default))
+        if rule == "always" and any(isinstance(value, Template) for value in node.expand.values()):
+            path = (*node.path, "trigger_rule" if "trigger_rule" in node.airflow else "expand")
+            message = f'step "{node.task_id}" has trigger_rule always, but waits for the list that it is mapped over'
+            yield path, message, "use all_done"
+
+
+def _assets(plan: Plan, document: Value) -> Iterator[tuple[Path, AssetSpec]]:
     if isinstance(plan.schedule, AssetSchedule):
-        for asset in _scheduled(plan.schedule):
-            yield ("schedule",), asset
+        path: Path = ("schedule", "assets")
+        yield from _scheduled(plan.schedule, value_at(document, path), path)
     named = [(("default_args",), plan.default_args), *((node.path, node.airflow) for node in plan.nodes)]
     for path, airflow in named:
         for name in ("inlets", "outlets"):
             assets = airflow.get(name)
-            for one in assets if isinstance(assets, list) else ():
+            for index, one in enumerate(assets if isinstance(assets, list) else ()):
                 if isinstance(one, AssetSpec):
-                    yield (*path, name), one
+                    yield (*path, name, index), one
 
 
-def _scheduled(schedule: AssetSchedule) -> Iterator[AssetSpec]:
-    for asset in schedule.assets:
+def _scheduled(schedule: AssetSchedule, written: Value, path: Path) -> Iterator[tuple[Path, AssetSpec]]:
+    """Yield the assets of a schedule, written as a list, one asset, or `{any: …}` or `{all: …}` around them."""
+    if isinstance(written, dict) and schedule.combine in written:
+        written, path = written[schedule.combine], (*path, schedule.combine)
+    for index, asset in enumerate(schedule.assets):
         if isinstance(asset, AssetSchedule):
-            yield from _scheduled(asset)
+            yield from _scheduled(asset, written[index] if isinstance(written, list) else None, (*path, index))
         else:
-            yield asset
-
-
-def _asset_problem(asset: AssetSpec) -> str | None:
-    """Return why Airflow refuses an asset; without a URI, its name is its URI."""
-    uri = asset.uri or asset.name
-    longest = max(len(asset.name), len(uri))
-    if longest > MAX_ASSET:
-        return f"an asset has a name or URI of {longest} characters; Airflow allows {MAX_ASSET}"
-    if uri.lower().startswith(_AIRFLOWS_OWN):
-        return f"the asset {uri} has a URI of Airflow's own"
-    return None
+            yield (*path, index), asset

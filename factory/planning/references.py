@@ -5,7 +5,7 @@ Each text is read by itself and its meaning is returned; nothing is reported or 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import chain as chained
@@ -21,6 +21,7 @@ from factory.language.templates import (
     SqlForm,
     Template,
     check_written,
+    piece_starts,
     pieces,
     sql_pieces,
     whole_expression,
@@ -32,7 +33,8 @@ from factory.planning.inference import Computation, Known, Sample, Samples
 from factory.planning.meanings import Meaning, Names
 from factory.planning.scopes import Place
 from factory.registry import Registry
-from tasks.postgres.expressions import QuotedValueError, UnknownFunctionError, check_expression
+from tasks.postgres.calls import UnknownFunctionsError
+from tasks.postgres.expressions import QuotedValueError, check_expression
 
 MAX_PROBLEMS = 20
 """After so many problems, the rest of a text is not read."""
@@ -184,18 +186,22 @@ def sql_from_template(field: str | int) -> Problem:
     return Problem("bad-sql", message, "write the SQL here, with {{ … }} for the values in it")
 
 
-def sql_problem(text: str, field: str, judge: SqlCheck) -> Problem | None:
-    """Return why `text` is not the SQL that it should be, whatever its values will be, or None if it is."""
+def sql_problems(text: str, field: str, judge: SqlCheck) -> Iterator[Problem]:
+    """Yield why `text` is not the SQL that it should be, whatever its values will be."""
     try:
         judge.check(sql_pieces(text))
     except TemplateProblem:
-        return None  # an unreadable template is reported when it is read
+        return  # an unreadable template is reported when it is read
     except QuotedValueError as error:
-        return Problem("quoted-template", str(error), "remove the quotes around {{ … }}")
-    except UnknownFunctionError as error:
-        start = text.find(error.name)
-        within = (start, start + len(error.name)) if start >= 0 else None
-        return Problem("unknown-function", f"{field} {error}", error.hint, within=within)
+        yield Problem("quoted-template", str(error), "remove the quotes around {{ … }}")
+    except UnknownFunctionsError as error:
+        starts = piece_starts(text)
+        for call in error.calls:
+            number, index = call.place or (0, 0)
+            start = starts[number] + index
+            within = (start, start + len(call.name))
+            yield Problem(
+                "unknown-function", f"{field} {call.problem}", partial(call.hint, error.allowed), within=within
+            )
     except ValueError as error:
-        return Problem(judge.code, f"{field} {error}", judge.hint)
-    return None
+        yield Problem(judge.code, f"{field} {error}", judge.hint)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path as FilePath
@@ -22,13 +23,16 @@ from tasks.sql_files import FileProblem
 
 
 def file_diagnostics(
-    file: FilePath, shown: str, kind: TextKind, values: Mapping[str, Any] | None, views: Mapping[str, Any] | None
+    file: FilePath,
+    shown: str,
+    kind: TextKind,
+    given: Given,
 ) -> Iterator[Diagnostic]:
-    """Yield what is wrong in `file` for a step that binds `values` and gives it `views`; None for what is not known."""
+    """Yield what is wrong in `file` for a step with `given`."""
     text = _text(file, file.stat().st_mtime_ns)
     lines = text.split("\n")
     document, starts = Document(shown, lines, None, None), [0, *accumulate(len(line) + 1 for line in lines)]
-    for problem in _problems(text, kind.of, _known(values), None if views is None else tuple(views)):
+    for problem in _problems(text, kind.of, given.known, given.views, given.functions):
         yield document.diagnostic_at(_span(shown, starts, problem), problem.code, problem.message, problem.hint)
 
 
@@ -51,6 +55,20 @@ def columns_of(folder: FilePath, name: str, kind: TextKind) -> frozenset[str]:
 
 
 Known = tuple[tuple[str, Any], ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a step gives its SQL file: values and views, None where they are not known before the run."""
+
+    known: Known
+    views: tuple[str, ...] | None
+    functions: frozenset[str]
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any] | None, views: Mapping[str, Any] | None, functions: frozenset[str]) -> Given:
+        """Return what a step gives, with the functions that the project allows."""
+        return cls(_known(values), None if views is None else tuple(views), functions)
 
 
 def _known(values: Mapping[str, Any] | None) -> Known:
@@ -80,11 +98,16 @@ def _columns(text: str, of: str) -> frozenset[str]:
 
 
 @lru_cache(maxsize=256)
-def _problems(text: str, of: str, known: Known, views: tuple[str, ...] | None) -> list[FileProblem]:
+def _problems(
+    text: str, of: str, known: Known, views: tuple[str, ...] | None, functions: frozenset[str]
+) -> list[FileProblem]:
     if of == "spark":
-        return query_text.query_problems(text, None if known is None else [name for name, _ in known], views)
+        names = None if known is None else [name for name, _ in known]
+        return query_text.query_problems(text, names, views, functions)
     values = dict.fromkeys(file_text.names(text), file_text.ANY) if known is None else dict(known)
-    return (file_text.query_problems if of == "query" else file_text.statement_problems)(text, values)
+    if of == "query":
+        return file_text.query_problems(text, values, functions)
+    return file_text.statement_problems(text, values)
 
 
 def _span(file: str, starts: Sequence[int], problem: FileProblem) -> Span:

@@ -15,9 +15,9 @@ from factory.planning.defaults import Layered, Origin, Source, argument_sources,
 from factory.planning.inference import Samples
 from factory.planning.pipeline import Pipeline
 from factory.planning.project import Project
-from factory.planning.references import Reading, is_whole, params_of, sql_from_template, sql_problem, waits_of
+from factory.planning.references import Reading, is_whole, params_of, sql_from_template, sql_problems, waits_of
 from factory.planning.scopes import Place
-from factory.planning.sql_files import file_diagnostics, unused_values
+from factory.planning.sql_files import Given, file_diagnostics, unused_values
 from factory.planning.suites import SuiteValues, suite_values
 from factory.planning.values import check_values, replaced, sql_form, templated, texts
 from factory.registry import TaskDefinition
@@ -99,7 +99,9 @@ class _StepReader:
         if isinstance(named, dict) and name not in self.place.step.arguments:
             return given
         if isinstance(named, str) and not is_template(named):
-            hint = did_you_mean(named, places, "places") if places else "declare it below `places:` in configs/"
+            hint = (
+                partial(did_you_mean, named, places, "places") if places else "declare it below `places:` in configs/"
+            )
             report.add("unknown-place", self.where((name,)), f'there is no place "{named}" in configs/', hint)
         else:
             message = f"{name} is chosen here, but only configs/ choose folders and buckets"
@@ -180,7 +182,7 @@ class _StepReader:
                 self.check_sql_file(text, kind, path, arguments)
 
     def check_expression(self, text: str, name: str | int, where: Path) -> None:
-        if problem := sql_problem(text, str(name), self.pipeline.references.expressions):
+        for problem in sql_problems(text, str(name), self.pipeline.references.expressions):
             self.pipeline.report.add_problem(problem, where)
 
     def check_sql_file(self, name: str, kind: TextKind, path: Path, arguments: Mapping[str, Value]) -> None:
@@ -192,7 +194,8 @@ class _StepReader:
         values = self.beside(path, arguments)
         given = arguments.get(kind.views)
         views = given if isinstance(given, dict) else None
-        report.extend(file_diagnostics(file, f"configs/sql/{name}", kind, values, views))
+        functions = self.pipeline.references.functions
+        report.extend(file_diagnostics(file, f"configs/sql/{name}", kind, Given.of(values, views, functions)))
         for value in unused_values(file, kind, values or {}):
             sign = f":{value}" if kind.of == "spark" else f"%({value})s"
             message = f"configs/sql/{name} has no {sign}"

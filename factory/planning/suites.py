@@ -23,7 +23,7 @@ from factory.planning.references import (
     SqlCheck,
     params_of,
     sql_from_template,
-    sql_problem,
+    sql_problems,
     waits_of,
 )
 from factory.planning.scopes import Place
@@ -93,19 +93,19 @@ def _readings(written: dict[str, Value], place: Place, references: References) -
 
 def _check_sql(spec: SuiteSpec, written: dict[str, Value], references: References, report: Report) -> None:
     for path, text in texts(written):
-        form, where = sql_form(kind_in_suite(path)), _place_of(spec, path)
-        if form == "sql":
-            problem = sql_problem(text, str(where[-1]), references.expressions)
-        elif form == "query":
-            check = partial(check_argument, str(path[-1]), functions=references.functions)
-            named = f'suite "{spec.name}": {path[-1]}'
-            problem = sql_problem(text, named, SqlCheck(check, "bad-expectation", QUERY_HINT))
-        elif is_template(text) and holds_sql_in(Suite, path):
-            problem = sql_from_template(path[-1])
-        else:
-            continue
-        if problem:
-            report.add_problem(problem, where)
+        for problem in _sql_problems(spec, path, text, references):
+            report.add_problem(problem, _place_of(spec, path))
+
+
+def _sql_problems(spec: SuiteSpec, path: Path, text: str, references: References) -> Iterable[Problem]:
+    form = sql_form(kind_in_suite(path))
+    if form == "sql":
+        return sql_problems(text, str(_place_of(spec, path)[-1]), references.expressions)
+    if form == "query":
+        check = partial(check_argument, str(path[-1]), functions=references.functions)
+        named = f'suite "{spec.name}": {path[-1]}'
+        return sql_problems(text, named, SqlCheck(check, "bad-expectation", QUERY_HINT))
+    return [sql_from_template(path[-1])] if is_template(text) and holds_sql_in(Suite, path) else []
 
 
 def _check_form(spec: SuiteSpec, written: dict[str, Value], readings: Mapping[Path, Reading], report: Report) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.contract import PermanentError
 from tasks.drift.columns import Columns, Test, names, tests
+from tasks.drift.page import inert
 
 if TYPE_CHECKING:
     from evidently.core.report import Snapshot
@@ -56,7 +57,7 @@ def judge(current: Side, reference: Side, columns: Columns, max_share: float) ->
 
 def _page(comparison: Snapshot, max_share: float) -> str:
     """Return the report as HTML, showing the real maximum share instead of the one that Evidently was given."""
-    page: str = comparison.get_html_str(as_iframe=False)
+    page = inert(comparison.get_html_str(as_iframe=False))
     return page.replace(f"threshold is {_just_above(max_share)}", f"threshold is {max_share}")
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tasks.postgres.file_text import query_problems
+from tasks.postgres.reached import require_known_calls_of
 from tasks.postgres.tables import Bound, check_values
 from tasks.services.postgres import postgres
 from tasks.sql_files import refuse, sql_text
@@ -37,10 +38,16 @@ def selected(
     connection: str, sql: str, values: Mapping[str, Bound], run: Run
 ) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
     """Provide the columns and rows of a file of `configs/sql/`, one SELECT, in a read-only transaction."""
+    from psycopg2.sql import SQL
+
     text = sql_text(sql, run)
-    refuse(sql, text, query_problems(text, values))
+    refuse(sql, text, query_problems(text, values, run.functions))
     check_values(sql, text, values)
     with postgres(connection, run=run) as session:
+        with session.cursor() as cursor:
+            asked = cursor.mogrify(text, dict(values) or None).decode().strip().rstrip(";")
+            require_known_calls_of(cursor, SQL(asked), f"configs/sql/{sql}", run)
+        session.rollback()
         session.set_session(readonly=True)
         with session.cursor(name="taskflow") as cursor:
             cursor.execute(text, dict(values) or None)

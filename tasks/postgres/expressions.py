@@ -7,14 +7,14 @@ literal of its own. Opens no connection.
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
 
+from tasks.postgres.calls import Call, Place, UnknownFunctionsError, calls_of, catalogue_tables, placed, unknown
 from tasks.postgres.functions import harmless
 from tasks.postgres.grammar import (
     COMMENTS,
@@ -90,32 +90,6 @@ class QuotedValueError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """A function by its name, or a field of a composite value: Postgres reads `(x).f` as `f(x)` if x has no field f."""
-
-    name: str
-    is_field: bool = False
-
-
-class UnknownFunctionError(ValueError):
-    """A call of a function that is not known to be harmless."""
-
-    def __init__(self, call: Call, allowed: Collection[str]) -> None:
-        message = f'calls "{call.name}", which is not among the functions that SQL in a spec may call'
-        if call.is_field:
-            message = f'selects ".{call.name}", which Postgres also reads as a call of a function "{call.name}"'
-        super().__init__(message)
-        self.name = call.name
-        self._allowed: Collection[str] = () if call.is_field else allowed
-
-    def hint(self) -> str:
-        """Return what to write instead; comparing the name with those of all functions takes time."""
-        near = difflib.get_close_matches(self.name, self._allowed, n=1, cutoff=0.75)
-        remedy = f"add {self.name} to `functions` in configs/defaults.yaml if it is harmless"
-        return f'did you mean "{near[0]}"? Otherwise {remedy}' if near else remedy
-
-
-@dataclass(frozen=True, slots=True)
 class _Read:
     """A text as Postgres reads it, with `$1`, `$2`, … for its values."""
 
@@ -134,7 +108,7 @@ def check_expression(pieces: Pieces, functions: frozenset[str] | None = frozense
     """
     read = _expression(pieces)
     if functions is not None:
-        _require_known(read.calls, harmless().of_values, functions)
+        _require_known(read, harmless().of_values, functions)
 
 
 def check_query(pieces: Pieces, functions: frozenset[str] | None = frozenset()) -> Tree:
@@ -144,7 +118,7 @@ def check_query(pieces: Pieces, functions: frozenset[str] | None = frozenset()) 
     """
     read = _query(pieces)
     if functions is not None:
-        _require_known(read.calls, harmless().of_values, harmless().of_rows, functions)
+        _require_known(read, harmless().of_values, harmless().of_rows, functions)
     return read.tree
 
 
@@ -258,7 +232,7 @@ def _expression(pieces: Pieces) -> _Read:
     _require_only_value(found)
     _require_allowed(alone, _OF_EXPRESSIONS, _ONLY_EXPRESSION)
     _require_same(alone, woven, _in_parentheses)
-    return _judged(found[0], woven)
+    return _judged(found[0], _Written(bare, woven, pieces), after=len("SELECT "))
 
 
 @lru_cache(maxsize=4096)
@@ -274,8 +248,10 @@ def _query(pieces: Pieces) -> _Read:
     if len(found) != 1 or "SelectStmt" not in found[0]:
         raise ValueError(f"is {_counted(found)}, not one SELECT")
     _require_allowed(alone, _OF_QUERIES, _ONLY_QUERY)
+    for table in catalogue_tables(found[0]):
+        raise ValueError(f'reads "{table}" of the server itself; {_ONLY_TABLES}')
     _require_same(alone, woven, str)
-    return _judged(found[0], woven)
+    return _judged(found[0], _Written(bare, woven, pieces))
 
 
 def _require_same(alone: Parsed, pieces: Pieces, framed: Callable[[str], str]) -> None:
@@ -289,6 +265,7 @@ def _require_same(alone: Parsed, pieces: Pieces, framed: Callable[[str], str]) -
 
 
 _ONLY_QUERY = "the query must not change anything"
+_ONLY_TABLES = "a query reads the batch, and tables and views that people made"
 _ONLY_EXPRESSION = "only an expression over the row's columns is allowed"
 _NOT_ALONE = "means something else in parentheses than alone"
 _NOT_A_VALUE = (
@@ -389,44 +366,50 @@ def _refused(name: str, only: str) -> ValueError:
     return ValueError(f"contains {shown}, but {only}")
 
 
-def _judged(tree: Tree, pieces: Pieces) -> _Read:
+def _judged(tree: Tree, written: _Written, *, after: int = 0) -> _Read:
     """Return what a tree calls and where its values are; raise ValueError for a place that is not allowed."""
-    calls: list[Call] = []
     numbers: list[int] = []
     listed: set[int] = set()
     for name, part in nodes(tree):
-        if name == "FuncCall":
-            calls.append(Call(_name(part["funcname"])))
-        elif name == "ParamRef":
+        if name == "ParamRef":
             numbers.append(part.get("number", 0))
-        elif name == "ColumnRef":
-            words = [item["String"]["sval"] for item in part["fields"] if "String" in item]
-            if len(words) > 1 and words[-1] in harmless().of_one:
-                calls.append(Call(words[-1], is_field=True))
-        elif name == "A_Indirection":
-            fields = [item["String"]["sval"] for item in part["indirection"] if "String" in item]
-            calls += [Call(field, is_field=True) for field in fields]
         elif name == "A_Expr" and part["kind"] == "AEXPR_IN" and "List" in part["rexpr"]:
             listed.update(filter(None, map(_number, part["rexpr"]["List"]["items"])))
         elif name in ("intoClause", "lockingClause"):
             raise _refused(name, _ONLY_QUERY)
         elif (name in _AS_PLACES and any(map(_number, part))) or (name == "SortBy" and _number(part["node"])):
             raise ValueError("sorts or groups by a value, which SQL reads as the place of a column; name the column")
-    if sorted(numbers) != list(range(1, len(pieces))):
+    if sorted(numbers) != list(range(1, len(written.pieces))):
         raise ValueError(_NOT_A_VALUE)
-    return _Read(tree, pieces, tuple(dict.fromkeys(calls)), frozenset(listed))
+    calls = [placed(call, written.place(call, call.location - after)) for call in calls_of(tree)]
+    return _Read(tree, written.pieces, tuple(calls), frozenset(listed))
 
 
-def _name(parts: Sequence[Tree]) -> str:
-    """Return the name of a function, without the schema of Postgres' own."""
-    words = [part["String"]["sval"] for part in parts]
-    return ".".join(words[1:] if words[0] == "pg_catalog" and len(words) > 1 else words)
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A text as it is read, `bare`, and the pieces of it, beside those that a person wrote."""
+
+    bare: str
+    pieces: Pieces
+    own: Pieces
+
+    def place(self, call: Call, location: int) -> Place:
+        """Return where a call is in `own`, which has no parentheses after IN and another word for the batch."""
+        start = len(self.bare.encode()[:location].decode(errors="replace"))
+        word = call.name.rpartition(".")[2] if call.is_field else call.name.partition(".")[0]
+        start = max(self.bare.find(word, start), start)
+        for number, (piece, own) in enumerate(zip(self.pieces, self.own, strict=True)):
+            if start <= len(piece):
+                added = piece.startswith(")" + own.replace(PLACEHOLDER, BATCH))
+                longer = len(BATCH) - len(PLACEHOLDER)
+                return number, start - added - longer * piece[:start].count(BATCH)
+            start -= len(piece) + len(f"${number + 1}")
+        return len(self.own) - 1, 0
 
 
-def _require_known(calls: Sequence[Call], *allowed: frozenset[str]) -> None:
-    for call in calls:
-        if not any(call.name in names for names in allowed):
-            raise UnknownFunctionError(call, frozenset().union(*allowed))
+def _require_known(read: _Read, *allowed: frozenset[str]) -> None:
+    if refused := unknown(read.calls, *allowed):
+        raise UnknownFunctionsError(refused, frozenset().union(*allowed))
 
 
 def _not_an_expression(problem: SyntaxProblem, text: str) -> ValueError:

@@ -10,9 +10,12 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from operator import attrgetter, itemgetter
 from typing import Final, TypeAlias
 
+from tasks.postgres.calls import calls_of, catalogue_tables, unknown
+from tasks.postgres.functions import harmless
 from tasks.postgres.grammar import (
     COMMENTS,
     SEMICOLON,
@@ -24,13 +27,33 @@ from tasks.postgres.grammar import (
     require_shallow,
     tokens,
 )
+from tasks.postgres.values_as_code import misuses
 from tasks.sql_files import FileProblem
 
 ANY: Final = object()
 """A value that is not known yet."""
 
-Refused: TypeAlias = Callable[[list[tuple[int, int, Tree]]], Iterator[FileProblem]]
-"""What a file may not hold: from its statements, each with its extent, to problems."""
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A statement of a file: its extent, its tree, and the text that was read, with a literal for each value."""
+
+    start: int
+    end: int
+    tree: Tree
+    text: str
+
+    def byte(self, place: int) -> int:
+        """Return where a place in the file is in the parsed text, whose bytes the tree counts."""
+        return len(self.text[: place - self.start].encode())
+
+    def place(self, byte: int) -> int:
+        """Return where a place in the parsed text is in the file."""
+        return self.start + len(self.text.encode()[:byte].decode(errors="replace"))
+
+
+Refused: TypeAlias = Callable[[list[Read]], Iterator[FileProblem]]
+"""What a file may not hold: from its statements to problems."""
 
 _PLACEHOLDER = re.compile(r"%(?P<form>%|\((?P<name>\w+)\)s|)")
 _CORRECT = "correct the statement"
@@ -41,16 +64,21 @@ def statement_problems(text: str, values: Mapping[str, object]) -> list[FileProb
     return _all_problems(text, values, _refused_statements)
 
 
-def query_problems(text: str, values: Mapping[str, object]) -> list[FileProblem]:
-    """Return what keeps a file from being one SELECT that changes nothing, with `values` bound in it."""
-    return _all_problems(text, values, _refused_queries)
+def query_problems(
+    text: str, values: Mapping[str, object], functions: frozenset[str] | None = frozenset()
+) -> list[FileProblem]:
+    """Return what keeps a file from being one SELECT that changes nothing, with `values` bound in it.
+
+    It may call Postgres' harmless functions and those named in `functions`; with None, any.
+    """
+    return _all_problems(text, values, partial(_refused_queries, functions=functions))
 
 
 def columns_of(text: str, values: Mapping[str, object]) -> frozenset[str]:
     """Return the names of the columns of a query's result; none if the text does not say."""
     written = _Text.of(text, values)
     try:
-        found = [tree for statement in written.statements() for tree in _read(written, *statement)[0]]
+        found = [tree for statement in written.statements() for tree, _ in _read(written, *statement)[0]]
     except SyntaxProblem:
         return frozenset()
     if len(found) != 1 or "SelectStmt" not in found[0]:
@@ -195,17 +223,29 @@ def _problems(written: _Text, refused: Refused) -> Iterator[FileProblem]:
         yield from misplaced
         yield from _problems(written.without({problem.start for problem in misplaced}), refused)
         return
-    trees: list[tuple[int, int, Tree]] = []
+    trees: list[Read] = []
     extents = list(_cut(found))
     if not extents:
         yield FileProblem("the file has no statement", "write the statements to run", 0, 0)
     for start, end in extents:
         made, wrong = _read(written, start, end)
-        trees += [(start, end, tree) for tree in made]
+        trees += [Read(start, end, tree, filled) for tree, filled in made]
         if wrong:
             place = min(start + wrong.place, max(end - 1, start))
             yield FileProblem(f"cannot be read: {wrong}", _CORRECT, place, _word_end(written.text, place))
+    for read in trees:
+        yield from _misused(written, read)
     yield from refused(trees)
+
+
+def _misused(written: _Text, read: Read) -> Iterator[FileProblem]:
+    """Yield texts of the step that would be more than a value; a number or a boolean cannot be."""
+    places = [(start, end) for start, end, _ in written.places if read.start <= start < read.end]
+    texts = {read.byte(start): (start, end) for start, end in places if read.text[start - read.start] == "'"}
+    for byte, reason in misuses(read.tree, texts):
+        start, end = texts[byte]
+        hint = "a value can only be part of an expression: write the statement out, or branch in the spec"
+        yield FileProblem(f"{written.text[start:end]} {reason}", hint, start, end)
 
 
 def _misplaced(written: _Text, found: Sequence[Token]) -> Iterator[FileProblem]:
@@ -222,14 +262,14 @@ def _misplaced(written: _Text, found: Sequence[Token]) -> Iterator[FileProblem]:
                 yield FileProblem(message, "remove the quotes, or leave a space", start, end)
 
 
-def _read(written: _Text, start: int, end: int) -> tuple[list[Tree], SyntaxProblem | None]:
-    """Return the trees of one statement; if it cannot be read with any kind of value, the first problem too."""
+def _read(written: _Text, start: int, end: int) -> tuple[list[tuple[Tree, str]], SyntaxProblem | None]:
+    """Return the trees of one statement, each with what was read; if it cannot be with any value, the first problem."""
     first, statement = None, written.part(start, end)
-    for unknown in ("''", "0", "TRUE"):
-        text = statement.filled(unknown)
+    for stand_in in ("''", "0", "TRUE"):
+        text = statement.filled(stand_in)
         try:
             require_shallow(tokens(text))
-            return parsed(text).statements, None
+            return [(tree, text) for tree in parsed(text).statements], None
         except SyntaxProblem as problem:
             first = first or problem
     return [], first
@@ -252,25 +292,40 @@ _REFUSED = {
 _WITHIN = ("TRANS_STMT_SAVEPOINT", "TRANS_STMT_RELEASE", "TRANS_STMT_ROLLBACK_TO")
 
 
-def _refused_statements(trees: list[tuple[int, int, Tree]]) -> Iterator[FileProblem]:
-    for start, end, tree in trees:
-        for name, statement in tree.items():
+def _refused_statements(trees: list[Read]) -> Iterator[FileProblem]:
+    for read in trees:
+        for name, statement in read.tree.items():
             if name == "TransactionStmt" and statement.get("kind") not in _WITHIN:
-                yield FileProblem(f"this statement {_ENDING[name]}", "remove it", start, end)
+                yield FileProblem(f"this statement {_ENDING[name]}", "remove it", read.start, read.end)
             elif name in _REFUSED:
-                yield FileProblem(f"this statement {_REFUSED[name]}", "move rows with a task", start, end)
+                yield FileProblem(f"this statement {_REFUSED[name]}", "move rows with a task", read.start, read.end)
 
 
 _CHANGING = frozenset({"InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "intoClause"})
 
 
-def _refused_queries(trees: list[tuple[int, int, Tree]]) -> Iterator[FileProblem]:
+def _refused_queries(trees: list[Read], functions: frozenset[str] | None) -> Iterator[FileProblem]:
     hint = "write one SELECT"
-    for start, end, tree in trees[:1]:
-        if "SelectStmt" not in tree or any(name in _CHANGING for name, _ in nodes(tree)):
-            yield FileProblem("this statement is not a SELECT that only reads", hint, start, end)
-    for start, end, _ in trees[1:]:
-        yield FileProblem("a second statement, where one SELECT is expected", hint, start, end)
+    for read in trees[:1]:
+        if "SelectStmt" not in read.tree or any(name in _CHANGING for name, _ in nodes(read.tree)):
+            yield FileProblem("this statement is not a SELECT that only reads", hint, read.start, read.end)
+        yield from _unknown_calls(read, functions)
+        for table in catalogue_tables(read.tree):
+            hint = "read tables and views that people made"
+            yield FileProblem(f'this statement reads "{table}" of the server itself', hint, read.start, read.end)
+    for read in trees[1:]:
+        yield FileProblem("a second statement, where one SELECT is expected", hint, read.start, read.end)
+
+
+def _unknown_calls(read: Read, functions: frozenset[str] | None) -> Iterator[FileProblem]:
+    if functions is None:
+        return
+    allowed = harmless().of_values | harmless().of_rows | functions
+    for call in unknown(calls_of(read.tree), allowed):
+        start = read.place(call.location)
+        yield FileProblem(
+            f"this statement {call.problem}", call.hint(allowed), start, start + len(call.name), "unknown-function"
+        )
 
 
 # --- The columns of a result ------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from tasks.postgres.claims import claim, note_loaded, require_claims
 from tasks.postgres.file_text import statement_problems, unused
 from tasks.postgres.merging import Deactivation, Merged, Terms, Timestamps, merge_tables
 from tasks.postgres.passes import Judged, fingerprint, require_passes
+from tasks.postgres.reached import require_known_calls
 from tasks.postgres.relations import foreign_part, kind_of
 from tasks.postgres.sql import fragment, table_identifier
 from tasks.postgres.statements import joined, names, only_row, statement
@@ -146,6 +147,8 @@ def rebuild_table(
     claim([BuiltIn(connection, target)], run, claim_timeout)
     started = monotonic()
     with postgres(connection, run=run, lock_timeout=lock_timeout) as session, session.cursor() as cursor:
+        asked = {f"columns.{column}": text for column, text in columns.items()} | {"where": where or "TRUE"}
+        require_known_calls(cursor, table_identifier(source), asked, run)
         # Not DELETE: it writes every old row again, and leaves the table twice as long for every scan until the next
         # vacuum. TRUNCATE costs nothing, but blocks readers until the commit, and a REPEATABLE READ transaction that
         # began before will see an empty table. Only its own run reads a staging table.
@@ -175,12 +178,14 @@ def _merge_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
         yield ("source",), "a table cannot be merged into itself"
     taken: dict[object, str] = {}
     for path, column, what in _named_columns(given):
+        if not isinstance(column, str):
+            continue  # it has a template in it, so what it will be is not known yet
         if column in taken:
             yield path, f'"{column}" is {taken[column]} already'
         taken[column] = what
 
 
-def _named_columns(given: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+def _named_columns(given: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], object, str]]:
     """Yield each column that the arguments of a merge name: where, its name, and what it is there."""
     deactivate, timestamps = given.get("deactivate"), given.get("timestamps")
     yield from _listed(given, "keys", "a key")
@@ -195,7 +200,7 @@ def _named_columns(given: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, 
     yield from _listed(given, "columns", "in columns")
 
 
-def _listed(given: Mapping[str, Any], name: str, what: str) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+def _listed(given: Mapping[str, Any], name: str, what: str) -> Iterator[tuple[tuple[str | int, ...], object, str]]:
     columns = given.get(name)  # a template, where the run knows the list
     for place, column in enumerate(columns if isinstance(columns, list) else ()):
         yield (name, place), column, what
@@ -236,6 +241,8 @@ def merge(
         taken = _taken(cursor, source, run, is_external=external_source)
         require_passes(cursor, connection, run, taken)
         terms = Terms(source, target, keys, columns, deactivate, timestamps or Timestamps(), taken.build, allow_empty)
+        if deactivate:
+            require_known_calls(cursor, table_identifier(target), {"deactivate.window": deactivate.window}, run)
         done = merge_tables(cursor, terms, run)
         note_loaded(cursor, source, run)
         require_claims(run)

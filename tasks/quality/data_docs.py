@@ -88,9 +88,10 @@ def pages(verdict: Verdict, suite: Suite, run: Run) -> dict[str, str]:
     from great_expectations.core.run_identifier import RunIdentifier
     from great_expectations.render.renderer import page_renderer
 
-    results: Any = copy.deepcopy(verdict.results)
-    results.meta["run_id"] = RunIdentifier(run.run_id, dt.datetime.combine(run.date, dt.time(), dt.UTC))
-    results.meta["batch_spec"] = {"table": suite.batch.table, "where": suite.batch.where or "", "rows": verdict.rows}
+    results = _inert(verdict.results)
+    results.meta["run_id"] = RunIdentifier(_hidden(run.run_id), dt.datetime.combine(run.date, dt.time(), dt.UTC))
+    batch = {"table": suite.batch.table, "where": suite.batch.where or "", "rows": verdict.rows}
+    results.meta["batch_spec"] = _hidden(batch)
     for outcome, answer in zip(verdict.outcomes, results.results, strict=True):
         answer.result = answer.result or _implied(outcome, verdict.rows)
     asked = [answer.expectation_config.to_domain_obj() for answer in results.results]
@@ -98,7 +99,7 @@ def pages(verdict: Verdict, suite: Suite, run: Run) -> dict[str, str]:
     of_suite: Any = page_renderer.ExpectationSuitePageRenderer()
     documents = {
         "index.html": of_results.render(results),
-        "expectations.html": of_suite.render(ExpectationSuite(suite.name, expectations=asked)),
+        "expectations.html": of_suite.render(ExpectationSuite(results.suite_name, expectations=asked)),
     }
     return {name: _page(name, document, run) for name, document in documents.items()}
 
@@ -124,4 +125,53 @@ def _implied(outcome: Outcome, rows: int) -> dict[str, Any]:
 def _page(name: str, document: Any, run: Run) -> str:
     shown = {"dag_id": run.dag_id, "run_id": run.run_id, "task_id": run.task_id, "try_number": run.try_number}
     html: str = page_view().render(document, "data_docs.j2", page=name, **shown)
-    return _SUITE_LINK.sub('href="expectations.html"', html)
+    return _shown_as_text(_SUITE_LINK.sub('href="expectations.html"', html))
+
+
+# --- Data as text -----------------------------------------------------------------------------------------------------
+
+_SIGNS = {"<": "\ufdd0", ">": "\ufdd1", "&": "\ufdd2", '"': "\ufdd3", "'": "\ufdd4"}
+"""The signs that mean something in HTML, each with a code point that is no character and stands for it meanwhile."""
+_HIDING = str.maketrans(_SIGNS | dict.fromkeys(_SIGNS.values(), "\ufffd"))
+_HIDDEN = {form: sign for sign, stand_in in _SIGNS.items() for form in (stand_in, ascii(stand_in)[1:-1])}
+"""Each stand-in, and its form where the library shows a list or a mapping as Python does, with the sign."""
+_STAND_IN = re.compile("|".join(map(re.escape, _HIDDEN)))
+_SCRIPT = re.compile(r"(<script\b.*?</script>)", re.DOTALL)
+
+
+def _hidden(value: Any) -> Any:
+    """Return a value in which no text means anything in HTML: the library writes some of them as they are."""
+    if isinstance(value, str):
+        return value.translate(_HIDING)
+    if isinstance(value, dict):
+        return {_hidden(name): _hidden(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_hidden(part) for part in value)
+    return value
+
+
+def _shown_as_text(html: str) -> str:
+    """Return a page in which what was hidden is shown, as text and as parts of texts in a script."""
+    parts = _SCRIPT.split(html)  # the data in it cannot begin or end a script any more
+    return "".join(_STAND_IN.sub(_in_script if place % 2 else _in_html, part) for place, part in enumerate(parts))
+
+
+def _in_html(stand_in: re.Match[str]) -> str:
+    return escape(_HIDDEN[stand_in[0]])
+
+
+def _in_script(stand_in: re.Match[str]) -> str:
+    return f"\\u{ord(_HIDDEN[stand_in[0]]):04x}"
+
+
+def _inert(found: Any) -> Any:
+    """Return a copy of the library's results in which no name or value means anything in HTML."""
+    results = copy.deepcopy(found)
+    results.suite_name, results.meta = _hidden(results.suite_name), _hidden(results.meta)
+    for answer in results.results:
+        asked = answer.expectation_config
+        answer.result, answer.meta, answer.exception_info = map(
+            _hidden, (answer.result, answer.meta, answer.exception_info)
+        )
+        asked.kwargs, asked.meta, asked.description = map(_hidden, (asked.kwargs, asked.meta, asked.description))
+    return results

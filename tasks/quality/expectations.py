@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from tasks.quality.on_postgres.conditions import as_moment, is_known_filter
 from tasks.quality.on_postgres.date_formats import matches_format
-from tasks.quality.on_postgres.row_queries import check_query
+from tasks.quality.on_postgres.row_queries import BatchUse, check_query
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
@@ -33,11 +33,11 @@ Arguments = Mapping[str, "JsonValue"]
 Place = tuple[str | int, ...]
 
 OWN_QUERY = "unexpected_rows_query"
-QUERIES = (OWN_QUERY, "base_query", "comparison_query")
-"""The arguments that are SQL; only the first must read from the batch."""
+QUERIES: Mapping[str, BatchUse] = {OWN_QUERY: "required", "base_query": "allowed", "comparison_query": "elsewhere"}
+"""The arguments that are SQL, each with whether it reads from the batch."""
 QUERY_HINT = "write SELECT * FROM {batch} WHERE <what makes a row wrong>"
 
-_TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
+_TEMPLATE = re.compile(r"\{\{.*?(?:\}\}|\Z)|\{%.*?(?:%\}|\Z)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,7 +310,7 @@ def _check_queries(_name: str, arguments: Arguments) -> Iterator[Problem]:
         query = arguments.get(name)
         if isinstance(query, str) and not _TEMPLATE.search(query):
             try:
-                check_query((query,), batch=name == OWN_QUERY, functions=None)
+                check_query((query,), QUERIES[name], functions=None)
             except ValueError as error:
                 yield Problem((name,), f"{name} {error}", QUERY_HINT)
 

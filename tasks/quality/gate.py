@@ -31,13 +31,15 @@ from tasks.contract import (
 )
 from tasks.postgres.expressions import tables_read
 from tasks.postgres.passes import Judged, fingerprint, is_table, record_pass, same_judgements
+from tasks.postgres.reached import require_known_calls
 from tasks.postgres.relations import kind_of
 from tasks.postgres.sql import fragment, table_identifier
-from tasks.postgres.statements import joined, statement
+from tasks.postgres.statements import joined, name, statement
 from tasks.postgres.versions import make_records, standing_build
 from tasks.quality.data_docs import Links, publish
 from tasks.quality.expectations import QUERIES
-from tasks.quality.on_postgres.quarantine import quarantine, require_validation_id
+from tasks.quality.on_postgres.quarantine import batch_rows, quarantine, require_validation_id
+from tasks.quality.on_postgres.row_queries import SUBSELECT
 from tasks.quality.record import Record
 from tasks.quality.suites import Suite
 from tasks.quality.validation_text import rejection, report
@@ -119,6 +121,7 @@ def _as_try(run: Run, suite: Suite) -> Run:
 def _judge(session: PostgresSession, cursor: Cursor, record: Record) -> tuple[Verdict, dict[str, int]]:
     """Judge, and write all that follows from the verdict; return it, and how many rows were set aside by reason."""
     suite, run = record.suite, record.run
+    _require_known_calls(cursor, suite, run)
     if suite.quarantine:
         require_validation_id(cursor, suite.quarantine)
     make_records(cursor)
@@ -132,6 +135,16 @@ def _judge(session: PostgresSession, cursor: Cursor, record: Record) -> tuple[Ve
     record_pass(cursor, judged, suite.name, run, passed=not failed)
     record.end(cursor, verdict, judged, rejected)
     return verdict, rejected
+
+
+def _require_known_calls(cursor: Cursor, suite: Suite, run: Run) -> None:
+    """Raise PermanentError if an expression of the suite calls a function that the project does not allow."""
+    if suite.batch.where:
+        require_known_calls(cursor, table_identifier(suite.batch.table), {"batch.where": suite.batch.where}, run)
+    if suite.quarantine:
+        rows = statement("({batch}) AS {name}", batch=batch_rows(suite.batch), name=name(SUBSELECT))
+        asked = {f"quarantine.columns.{column}": text for column, text in suite.quarantine.columns.items()}
+        require_known_calls(cursor, rows, asked, run)
 
 
 @contextmanager

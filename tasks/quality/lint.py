@@ -10,7 +10,7 @@ from typing import Any
 
 from tasks.contract import TextKind
 from tasks.quality import expectations
-from tasks.quality.expectations import OWN_QUERY, QUERIES, QUERY_HINT, ExpectationSchema, Problem, catalogue
+from tasks.quality.expectations import QUERIES, QUERY_HINT, ExpectationSchema, Problem, catalogue
 from tasks.quality.on_postgres import conditions
 from tasks.quality.on_postgres.row_queries import check_query
 from tasks.quality.suites import Batch, Expectation, Quarantine, Suite
@@ -46,7 +46,7 @@ def kind_of_argument(name: str) -> TextKind | None:
 
 def check_argument(name: str, pieces: tuple[str, ...], functions: frozenset[str]) -> None:
     """Raise ValueError unless an argument that is a query, in pieces between its values, is one that may be asked."""
-    check_query(pieces, batch=name == OWN_QUERY, functions=functions)
+    check_query(pieces, QUERIES[name], functions=functions)
 
 
 def _expectation(name: str, arguments: Mapping[str, Any]) -> Expectation:

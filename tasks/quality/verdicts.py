@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from tasks.contract import MissingResource, PermanentError, TransientError
+from tasks.postgres.reached import require_known_calls_of
 from tasks.postgres.relations import columns_of, require_columns
 from tasks.postgres.statements import name, only_row, statement
 from tasks.quality.expectations import QUERIES, problems
@@ -86,7 +87,9 @@ def judge(session: PostgresSession, suite: Suite, run: Run, *, rows: int | None 
         rows = _count(cursor, suite) if rows is None else rows
     with ExitStack() as others:
         compared = {name: others.enter_context(postgres(name, run=run, autocommit=True)) for name in _compared(suite)}
-        library = _Library.open(suite, {suite.connection: session, **compared})
+        sessions = {suite.connection: session, **compared}
+        _require_known_calls(suite, run, sessions)
+        library = _Library.open(suite, sessions)
         results = library.ask(range(len(suite.expectations)), "BOOLEAN_ONLY")
         failed = [place for place, answer in enumerate(results.results) if not answer.success]
         if failed:
@@ -132,7 +135,7 @@ def _open_batch(cursor: Cursor, suite: Suite) -> None:
     require_columns(suite.batch.table, there, [name for rule in suite.expectations for name in columns_named(rule)])
     cursor.execute(SQL("CREATE TEMPORARY VIEW {} AS {}").format(Identifier(table), batch_rows(suite.batch)))
     # A rule may also name other tables of the batch's schema.
-    path = "quote_ident(%s) || ', ' || current_setting('search_path')"
+    path = "'pg_catalog, ' || quote_ident(%s) || ', ' || current_setting('search_path')"
     cursor.execute(f"SELECT set_config('search_path', {path}, true)", [schema])
 
 
@@ -140,6 +143,37 @@ def _count(cursor: Cursor, suite: Suite) -> int:
     view = name(suite.batch.table.split(".")[1])
     cursor.execute(statement("SELECT count(*) FROM pg_temp.{view}", view=view))
     return int(only_row(cursor)[0])
+
+
+def _require_known_calls(suite: Suite, run: Run, sessions: Mapping[str, PostgresSession]) -> None:
+    """Raise UnansweredError if a query calls a function of a database that the project does not allow."""
+    from psycopg2.sql import SQL
+
+    view = statement("SELECT * FROM pg_temp.{view}", view=name(suite.batch.table.split(".")[1]))
+    for rule in suite.expectations:
+        for argument, batch in QUERIES.items():
+            if query := rule.arguments.get(argument):
+                is_here = batch != "elsewhere"
+                source = suite.connection if is_here else str(rule.arguments.get("comparison_data_source_name"))
+                with _blamed(suite, rule), sessions[source].cursor() as cursor:
+                    asked = row_queries.as_asked(str(query), view.as_string(cursor))
+                    require_known_calls_of(cursor, SQL(asked), argument, run)
+
+
+def _named(suite: Suite, rule: Expectation) -> str:
+    return f"suite {suite.name!r}, {rule.type}"
+
+
+@contextmanager
+def _blamed(suite: Suite, rule: Expectation) -> Iterator[None]:
+    """Say of an error in the block which rule it is about."""
+    try:
+        with statement_errors(suite.connection):
+            yield
+    except MissingResource as missing:
+        raise replace(missing, where=f"{missing.where}, where {_named(suite, rule)} looks for it") from None
+    except PermanentError as error:
+        raise UnansweredError(f"{_named(suite, rule)}: {error}") from None
 
 
 def _compared(suite: Suite) -> set[str]:
@@ -226,21 +260,19 @@ class _Library:
         raise TransientError("Great Expectations", f"could not answer {named} together, but each alone")
 
     def _raise(self, expectation: Expectation, problem: str) -> NoReturn:
-        name = f"suite {self.suite.name!r}, {expectation.type}"
         if not self.errors:
-            raise UnansweredError(f"{name}: {problem}")
-        try:
-            with statement_errors(self.suite.connection):
-                raise self.errors[0]
-        except MissingResource as missing:
-            raise replace(missing, where=f"{missing.where}, where {name} looks for it") from None
-        except PermanentError as error:
-            raise UnansweredError(f"{name}: {error}") from None
+            raise UnansweredError(f"{_named(self.suite, expectation)}: {problem}")
+        with _blamed(self.suite, expectation):
+            raise self.errors[0]
 
 
 def for_library(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return arguments as the library takes them: it reads braces and colons in a query in its own way."""
-    queries = {name: row_queries.for_library(str(arguments[name])) for name in QUERIES if arguments.get(name)}
+    queries = {
+        name: row_queries.for_library(str(arguments[name]), batch)
+        for name, batch in QUERIES.items()
+        if arguments.get(name)
+    }
     return {**arguments, **queries}
 
 

@@ -35,7 +35,7 @@ from tasks.spark.cleaning_report import Dropped, Sifted, as_json, rejection, tab
 from tasks.spark.csv_columns import CsvColumn, Rule, converted, given, name_of, rules, wrong_type
 from tasks.spark.csv_files import check_end, header_problems, read_header
 from tasks.spark.parquet import join_written, write_parts
-from tasks.spark.queries import run_query
+from tasks.spark.queries import Query, run_query
 from tasks.spark.query_text import value_problems
 from tasks.spark.reach import Draft, Parts, Reach, reach_of
 from tasks.spark.session import spark_errors, spark_session
@@ -150,16 +150,18 @@ def _cleaned(sifted: list[Sifted], rows: dict[str, int], report: str) -> Cleaned
     )
 
 
-def _queries(outputs: Mapping[str, FromSource | FromSql], sources: Mapping[str, CsvSource], run: Run) -> dict[str, str]:
-    """Return the text of each SQL file; raise DataRejected for an output of an undeclared source."""
+def _queries(
+    outputs: Mapping[str, FromSource | FromSql], sources: Mapping[str, CsvSource], run: Run
+) -> dict[str, Query]:
+    """Return the query of each SQL file; raise DataRejected for an output of an undeclared source."""
     for path, output in outputs.items():
         if isinstance(output, FromSource) and output.source not in sources:
             known = ", ".join(sources)
             raise DataRejected(f"output {path} is made of {output.source!r}, which is not one of the sources: {known}")
-    queries = {output.sql: sql_text(output.sql, run) for output in outputs.values() if isinstance(output, FromSql)}
-    for file, text in queries.items():
+    texts = {output.sql: sql_text(output.sql, run) for output in outputs.values() if isinstance(output, FromSql)}
+    for file, text in texts.items():
         refuse(file, text, value_problems(text, ()))
-    return queries
+    return {file: Query(file, text, functions=run.functions) for file, text in texts.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,7 +392,7 @@ class _Outputs:
         """Return a private place for the rows of a source, which Spark reaches as it reaches the outputs."""
         return next(iter(self._made.values())).parts(f"source-{name}")
 
-    def write(self, session: SparkSession, sifted: list[Sifted], queries: Mapping[str, str]) -> dict[str, int]:
+    def write(self, session: SparkSession, sifted: list[Sifted], queries: Mapping[str, Query]) -> dict[str, int]:
         """Make every output; return the rows of each."""
         sources, rows = {source.name: source for source in sifted}, {}
         for path, output in self._outputs.items():
@@ -400,6 +402,6 @@ class _Outputs:
             else:
                 parts = draft.parts("parts")
                 with spark_errors(f"configs/sql/{output.sql}"):
-                    rows[path] = write_parts(run_query(session, output.sql, queries[output.sql], {}, sources), parts)
+                    rows[path] = write_parts(run_query(session, queries[output.sql], sources), parts)
             join_written(parts, draft.file, rows[path])
         return rows

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import monotonic
@@ -31,7 +31,7 @@ from tasks.contract import (
 )
 from tasks.files.places import Files
 from tasks.spark.parquet import join_written, read_frame, write_parts
-from tasks.spark.queries import run_query
+from tasks.spark.queries import Query, run_query
 from tasks.spark.query_text import unused, value_problems
 from tasks.spark.reach import reach_of
 from tasks.spark.session import spark_errors, spark_session
@@ -90,7 +90,8 @@ def build_table(
             with spark_errors(source.shown):
                 read_frame(session, source).createOrReplaceTempView(name)
         with spark_errors(f"configs/sql/{sql}"), reach.write(output) as draft:
-            frame, parts = _query(session, sql, text, bound, inputs, keys), draft.parts("parts")
+            query = Query(sql, text, bound, run.functions)
+            frame, parts = _query(session, query, inputs, keys), draft.parts("parts")
             rows = write_parts(frame.sortWithinPartitions(*keys), parts)
             join_written(parts, draft.file, rows, keys)
             _check(draft.file, sql, keys)
@@ -108,15 +109,13 @@ def _typed(value: Value) -> Value:
 
 def _query(
     session: SparkSession,
-    file: str,
-    text: str,
-    values: Mapping[str, Value],
+    query: Query,
     views: Collection[str],
     keys: Sequence[str],
 ) -> DataFrame:
-    frame = run_query(session, file, text, dict(values), views)
+    frame = run_query(session, query, views)
     if lacking := [key for key in keys if key not in frame.columns]:
-        problem = f"configs/sql/{file} returns no column {lacking[0]}, which is one of `keys`"
+        problem = f"configs/sql/{query.file} returns no column {lacking[0]}, which is one of `keys`"
         raise PermanentError(f"{problem}; its columns are {', '.join(frame.columns)}")
     return frame
 

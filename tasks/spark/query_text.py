@@ -6,8 +6,11 @@ Reads Spark's SQL with sqlglot, since lint has no Spark; `tasks.spark.queries` a
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Collection, Iterator
+from functools import cache
+from importlib import resources
 from typing import TYPE_CHECKING
 
 from tasks.sql_files import FileProblem
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 
 RUNNING_CODE = frozenset({"java_method", "reflect", "try_reflect"})
 """Functions that call any method of Java."""
+READING_FILES = frozenset({"from_protobuf", "to_protobuf", "python_worker_logs"})
+"""Functions that read files besides the step's own: descriptions of messages, and logs."""
 MAX_COMPARED = 100
 """The maximum number of unknown views that are compared with the known ones, which takes time."""
 ANY_NAME = "identifier"
@@ -24,17 +29,30 @@ ANY_NAME = "identifier"
 
 _PARAMETER = re.compile(
     r"""
-    '(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | `[^`]*` | --[^\n]* | /\*.*?\*/  # where a colon is only a colon
+    # Where a colon is only a colon; what is not closed ends with the text, so that no sign is looked at twice.
+    '(?:[^'\\]|\\.)*+(?:'|\\?\Z) | "(?:[^"\\]|\\.)*+(?:"|\\?\Z) | `[^`]*+(?:`|\Z) | --[^\n]*+ | /\*.*?(?:\*/|\Z)
     | (?<![:\w)\]]) : (?P<name>[A-Za-z_]\w*)
     """,
     re.DOTALL | re.VERBOSE,
 )
+NOT_LISTED = "which is not among the functions that SQL for Spark may call"
 _CODE = "SQL in configs/ reads the step's files and nothing else"
 
 
-def query_problems(text: str, values: Collection[str] | None, views: Collection[str] | None) -> list[FileProblem]:
-    """Return what keeps a text from being one query over `views` with `values` bound in it; None is not known."""
-    return [*(() if values is None else value_problems(text, values)), *_query_problems(text, views)]
+def query_problems(
+    text: str, values: Collection[str] | None, views: Collection[str] | None, functions: frozenset[str] = frozenset()
+) -> list[FileProblem]:
+    """Return what keeps a text from being one query over `views` with `values` bound in it; None is not known.
+
+    It may call Spark's harmless functions and those named in `functions`.
+    """
+    return [*(() if values is None else value_problems(text, values)), *_query_problems(text, views, functions)]
+
+
+@cache
+def harmless() -> frozenset[str]:
+    """Return Spark's own functions that only compute; a test compares them with Spark's."""
+    return frozenset(json.loads(resources.files("tasks.spark").joinpath("functions.json").read_text(encoding="utf-8")))
 
 
 def unused(text: str, values: Collection[str]) -> list[str]:
@@ -86,7 +104,7 @@ def _unreadable(text: str, error: Exception) -> FileProblem:
     return FileProblem(f"cannot be read: {reason} near {near!r}", "correct the query", max(end - len(near), 0), end)
 
 
-def _query_problems(text: str, views: Collection[str] | None) -> Iterator[FileProblem]:
+def _query_problems(text: str, views: Collection[str] | None, functions: frozenset[str]) -> Iterator[FileProblem]:
     from sqlglot import exp
 
     trees, problem = _read(text)
@@ -97,12 +115,12 @@ def _query_problems(text: str, views: Collection[str] | None) -> Iterator[FilePr
         what = f"{len(trees)} statements" if len(trees) != 1 else f"a {trees[0].key.upper()} statement"
         yield FileProblem(f"the file holds {what}, not one query", "write one SELECT", 0, len(text.partition("\n")[0]))
         return
-    yield from _code_problems(text, trees[0])
+    yield from _code_problems(text, trees[0], functions)
     if views is not None:
         yield from _view_problems(trees[0], views)
 
 
-def _code_problems(text: str, query: Expr) -> Iterator[FileProblem]:
+def _code_problems(text: str, query: Expr, functions: frozenset[str]) -> Iterator[FileProblem]:
     from sqlglot import exp
 
     if (start := text.find("${")) >= 0:
@@ -115,27 +133,64 @@ def _code_problems(text: str, query: Expr) -> Iterator[FileProblem]:
         if name in RUNNING_CODE or name == ANY_NAME:
             does = "makes a name of a text" if name == ANY_NAME else "calls a method of Java"
             yield FileProblem(f"{call.name} {does}", _CODE, *_word(text, call.name))
+        elif name not in harmless() | functions:
+            near = difflib.get_close_matches(name, harmless(), n=1, cutoff=0.75)
+            remedy = f"add {name} to `functions` in configs/defaults.yaml if it is harmless"
+            hint = f'did you mean "{near[0]}"? Otherwise {remedy}' if near else remedy
+            place = _word(text, call.name)
+            yield FileProblem(f'this query calls "{call.name}", {NOT_LISTED}', hint, *place, "unknown-function")
 
 
 def _view_problems(query: Expr, views: Collection[str]) -> Iterator[FileProblem]:
     from sqlglot import exp
 
     known = {name.lower() for name in views}
-    own = {cte.alias.lower() for cte in query.find_all(exp.CTE)}
+    own = _OwnNames(query)
     compared = 0
     listed = f"the step's views: {', '.join(sorted(views))}"
     for table in query.find_all(exp.Table):
         if not isinstance(table.this, exp.Identifier):
             continue  # a function that returns rows
-        if table.db or table.name.lower() not in known | own:
+        if table.db or not (table.name.lower() in known or own.holds(table)):
             shown = ".".join(part.name for part in table.parts)
             compared += 1
             is_compared = not table.db and compared <= MAX_COMPARED
-            near = difflib.get_close_matches(table.name, [*views, *own], n=1, cutoff=0.6) if is_compared else []
+            near = difflib.get_close_matches(table.name, [*views, *own.names], n=1, cutoff=0.6) if is_compared else []
             hint = f'did you mean "{near[0]}"?' if near else listed
             meta = table.this.meta
             start, end = meta.get("start", 0), meta.get("end", 0) + 1
             yield FileProblem(f'"{shown}" is not a view of the step', hint, start, end, "unknown-view")
+
+
+class _OwnNames:
+    """The names that a query gives to others in WITH: each counts below its WITH, in what comes after it."""
+
+    def __init__(self, query: Expr) -> None:
+        from sqlglot import exp
+
+        self._positions = {
+            id(block): {cte.alias.lower(): position for position, cte in reversed(list(enumerate(block.expressions)))}
+            for block in query.find_all(exp.With)
+        }
+        self.names = sorted({name for names in self._positions.values() for name in names})
+
+    def holds(self, table: Expr) -> bool:
+        """Return whether `table` is read where its name is one of these."""
+        from sqlglot import exp
+
+        name, inner, outer = table.name.lower(), table, table.parent
+        while outer is not None:
+            if isinstance(outer, exp.With):
+                last = (inner.index or 0) - (0 if outer.args.get("recursive") else 1)
+                is_here = self._positions[id(outer)].get(name, last + 1) <= last
+                outer = outer.parent or outer  # what stands beside the WITH is not around it
+            else:
+                block = outer.args.get("with_")
+                is_here = block is not None and name in self._positions[id(block)]
+            if is_here:
+                return True
+            inner, outer = outer, outer.parent
+        return False
 
 
 def _word(text: str, word: str) -> tuple[int, int]:

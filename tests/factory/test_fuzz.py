@@ -54,6 +54,21 @@ FOUND = {
 steps: {gate: {uses: quality.validate, with: {suite: u}}}""",
         ["unknown-expectation", "airflow-name"],
     ),
+    "templates inside of the names of columns": (
+        """steps: {load: {uses: postgres.merge, with: {connection: c, source: a.b, target: a.c,
+keys: [{a: "{{ run.date }}"}, ["{{ run.date }}"]], external_source: true}}}""",
+        ["ungated-load"],
+    ),
+    "mapped over another step's list, with trigger_rule always": (
+        """steps:
+  find: {uses: messages.log, expand: {message: [a, b]}}
+  say: {uses: messages.log, trigger_rule: always, expand: {message: "{{ steps.find.message }}"}}""",
+        ["wrong-value"],
+    ),
+    "name of an asset that is Airflow's own": (
+        f"steps: {{say: {SAY[:-1]}, outlets: [self, 's3://']}}}}",
+        ["wrong-value", "wrong-value"],
+    ),
     "width in a query's braces": (
         f"""suites: {{u: {{connection: c, batch: {{table: a.b}}, expectations: {RULES}}}}}
 steps: {{gate: {{uses: quality.validate, with: {{suite: u}}}}}}""",

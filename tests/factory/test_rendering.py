@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -317,6 +318,7 @@ def test_variable_is_typed(
         ("max_rows", "many", "'many' is not an integer"),
         ("fast", "1", "'1' is not a boolean"),
         ("since", "today", "'today' is not a date"),
+        ("share", "1e999", "'1e999' is not a number"),
     ],
 )
 def test_variable_of_another_type_is_refused(
@@ -369,6 +371,7 @@ def test_patterns_are_checked_when_a_run_starts() -> None:
         "param \"sites.1\": 'b' does not match '^[A-Z]+$'",
         "param \"until\": 'tomorrow' is not a 'date-time'",
     ]
+    assert started_with(sites=[math.nan]) == ['param "sites.0": nan is not a finite number']
 
 
 def test_name_that_is_no_param_is_refused() -> None:

@@ -34,6 +34,7 @@ def test_declaration_is_short_or_long() -> None:
             "rows: {type: integer, default: x}",
             "defaults.yaml:3:34: error: its default 'x' is not an integer",
         ),
+        ("rows: {type: number, default: .nan}", "defaults.yaml:3:33: error: .nan is not a finite number [wrong-value]"),
         ("rows: {type: text, descr: x}", 'defaults.yaml:3:29: error: "descr" is not a key of a Variable [unknown-key]'),
         ("slack_token: text", 'defaults.yaml:3:16: error: Airflow takes the Variable "slack_token" for a secret'),
         ('"a b": text', 'defaults.yaml:3:10: error: "a b" cannot be the name of a Variable here [wrong-value]'),

@@ -8,7 +8,18 @@ _QUERIES = {
     "SELECT java_method('java.lang.System', 'getenv', 'HOME')": "calls a method of Java",
     "SELECT * FROM text.`/etc/passwd`": "is not a view of the step",
     "SELECT * FROM t WHERE id IN (SELECT value FROM csv.`/etc/passwd`)": "is not a view of the step",
+    "SELECT from_protobuf(id, 'M', '/etc/passwd') FROM t": 'calls "from_protobuf", which is not among the functions',
+    "SELECT my_own(id) FROM t": 'calls "my_own", which is not among the functions',
+    "SELECT * FROM python_worker_logs()": 'calls "python_worker_logs", which is not among the functions',
     "SELECT * FROM IDENTIFIER(:n)": "makes a name of a text",
+    "WITH x AS (SELECT * FROM x) SELECT * FROM x": "reads x, which is not a view of the step",
+    "WITH x AS (SELECT * FROM y), y AS (SELECT 1 AS id) SELECT * FROM x, y": "reads y, which is not",
+    "SELECT * FROM (WITH x AS (SELECT 1 AS id) SELECT * FROM x) CROSS JOIN x": "reads x, which is not",
+    "SELECT (WITH x AS (SELECT 1 AS id) SELECT max(id) FROM x) FROM x": "reads x, which is not a view of the step",
+    "SELECT * FROM t AS x CROSS JOIN x": "reads x, which is not a view of the step",
+    "WITH x AS (WITH y AS (SELECT 1 AS id) SELECT * FROM y) SELECT * FROM x, y": "reads y, which is not",
+    "WITH x AS (SELECT 1 AS id) SELECT * FROM x UNION ALL (WITH y AS (SELECT 2 AS id) SELECT * FROM y) UNION ALL"
+    " SELECT * FROM y": "reads y, which is not",
 }
 _COMMANDS = {
     "SET spark.sql.ansi.enabled=false": "is a command",
@@ -26,6 +37,10 @@ REFUSED_BY_SPARK = _QUERIES | _COMMANDS
 HARMLESS = [
     "SELECT id FROM T",
     "WITH x AS (SELECT id FROM t) SELECT x.id, y.b FROM x JOIN (SELECT 1 AS b) AS y ON true",
+    "WITH x AS (SELECT id FROM t), y AS (SELECT * FROM x) SELECT (SELECT max(id) FROM x) AS a FROM Y",
+    "WITH x AS (WITH z AS (SELECT id FROM t) SELECT * FROM z) SELECT * FROM x UNION ALL SELECT * FROM X",
+    "WITH x AS (SELECT 1 AS id), y AS (WITH x AS (SELECT * FROM x) SELECT * FROM x) SELECT * FROM y",
+    "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 3) SELECT * FROM r",
     "SELECT 'TRANSFORM(a) USING ''id''' AS said, 'it\\'s text.`/etc/passwd`' AS b FROM t -- reflect(1)",
     "SELECT id FROM t UNION ALL SELECT id FROM range(2)",
     "SELECT e FROM t LATERAL VIEW explode(array(id)) x AS e",

@@ -327,6 +327,52 @@ def test_query_is_asked_as_it_is_written(condition: str, suite: Suite, run: Run)
         assert caught.value.output.rejected == wanted
 
 
+SECRET = "SELECT * FROM {batch}, lower('x') AS f WHERE f.secret IS NULL"
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (
+            {"expectations": [rule("unexpected_rows_expectation", unexpected_rows_query=SECRET)]},
+            "suite 'suite_raw', unexpected_rows_expectation: unexpected_rows_query calls events.secret, a function",
+        ),
+        (
+            {"batch": Batch(table="events.raw", where="id @@@ id")},
+            "batch.where calls events.same by the operator @@@ of public, a function",
+        ),
+        (
+            {"quarantine": Quarantine(table="events.rejects", columns={"id": "(id @@@ id)::text"})},
+            "quarantine.columns.id calls events.same by the operator @@@ of public, a function",
+        ),
+    ],
+)
+def test_suite_calls_nothing_of_the_database(
+    change: dict[str, Any], problem: str, suite: Suite, run: Run, sql: Sql
+) -> None:
+    """A query, a condition and a column call no function of the database, by whatever syntax."""
+    sql("""
+        CREATE TABLE events.told (id int);
+        CREATE FUNCTION events.same(int, int) RETURNS bool LANGUAGE sql
+            AS 'INSERT INTO events.told VALUES (1) RETURNING true';
+        CREATE FUNCTION events.secret(text) RETURNS text LANGUAGE sql AS 'SELECT events.same(1, 1)::text';
+        CREATE OPERATOR public.@@@ (LEFTARG = int, RIGHTARG = int, FUNCTION = events.same);
+    """)
+    with pytest.raises(PermanentError, match=f"^{re.escape(problem)}"):
+        validate(suite.model_copy(update=change), run=run)
+    assert sql("SELECT count(*) FROM events.told") == [(0,)]
+
+
+def test_query_may_end_in_a_comment(spoilt: Suite, run: Run, sql: Sql) -> None:
+    """A comment or a semicolon does not swallow what the library writes after the query; a lookup is read."""
+    sql("CREATE TABLE events.sites AS SELECT 'ARGENTINA' AS known")
+    query = "SELECT b.* FROM {batch} AS b LEFT JOIN sites ON site = known -- all\nWHERE known IS NULL; -- {x} it's"
+    asked = rule("unexpected_rows_expectation", "unknown_site", unexpected_rows_query=query)
+    output = found(spoilt.model_copy(update={"expectations": [asked]}), run)
+
+    assert output.failed == 1
+
+
 @pytest.mark.parametrize(
     "site",
     [

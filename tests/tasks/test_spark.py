@@ -13,6 +13,7 @@ from pathlib import Path
 from secrets import token_hex
 
 import pytest
+from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 
 from stack.java import Java
@@ -20,7 +21,8 @@ from stack.paths import REPOSITORY
 from stack.service import running
 from stack.spark import Spark, SparkPorts, WorkerPorts
 from tasks.contract import MissingResource, PermanentError, Run, TransientError
-from tasks.spark.queries import run_query
+from tasks.spark.queries import Query, run_query
+from tasks.spark.query_text import READING_FILES, RUNNING_CODE, harmless
 from tasks.spark.session import spark_errors, spark_session
 from tests.support.ports import free_port
 from tests.support.spark_queries import HARMLESS, REFUSED_BY_SPARK
@@ -189,10 +191,20 @@ def test_query_is_read_before_it_runs(session: SparkSession) -> None:
     """Spark's own parser has the last word on what a query may do: what lint's overlooks does not run."""
     session.range(3).createOrReplaceTempView("t")
     for text in HARMLESS:
-        assert run_query(session, "some.sql", text, {"n": 1} if ":n" in text else {}, ["t"]).collect()
+        assert run_query(session, Query("some.sql", text, {"n": 1} if ":n" in text else {}), ["t"]).collect()
     for text, reason in REFUSED_BY_SPARK.items():
         with pytest.raises(PermanentError, match=reason):
-            run_query(session, "some.sql", text, {"n": "t"} if ":n" in text else {}, ["t"])
+            run_query(session, Query("some.sql", text, {"n": "t"} if ":n" in text else {}), ["t"])
+
+
+def test_functions_are_sparks(session: SparkSession) -> None:
+    """The functions that queries may call are Spark's own, without those that run code or read other files."""
+    there = {row["function"] for row in session.sql("SHOW SYSTEM FUNCTIONS").collect()}
+
+    assert harmless() == there - RUNNING_CODE - READING_FILES
+    allowed = Query("some.sql", "SELECT my_own(1)", functions=frozenset({"my_own"}))
+    with pytest.raises(AnalysisException, match="UNRESOLVED_ROUTINE"):
+        run_query(session, allowed, [])
 
 
 def test_session_is_stopped(spark_connection: str) -> None:

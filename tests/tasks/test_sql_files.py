@@ -23,6 +23,7 @@ def said(text: str, problems: list[Any]) -> list[tuple[str, str]]:
     return [(problem.message, text[problem.start : problem.end]) for problem in problems]
 
 
+NOT_A_VALUE = "is where a statement has code, a path, a name or a comment"
 STATEMENTS: list[tuple[str, dict[str, object], list[tuple[str, str]]]] = [
     ("SELECT 1; SELECT 2;", {}, []),
     ("-- ünï\nSELECT 'ü'; CRATE x", {}, [('cannot be read: syntax error at or near "CRATE"', "CRATE")]),
@@ -47,6 +48,35 @@ STATEMENTS: list[tuple[str, dict[str, object], list[tuple[str, str]]]] = [
     ("DO $$ BEGIN PERFORM %(a)s; END $$", {"a": 1}, [
         ("%(a)s is in quotes or right beside a word, but its value is inserted as a quoted literal", "%(a)s")
     ]),
+    ("DO %(a)s", {"a": "x"}, [(f"%(a)s {NOT_A_VALUE}", "%(a)s")]),
+    ("DO LANGUAGE plpgsql %(a)s", {"a": ANY}, [(f"%(a)s {NOT_A_VALUE}", "%(a)s")]),
+    ("CREATE FUNCTION é() RETURNS int LANGUAGE sql AS %(a)s", {"a": "x"}, [(f"%(a)s {NOT_A_VALUE}", "%(a)s")]),
+    ("CREATE FUNCTION f(a text DEFAULT %(a)s) RETURNS int LANGUAGE sql AS 'SELECT 1'", {"a": "x"}, []),
+    ("ALTER ROLE me PASSWORD %(a)s", {"a": "x"}, [(f"%(a)s {NOT_A_VALUE}", "%(a)s")]),
+    ("COMMENT ON TABLE t IS %(a)s", {"a": "x"}, [(f"%(a)s {NOT_A_VALUE}", "%(a)s")]),
+    ("CREATE SUBSCRIPTION s CONNECTION %(a)s PUBLICATION p", {"a": "x"}, [(f"%(a)s {NOT_A_VALUE}", "%(a)s")]),
+    ("CREATE TABLESPACE s LOCATION %(a)s", {"a": "x"}, [(f"%(a)s {NOT_A_VALUE}", "%(a)s")]),
+    ("CREATE SERVER s FOREIGN DATA WRAPPER w OPTIONS (host %(a)s)", {"a": "x"}, [(f"%(a)s {NOT_A_VALUE}", "%(a)s")]),
+    ("SET search_path = %(a)s", {"a": "x"}, [("%(a)s sets a setting of the server", "%(a)s")]),
+    ("ALTER ROLE me SET role = %(a)s", {"a": "x"}, [("%(a)s sets a setting of the server", "%(a)s")]),
+    ("SET app.site = %(a)s; SET statement_timeout = %(n)s", {"a": "x", "n": 5}, []),
+    ("SELECT set_config('app.site', %(a)s, true)", {"a": "x"}, []),
+    ("SELECT set_config('role', %(a)s, true)", {"a": "x"},
+     [("%(a)s is given to set_config, which sets a setting of the server", "%(a)s")]),
+    ("SELECT set_config(%(a)s, 'x', true)", {"a": "x"},
+     [("%(a)s is given to set_config, which sets a setting of the server", "%(a)s")]),
+    ("SELECT 'é', pg_catalog.query_to_xml('SELECT ' || lower(%(a)s), true, true, '')", {"a": "x"},
+     [("%(a)s is given to query_to_xml, which runs it, or takes it for a file or a server", "%(a)s")]),
+    ("INSERT INTO t SELECT * FROM dblink('c', %(a)s) AS d (a int)", {"a": "x"},
+     [("%(a)s is given to dblink, which runs it, or takes it for a file or a server", "%(a)s")]),
+    ("SELECT lo_export(1, %(a)s), pg_read_file(%(b)s)", {"a": "x", "b": ANY}, [
+        ("%(a)s is given to lo_export, which runs it, or takes it for a file or a server", "%(a)s"),
+        ("%(b)s is given to pg_read_file, which runs it, or takes it for a file or a server", "%(b)s"),
+    ]),
+    ("PREPARE p AS SELECT %(a)s; EXECUTE p(%(a)s); CALL app.load(%(a)s)", {"a": "x"}, []),
+    ("CREATE TABLE p PARTITION OF t FOR VALUES FROM (%(a)s) TO (%(b)s)", {"a": "x", "b": ANY}, []),
+    ("SELECT nextval(%(a)s), %(a)s::regclass; MERGE INTO t USING u ON t.a = %(a)s WHEN MATCHED THEN DELETE",
+     {"a": "x"}, []),
     ("SELECT E%(a)s", {"a": "x"}, [
         ("%(a)s is in quotes or right beside a word, but its value is inserted as a quoted literal", "%(a)s")
     ]),
@@ -124,6 +154,19 @@ def test_query_only_reads() -> None:
     not_reading = "this statement is not a SELECT that only reads"
     for text, expected in {
         "SELECT 1": [],
+        "SELECT lower(pg_sleep(1)::text), lo_import('/etc/passwd')": [
+            (
+                'this statement calls "pg_sleep", which is not among the functions that SQL in a spec may call',
+                "pg_sleep",
+            ),
+            (
+                'this statement calls "lo_import", which is not among the functions that SQL in a spec may call',
+                "lo_import",
+            ),
+        ],
+        "SELECT rolpassword FROM pg_authid": [
+            ('this statement reads "pg_authid" of the server itself', "SELECT rolpassword FROM pg_authid")
+        ],
         "SELECT 1; SELECT 2": [("a second statement, where one SELECT is expected", "SELECT 2")],
         "DELETE FROM t": [(not_reading, "DELETE FROM t")],
         "SELECT * INTO u FROM t": [(not_reading, "SELECT * INTO u FROM t")],

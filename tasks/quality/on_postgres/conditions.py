@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Arguments = Mapping[str, "JsonValue"]
 
-_TEMPLATE = re.compile(r"\s*(\{\{.*?\}\}|\{%.*?%\})\s*", re.DOTALL)
+_TEMPLATE = re.compile(r"(?:(?<!\s)\s+)?(\{\{.*?(?:\}\}|\Z)|\{%.*?(?:%\}|\Z))\s*", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)

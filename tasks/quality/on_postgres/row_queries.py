@@ -6,11 +6,12 @@ Knows the text of a query as a suite has it, with `{batch}` for the rows under t
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from tasks.postgres import expressions
 from tasks.postgres.expressions import BATCH, PLACEHOLDER
 from tasks.postgres.functions import harmless
-from tasks.postgres.grammar import SEMICOLON, Token, Tree, nodes, outermost, tokens
+from tasks.postgres.grammar import COMMENTS, SEMICOLON, SyntaxProblem, Token, Tree, nodes, outermost, statements, tokens
 
 SUBSELECT = "subselect"
 """The name of the rows under test in SQL; the library uses the same for `{batch}`."""
@@ -23,15 +24,56 @@ _PARAMETER = re.compile(r"(?<![:\w\\])(?=:\w+(?![:\w]))")
 _ESCAPE = re.compile(r"\\(?=:\w*(?![:\w]))")
 
 
-def check_query(pieces: tuple[str, ...], *, batch: bool = True, functions: frozenset[str] | None = frozenset()) -> None:
-    """Raise ValueError unless a text is one SELECT whatever its values are, and from `{batch}` if `batch` is true."""
-    if batch and not any(PLACEHOLDER in piece for piece in pieces):
+BatchUse = Literal["required", "allowed", "elsewhere"]
+"""Whether a query has to read from the batch, may, or cannot, since it is asked of another database."""
+
+
+def check_query(
+    pieces: tuple[str, ...], batch: BatchUse = "required", *, functions: frozenset[str] | None = frozenset()
+) -> None:
+    """Raise ValueError unless a text is one SELECT, whatever its values are, that the library can ask."""
+    is_read = any(PLACEHOLDER in piece for piece in pieces)
+    if batch == "required" and not is_read:
         raise ValueError("does not read from {batch}, so it would look at rows outside the batch")
+    if batch == "elsewhere" and is_read:
+        raise ValueError("reads from {batch}, but it is asked of another database, which does not have it")
     tree = expressions.check_query(pieces, functions)
-    if batch and _is_renamed(tree):
+    if is_read and _is_renamed(tree):
         raise ValueError(
             f"gives {{batch}} another name: the library calls it {SUBSELECT!r}, except in a query with a JOIN"
         )
+    _require_askable(pieces)
+
+
+def _require_askable(pieces: tuple[str, ...]) -> None:
+    """Raise ValueError if a query no longer can be read when the library puts the batch and its own query around it."""
+    numbered = "".join(f"${place}{piece}" if place else piece for place, piece in enumerate(pieces))
+    try:
+        statements(f"SELECT count(*) FROM ({as_asked(numbered, 'SELECT')}) AS asked")  # noqa: S608  it is only read
+    except SyntaxProblem as problem:
+        form = "(SELECT …)" if _joins(numbered) else f"(SELECT …) AS {SUBSELECT}"
+        raise ValueError(f"cannot be asked about a batch: {{batch}} becomes {form}, and then {problem}") from None
+
+
+def as_asked(query: str, rows: str) -> str:
+    """Return a query over `rows`, a SELECT, as the library asks it: it gives them a name unless there is a JOIN."""
+    text = without_comments(query)
+    return text.replace(PLACEHOLDER, f"({rows})" if _joins(text) else f"({rows}) AS {SUBSELECT}")
+
+
+def without_comments(query: str) -> str:
+    """Return a query without comments and without a semicolon, since the library writes more SQL after it."""
+    named = query.replace(PLACEHOLDER, BATCH)
+    kept, end = [], 0
+    for token in tokens(named):
+        if token.kind in COMMENTS or token.kind == SEMICOLON:
+            kept += [named[end : token.start], " "]
+            end = token.end
+    return "".join([*kept, named[end:]]).strip().replace(BATCH, PLACEHOLDER)
+
+
+def _joins(query: str) -> bool:
+    return any(token.kind == "JOIN" for token in tokens(query.replace(PLACEHOLDER, BATCH)))
 
 
 def condition_of(query: str) -> str | None:
@@ -44,9 +86,11 @@ def condition_of(query: str) -> str | None:
     return _after_where(query.replace(PLACEHOLDER, BATCH)) if _is_plain(tree) else None
 
 
-def for_library(query: str) -> str:
+def for_library(query: str, batch: BatchUse = "required") -> str:
     """Return the query as the library takes it, which formats it with Python and gives it to SQLAlchemy as text."""
-    escaped = _PARAMETER.sub(r"\\", _ESCAPE.sub(r"\\\\", query))
+    escaped = _PARAMETER.sub(r"\\", _ESCAPE.sub(r"\\\\", without_comments(query)))
+    if batch == "elsewhere":
+        return escaped  # it is not formatted
     return PLACEHOLDER.join(part.replace("{", "{{").replace("}", "}}") for part in escaped.split(PLACEHOLDER))
 
 

@@ -1,0 +1,101 @@
+"""What a SQL text calls and reads, by the tree that Postgres' parser makes of it, and what of that is refused."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from tasks.postgres.functions import harmless
+from tasks.postgres.grammar import Tree, nodes
+
+Place: TypeAlias = tuple[int, int]
+"""Of the pieces of a text between its values, the number of one, and an index in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function by its name, or a field of a composite value: Postgres reads `(x).f` as `f(x)` if x has no field f."""
+
+    name: str
+    location: int
+    """Where it is in the text that was parsed, in bytes."""
+    is_field: bool = False
+    place: Place | None = None
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with it if it is not known to be harmless."""
+        if self.is_field:
+            return f'selects ".{self.name}", which Postgres also reads as a call of a function "{self.name}"'
+        return f'calls "{self.name}", which is not among the functions that SQL in a spec may call'
+
+    def hint(self, allowed: Collection[str]) -> str:
+        """Return what to write instead; comparing the name with those of all functions takes time."""
+        near = [] if self.is_field else difflib.get_close_matches(self.name, allowed, n=1, cutoff=0.75)
+        remedy = f"add {self.name} to `functions` in configs/defaults.yaml if it is harmless"
+        return f'did you mean "{near[0]}"? Otherwise {remedy}' if near else remedy
+
+
+class UnknownFunctionsError(ValueError):
+    """Calls of functions that are not known to be harmless, in the order of the text."""
+
+    def __init__(self, calls: Sequence[Call], allowed: Collection[str]) -> None:
+        super().__init__("; it ".join(dict.fromkeys(call.problem for call in calls)))
+        self.calls = tuple(calls)
+        self.allowed = allowed
+
+
+def calls_of(tree: Tree) -> list[Call]:
+    """Return the calls in a tree, in the order of the text, with the fields that may be calls."""
+    found = [call for name, part in nodes(tree) for call in _calls(name, part)]
+    return sorted(dict.fromkeys(found), key=lambda call: call.location)
+
+
+def unknown(calls: Sequence[Call], *allowed: frozenset[str]) -> list[Call]:
+    """Return the calls of functions that are not allowed."""
+    return [call for call in calls if not any(call.name in names for names in allowed)]
+
+
+def placed(call: Call, place: Place) -> Call:
+    """Return a call with its place in the pieces of a text."""
+    return replace(call, place=place)
+
+
+def catalogue_tables(tree: Tree) -> list[str]:
+    """Return the tables in a tree that belong to the server: its catalogue has the logins, and what others run."""
+    ranges = [part for name, part in nodes(tree) if name == "RangeVar"]
+    named = [(part.get("schemaname", ""), part["relname"]) for part in ranges]
+    return [
+        ".".join(filter(None, (schema, table)))
+        for schema, table in named
+        if (schema or table).startswith("pg_") or schema == "information_schema"
+    ]
+
+
+def _calls(name: str, part: Tree) -> Iterator[Call]:
+    if name == "FuncCall":
+        yield Call(called(part), part.get("location", 0))
+    elif name == "ColumnRef":
+        words = _words(part["fields"])
+        if len(words) > 1 and words[-1] in harmless().of_one:
+            yield Call(words[-1], part.get("location", 0), is_field=True)
+    elif name == "A_Indirection":
+        start = min((one["location"] for _, one in nodes(part["arg"]) if _is_placed(one)), default=0)
+        for field in _words(part["indirection"]):
+            yield Call(field, start, is_field=True)
+
+
+def _is_placed(part: Tree) -> bool:
+    return isinstance(part, dict) and "location" in part
+
+
+def _words(parts: Sequence[Tree]) -> list[str]:
+    return [item["String"]["sval"] for item in parts if "String" in item]
+
+
+def called(call: Tree) -> str:
+    """Return the name of the function of a FuncCall, without the schema of Postgres' own."""
+    words = _words(call["funcname"])
+    return ".".join(words[1:] if words[0] == "pg_catalog" and len(words) > 1 else words)
