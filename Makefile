@@ -1,6 +1,6 @@
 # The front door. `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help init up down status logs destroy demo dag-run trust-model compose-up compose-down lint check test test-distributed bench
+.PHONY: help init up down status logs destroy demo dag-run trust-model production compose-up compose-down lint check test test-distributed bench
 PYTHON ?= python3
 BIN := .venv/bin
 STACK := $(BIN)/python -m stack
@@ -46,6 +46,11 @@ trust-model: .venv/.ready ## Let a registered model be loaded whose files have n
 	@eval "$$($(STACK) env)" && $(BIN)/python -m tasks.models.trust \
 		$(or $(MODEL),$(error name the model: make trust-model MODEL=churn-model VERSION=3)) \
 		$(or $(VERSION),$(error name the version: make trust-model MODEL=churn-model VERSION=3))
+
+production: .venv/.ready ## Make a version of a registered model Production, by alias and stage (MODEL=churn-model VERSION=3)
+	@eval "$$($(STACK) env)" && $(BIN)/python -m tasks.models.production \
+		$(or $(MODEL),$(error name the model: make production MODEL=churn-model VERSION=3)) \
+		$(or $(VERSION),$(error name the version: make production MODEL=churn-model VERSION=3))
 
 compose-up: .venv/.ready ## Start the same services in containers, with your Docker (PROFILES="churn pgadmin")
 	@$(BIN)/python -m stack.compose up $(PROFILES)

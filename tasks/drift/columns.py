@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -23,6 +23,8 @@ NumericMethod = Literal[
 CategoricalMethod = Literal["jensenshannon", "psi", "kl_div", "hellinger", "chisquare", "g_test"]
 """The first four are distances: drift at or above the threshold. The others give a p-value: drift below it."""
 Threshold = Annotated[float, Field(gt=0)]
+NullThreshold = Annotated[float, Field(gt=0, le=1)]
+"""The difference between two shares of rows without a value at which a column has drifted: 0.1 is from 2 % to 12 %."""
 ComparedColumn = Annotated[Column, TextKind("column", of="current reference")]
 """A column of both sides; lint checks it if it knows a side's columns."""
 
@@ -32,6 +34,7 @@ class NumericTest(Model):
 
     method: NumericMethod | None = None
     threshold: Threshold
+    null_threshold: NullThreshold | None = None
 
 
 class CategoricalTest(Model):
@@ -39,16 +42,21 @@ class CategoricalTest(Model):
 
     method: CategoricalMethod | None = None
     threshold: Threshold
+    null_threshold: NullThreshold | None = None
 
 
 class Numeric(Model):
-    """Columns of numbers, or of true and false."""
+    """Columns of numbers, or of true and false; numbers that a 64-bit one would round are rejected.
+
+    A null and a NaN are no values: `method` compares the others, and `null_threshold` how many are missing.
+    """
 
     columns: Annotated[list[ComparedColumn], Field(min_length=1)]
     method: NumericMethod = "wasserstein"
     threshold: Threshold = 0.1
+    null_threshold: NullThreshold = 0.1
     own: dict[Column, NumericTest] | None = None
-    """By column: what replaces `method` and `threshold`."""
+    """By column: what replaces `method`, `threshold` and `null_threshold`."""
 
     @model_validator(mode="after")
     def _known(self) -> Numeric:
@@ -57,13 +65,18 @@ class Numeric(Model):
 
 
 class Categorical(Model):
-    """Columns whose values are categories."""
+    """Columns whose values are categories: texts, dates, true and false, and numbers of any length.
+
+    They are compared as texts, in which 5, 5.0 and 5.00 are the same. A null and a NaN are no values: `method` compares
+    the others, and `null_threshold` how many are missing.
+    """
 
     columns: Annotated[list[ComparedColumn], Field(min_length=1)]
     method: CategoricalMethod = "jensenshannon"
     threshold: Threshold = 0.1
+    null_threshold: NullThreshold = 0.1
     own: dict[Column, CategoricalTest] | None = None
-    """By column: what replaces `method` and `threshold`."""
+    """By column: what replaces `method`, `threshold` and `null_threshold`."""
 
     @model_validator(mode="after")
     def _known(self) -> Categorical:
@@ -97,6 +110,13 @@ class Test:
 
     method: str
     threshold: float
+    null_threshold: float
+    is_numeric: bool
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods for columns of its kind."""
+        return get_args(NumericMethod if self.is_numeric else CategoricalMethod)
 
 
 def names(group: Numeric | Categorical | None) -> list[str]:
@@ -111,9 +131,11 @@ def tests(columns: Columns) -> dict[str, Test]:
 
 
 def _test(group: Numeric | Categorical, own: NumericTest | CategoricalTest | None) -> Test:
+    is_numeric = isinstance(group, Numeric)
     if own is None:
-        return Test(group.method, group.threshold)
-    return Test(own.method or group.method, own.threshold)
+        return Test(group.method, group.threshold, group.null_threshold, is_numeric)
+    nulls = own.null_threshold or group.null_threshold
+    return Test(own.method or group.method, own.threshold, nulls, is_numeric)
 
 
 def _check_columns(columns: list[str], own: Mapping[str, object]) -> None:

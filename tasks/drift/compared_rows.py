@@ -123,10 +123,9 @@ def parts(source: Source, names: list[str], files: Files, run: Run) -> Iterator[
 
 
 def _queried(source: FromQuery, names: list[str], run: Run) -> Iterator[Part]:
-    with selected(source.connection, source.sql, source.values or {}, run) as (schema, batches):
-        wanted = [name for name in names if name in schema.names]
+    with selected(source.connection, source.sql, source.values or {}, names, run) as (schema, batches):
         address = f"configs/sql/{source.sql} in {source.connection}"
-        yield Part(address, families(schema), (batch.select(wanted) for batch in batches))
+        yield Part(address, families(schema), batches)
 
 
 def _snapshots(source: FromHistory, place: Place, run: Run) -> list[str]:

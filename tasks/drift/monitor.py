@@ -59,6 +59,11 @@ class Drift(Output):
     """Columns that were compared."""
     scores: dict[str, float]
     """By column: a distance or a p-value, as its method gives it."""
+    drifted_by_nulls: list[str]
+    """Those of `drifted_columns` whose share of rows without a value has changed by `null_threshold` or more."""
+    current_nulls: dict[str, float]
+    """By column: the share of the rows used that have no value."""
+    reference_nulls: dict[str, float]
     current_rows: int
     current_rows_used: int
     reference_rows: int
@@ -94,11 +99,14 @@ def report(
     `sample_rows` rows of each are drawn, with a seed computed from the run's date; page and output say how many. The
     page is Evidently's; it is written as `<date>.html` to the folder `output`, and to the bucket of `publish`. In the
     experiment of `record` each report is a run, and another run has share and scores as lines over time. Drift is
-    detected if the share of drifted columns is above `max_drift_share`. A step that can run for several dates at the
+    detected if the share of drifted columns is above `max_drift_share`. A column has drifted if its values have, by its
+    method, or if the share of rows without a value has changed by its `null_threshold`; page and output have both, and
+    how many values were compared. A step that can run for several dates at the
     same time needs `max_active_tis_per_dag: 1`.
 
-    Raises DataRejected for tables that cannot be compared (columns, types, no rows, no values) and MissingResource for
-    a missing file, history, table or bucket. A step that fails leaves the last report as it was.
+    Raises DataRejected for tables that cannot be compared (columns, types, no rows, no values, numbers that would be
+    rounded), PermanentError for a column that its method cannot compare, with the methods that can, and MissingResource
+    for a missing file, history, table or bucket. A step that fails leaves the last report as it was.
     """
     if publish:
         _check_bucket(publish)
@@ -146,7 +154,7 @@ def _recorded(record: Recording | None, run: Run) -> Iterator[Record | None]:
 
 
 def _drift(judgement: Judgement, now: Side, then: Side, max_share: float) -> Drift:
-    detected, named = judgement.share > max_share, ", ".join(judgement.drifted) or "none"
+    detected, named = judgement.share > max_share, ", ".join(_named(judgement)) or "none"
     sign, verdict = (">", "drift") if detected else ("<=", "no drift")
     counted = f"{len(judgement.drifted)} of {len(judgement.scores)} columns drifted ({named})"
     return Drift(
@@ -155,6 +163,9 @@ def _drift(judgement: Judgement, now: Side, then: Side, max_share: float) -> Dri
         drifted_columns=judgement.drifted,
         columns=len(judgement.scores),
         scores=dict(judgement.scores),
+        drifted_by_nulls=judgement.by_nulls,
+        current_nulls=_rounded(now.nulls),
+        reference_nulls=_rounded(then.nulls),
         current_rows=now.total,
         current_rows_used=now.used,
         reference_rows=then.total,
@@ -163,14 +174,31 @@ def _drift(judgement: Judgement, now: Side, then: Side, max_share: float) -> Dri
     )
 
 
+def _named(judgement: Judgement) -> list[str]:
+    return [f"{name} by its nulls" if name in judgement.by_nulls else name for name in judgement.drifted]
+
+
+def _rounded(shares: dict[str, float]) -> dict[str, float]:
+    return {name: round(share, 6) for name, share in shares.items()}
+
+
 def _facts(now: Side, then: Side, drift: Drift, run: Run) -> dict[str, str]:
     """Return the facts at the head of the page."""
     return {
         "Verdict": drift.summary,
         "Current": _described(now),
         "Reference": _described(then),
+        "Values compared": "; ".join(_counted(name, now, then) for name in drift.scores),
+        "Below": "what the methods say of these values; rows without a value are counted only here",
         "Pipeline": f"{run.dag_id}, run {run.run_id}",
     }
+
+
+def _counted(name: str, now: Side, then: Side) -> str:
+    counts = f"{now.values[name]:,} now and {then.values[name]:,} in the reference"
+    if not (now.nulls[name] or then.nulls[name]):
+        return f"{name} {counts}"
+    return f"{name} {counts} (no value in {now.nulls[name]:.1%} and {then.nulls[name]:.1%} of the rows)"
 
 
 def _described(side: Side) -> str:
@@ -192,7 +220,8 @@ def _params(now: Side, then: Side, columns: Columns, max_share: float) -> dict[s
 def _metrics(drift: Drift) -> dict[str, float]:
     """Return the metrics that become lines over time."""
     scores = {f"score/{name.replace('$', '-')}": score for name, score in drift.scores.items()}
-    return {SHARE: drift.drift_share, "drifted_columns": len(drift.drifted_columns)} | scores
+    nulls = {f"nulls/{name.replace('$', '-')}": share for name, share in drift.current_nulls.items()}
+    return {SHARE: drift.drift_share, "drifted_columns": len(drift.drifted_columns)} | scores | nulls
 
 
 # --- where the page goes ----------------------------------------------------------------------------------------

@@ -5,10 +5,13 @@ Knows which Postgres types are numbers, texts and dates, not what the rows mean.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from tasks.contract import DataRejected
+from tasks.drift.values import is_rounded
 from tasks.postgres.file_text import query_problems
 from tasks.postgres.reached import require_known_calls_of
 from tasks.postgres.tables import Bound, check_values
@@ -23,9 +26,11 @@ if TYPE_CHECKING:
 
 _BATCH = 20_000
 """Rows held in memory at a time, as Python objects."""
+_NUMERIC = 1700
 _TYPES = {
     16: "bool",
-    **dict.fromkeys((20, 21, 23, 700, 701, 1700), "double"),
+    **dict.fromkeys((20, 21, 23), "int64"),
+    **dict.fromkeys((700, 701, _NUMERIC), "double"),
     **dict.fromkeys((18, 19, 25, 1042, 1043, 2950), "string"),
     1082: "date32",
     **dict.fromkeys((1114, 1184), "timestamp[us]"),
@@ -35,9 +40,12 @@ _TYPES = {
 
 @contextmanager
 def selected(
-    connection: str, sql: str, values: Mapping[str, Bound], run: Run
+    connection: str, sql: str, values: Mapping[str, Bound], names: Collection[str], run: Run
 ) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
-    """Provide the columns and rows of a file of `configs/sql/`, one SELECT, in a read-only transaction."""
+    """Provide the columns of a file of `configs/sql/`, one SELECT, and its rows with those of `names`; read-only.
+
+    The rows raise DataRejected for a numeric that a 64-bit number would round.
+    """
     from psycopg2.sql import SQL
 
     text = sql_text(sql, run)
@@ -53,7 +61,9 @@ def selected(
             cursor.execute(text, dict(values) or None)
             first = cursor.fetchmany(_BATCH)  # the columns are known from here on
             schema = _schema(cursor)
-            yield schema, _batches(first, cursor, schema)
+            if twice := [name for name in names if schema.names.count(name) > 1]:
+                raise DataRejected(f"configs/sql/{sql} gives more than one column {twice[0]}; name each in the query")
+            yield schema, _batches(first, cursor, schema, sql, names)
 
 
 def _schema(cursor: Cursor) -> pa.Schema:
@@ -64,25 +74,33 @@ def _schema(cursor: Cursor) -> pa.Schema:
     return pa.schema([(column.name, types.get(_TYPES.get(column.type_code, ""), pa.binary())) for column in described])
 
 
-def _batches(rows: list[tuple[Any, ...]], cursor: Cursor, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _batches(
+    rows: list[tuple[Any, ...]], cursor: Cursor, schema: pa.Schema, sql: str, names: Collection[str]
+) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+
+    places = [place for place, name in enumerate(schema.names) if name in names]
+    wanted = pa.schema([schema.field(place) for place in places])
     while rows:
-        yield _batch(rows, schema)
+        columns = list(zip(*rows, strict=True))
+        arrays = [_array(columns[place], schema.field(place), sql) for place in places]
+        yield pa.record_batch(arrays, schema=wanted)
         rows = cursor.fetchmany(_BATCH)
 
 
-def _batch(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:
+def _array(values: Sequence[Any], field: pa.Field, sql: str) -> pa.Array:
     import pyarrow as pa
 
-    columns = zip(*rows, strict=True)
-    arrays = [_array(values, field.type) for values, field in zip(columns, schema, strict=True)]
-    return pa.record_batch(arrays, schema=schema)
+    if pa.types.is_binary(field.type):  # a type that is not compared
+        return pa.nulls(len(values), field.type)
+    if pa.types.is_floating(field.type):  # Postgres' exact numbers come as Decimal
+        _check_exact([value for value in values if isinstance(value, Decimal)], field.name, sql)
+        return pa.array([None if value is None else float(value) for value in values], field.type)
+    return pa.array(values, field.type)
 
 
-def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    import pyarrow as pa
-
-    if pa.types.is_binary(kind):  # a type that is not compared
-        return pa.nulls(len(values), kind)
-    if pa.types.is_floating(kind):  # Postgres' exact numbers come as Decimal
-        return pa.array([None if value is None else float(value) for value in values], kind)
-    return pa.array(values, kind)
+def _check_exact(values: list[Decimal], name: str, sql: str) -> None:
+    if rounded := [value for value in values if is_rounded(value)]:
+        counted = f"{len(rounded):,} numbers have more digits than a 64-bit number keeps ({rounded[0]})"
+        remedy = "round it in the query, or cast it to text there and compare it as categorical"
+        raise DataRejected(f"{name} of configs/sql/{sql} cannot be compared: {counted}; {remedy}")

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from tasks.contract import DataRejected
 from tasks.drift.columns import Columns, names
-from tasks.drift.compared_rows import Family, Part, family_of
+from tasks.drift.compared_rows import Family, Part
 from tasks.drift.sampling import Sampler
+from tasks.drift.values import as_categories, as_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +47,16 @@ class Side:
     """The sample: numbers as floats, categories as texts."""
 
     @property
+    def values(self) -> dict[str, int]:
+        """How many rows of the sample have a value, by column."""
+        return {name: int(count) for name, count in self.rows.count().items()}
+
+    @property
+    def nulls(self) -> dict[str, float]:
+        """The share of the sample's rows without a value, by column."""
+        return {name: 1 - count / self.used for name, count in self.values.items()}
+
+    @property
     def used(self) -> int:
         """Rows of the sample."""
         return len(self.rows)
@@ -66,7 +77,7 @@ def read(name: str, parts: Iterator[Part], columns: Columns, sampler: Sampler, o
         known = known or (families, part.address)
         addresses.append(part.address)
         for batch in part.batches:
-            sampler.take(batch, partial(_prepared, schema=schema))
+            sampler.take(batch, partial(_prepared, schema=schema, address=part.address, name=name))
     rows = sampler.rows()
     address = addresses[0] if len(addresses) == 1 else f"{addresses[0]} and the {len(addresses) - 1} after it"
     if rows is None or not len(rows):
@@ -83,14 +94,20 @@ def _schema(columns: Columns) -> pa.Schema:
     return pa.schema([*numbers, *((name, pa.string()) for name in names(columns.categorical))])
 
 
-def _prepared(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return rows in the types of `schema`; a number as a category reads the same, whatever its width."""
+def _prepared(rows: pa.Table, schema: pa.Schema, address: str, name: str) -> pa.Table:
+    """Return rows in the types of `schema`; raise DataRejected for values that would not survive."""
     import pyarrow as pa
+    from pyarrow import types
 
-    kinds = [field.type for field in rows.select(schema.names).schema]
-    numbers = [pa.float64() if family_of(kind) == "number" else kind for kind in kinds]
-    wide = pa.schema(list(zip(schema.names, numbers, strict=True)))
-    return rows.select(schema.names).cast(wide).cast(schema)
+    columns, problems = [], []
+    for field in schema:
+        convert = as_numbers if types.is_floating(field.type) else as_categories
+        try:
+            columns.append(convert(rows[field.name]))
+        except ValueError as error:
+            problems.append(f"{field.name}: {error}")
+    _refuse(problems, name, address)
+    return pa.table(columns, schema=schema)
 
 
 def _mismatches(part: Part, columns: Columns, known: tuple[Mapping[str, Family], str] | None) -> Iterator[str]:

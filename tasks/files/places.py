@@ -452,6 +452,11 @@ class BucketPlace:
             if dt.datetime.now(dt.UTC) - modified > _LEFT_BEHIND:
                 self._empty(owner)
 
+    def upload(self, file: Path, key: str) -> None:
+        """Put a local file into the bucket."""
+        with bucket_errors(self.connection, self.bucket):
+            self.client.upload_file(str(file), self.bucket, key)
+
     def _empty(self, prefix: str) -> None:
         for key in self._keys(prefix):
             self._delete(key)

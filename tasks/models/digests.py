@@ -33,6 +33,8 @@ class StoredModel:
     digest: str | None
     remedy: str
     """What to do if no digest was recorded."""
+    lost: str
+    """What to do if the files are gone."""
 
     def loaded(self, folder: Path) -> Any:
         """Return the model, its files copied to `folder`; raise PermanentError before any of them is read as code."""
@@ -40,7 +42,7 @@ class StoredModel:
 
         if self.digest is None:
             raise PermanentError(f"no digest was recorded of the files of {self.address}: {self.remedy}")
-        files = fetched(self.address, self.location, folder)
+        files = fetched(self, folder)
         found = digest_of(files)
         if found != self.digest:
             change = f"their digest is {found}, and {self.digest} was recorded"
@@ -52,14 +54,15 @@ def of_run(logged: LoggedModel, source: TrackedRun) -> StoredModel:
     """Return the model that a training's run logged."""
     remedy = "train again: clear the training step"
     location = str(logged.artifact_location)
-    return StoredModel(f"models:/{logged.model_id}", location, source.data.tags.get(DIGEST), remedy)
+    return StoredModel(f"models:/{logged.model_id}", location, source.data.tags.get(DIGEST), remedy, remedy)
 
 
 def of_version(version: ModelVersion, location: str) -> StoredModel:
     """Return the model of a registered version whose files are at `location`."""
     command = f"make trust-model MODEL={version.name} VERSION={version.version}"
     remedy = f"if you trust the files as they are now, `{command}` records their digest"
-    return StoredModel(f"models:/{version.name}/{version.version}", location, version.tags.get(DIGEST), remedy)
+    lost = "restore its files, or make another version Production"
+    return StoredModel(f"models:/{version.name}/{version.version}", location, version.tags.get(DIGEST), remedy, lost)
 
 
 def digest_of(folder: Path) -> str:
@@ -69,20 +72,19 @@ def digest_of(folder: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def fetched(address: str, location: str, folder: Path) -> Path:
-    """Copy a model's files from its location to `folder`, and return where they are; raise MissingResource."""
+def fetched(model: StoredModel, folder: Path) -> Path:
+    """Copy a model's files to `folder`, and return where they are; raise MissingResource."""
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
     files: Path | None = None
     try:
-        files = Path(download_artifacts(artifact_uri=location, dst_path=str(folder)))
+        files = Path(download_artifacts(artifact_uri=model.location, dst_path=str(folder)))
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
     if files is None or not (files / _ALWAYS_THERE).exists():
-        remedy = "restore its files, or make another version Production"
-        raise MissingResource("model", address, "the artifact store of MLflow", remedy)
+        raise MissingResource("model", model.address, "the artifact store of MLflow", model.lost)
     return files
 
 

@@ -13,7 +13,17 @@ from pydantic import Field
 from tasks.contract import ConnectionId, Link, Model, Output, Run, reusable
 from tasks.models.comparison import ComparedOn, Comparison, NotComparable, holdout_of, measured, recorded
 from tasks.models.digests import DIGEST, StoredModel, of_run
-from tasks.models.versions import ARCHIVED, DECISION, ModelName, Registry, RunId, finished_run, logged_model
+from tasks.models.versions import (
+    ARCHIVED,
+    DECISION,
+    ModelName,
+    Registry,
+    RunId,
+    check_ready,
+    finished_run,
+    logged_model,
+    run_of,
+)
 from tasks.services.tracking import tracking, tracking_errors, version_page
 
 if TYPE_CHECKING:
@@ -98,13 +108,17 @@ def evaluate(
     training held out. If Production cannot score them (the list of features changed), the metrics recorded at training
     time are compared instead, and the output says so. Without a Production, the candidate must reach `minimum`. A
     model is loaded only if its files have the digest that its training recorded. Production itself is not touched. A
-    rerun registers nothing again and, with the same terms, decides the same.
+    rerun registers nothing again and, with the same terms, decides the same. Production is the version with the alias
+    `production`; raises PermanentError if the stage Production names another version, or if only the stage names one:
+    `make production` settles it.
     """
     terms = Terms(margin=margin, minimum=minimum)
     registry = Registry(tracking(mlflow), mlflow, model)
     with tracking_errors(mlflow):
         source = finished_run(registry, run_id)
-        version, production = registry.version_from(source), registry.production()
+        version = registry.version_from(source)
+        _check_candidate(registry, version, run)
+        production = registry.production(version)
         decision = _settled(version, production, terms)
         if decision is None:
             stored = _stored(registry, source, version)
@@ -120,11 +134,14 @@ def promote(mlflow: ConnectionId, model: ModelName, version: Annotated[int, Fiel
     """Make `version` of the registered model `model` Production, and archive all older versions.
 
     The alias `production` and the stage Production are both set. A version older than the current Production is not
-    changed, and `promoted` is false: rerunning an old run does not undo newer ones.
+    changed, and `promoted` is false: rerunning an old run does not undo newer ones. Raises PermanentError if alias and
+    stage name different versions, unless one of them is `version` by its alias: then a promotion was interrupted.
     """
     registry = Registry(tracking(mlflow), mlflow, model)
     with tracking_errors(mlflow):
-        candidate, production = registry.version(version), registry.production()
+        candidate = registry.version(version)
+        check_ready(candidate, registry)
+        production = registry.production(candidate)
         page = version_page(mlflow, model, candidate.version)
         if production is not None and int(production.version) > version:
             reason = (
@@ -140,6 +157,15 @@ def promote(mlflow: ConnectionId, model: ModelName, version: Annotated[int, Fiel
     reason = _change(version, production)
     run.log.info("%s: %s; %s %s", model, reason, ARCHIVED.lower(), ", ".join(map(str, archived)) or "none")
     return Promotion(version=version, promoted=True, reason=reason, archived=archived, version_page=page)
+
+
+def _check_candidate(registry: Registry, version: ModelVersion | None, run: Run) -> None:
+    """Raise PermanentError for a version that is not ready; warn if the model may have had another name."""
+    if version is not None:
+        check_ready(version, registry)
+    elif others := registry.renamed(run):
+        known = f"this step has registered versions of {', '.join(others)}"
+        run.log.warning("%s is not registered yet, and %s; was it renamed?", registry.model, known)
 
 
 def _change(version: int, production: ModelVersion | None) -> str:
@@ -193,8 +219,8 @@ def _compared(
     try:
         return Comparison(reached, measured(registry.stored(production), holdout), "holdout")
     except NotComparable as problem:
-        before = registry.client.get_run(production.run_id or "")
-        return Comparison(recorded(source), recorded(before), "recorded", str(problem))
+        before = recorded(run_of(registry, production))
+        return Comparison(recorded(source), before, "recorded", str(problem))
 
 
 def _verdict(compared: Comparison, production: ModelVersion | None, terms: Terms, *, passed: bool) -> str:

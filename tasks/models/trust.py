@@ -9,38 +9,25 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from tasks.contract import MissingResource, PermanentError, TransientError
+from tasks.models.by_hand import done
 from tasks.models.versions import Registry
 from tasks.services.tracking import tracking, tracking_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_USAGE = "expected the name of a registered model and a version, such as: churn-model 3"
-
 
 def trust(model: str, version: int, connection: str) -> str:
-    """Record the digest of the files of a version, and return it."""
+    """Record the digest of the files of a version, and say which."""
     registry = Registry(tracking(connection), connection, model)
     with tracking_errors(connection):
-        return registry.trust(registry.version(version))
+        digest = registry.trust(registry.version(version))
+    return f"the digest of its files is recorded, {digest}"
 
 
 def main(arguments: Sequence[str]) -> int:
     """Do what the arguments say, and return the exit code."""
-    match arguments:
-        case [model, version, *rest] if version.isdecimal() and len(rest) <= 1:
-            (connection,) = rest or ["mlflow_default"]
-        case _:
-            sys.stderr.write(f"error   {_USAGE}\n")
-            return 2
-    try:
-        digest = trust(model, int(version), connection)
-    except (MissingResource, PermanentError, TransientError) as error:
-        sys.stderr.write(f"error   {error}\n")
-        return 1
-    sys.stdout.write(f"{model}, version {version}: the digest of its files is recorded, {digest}\n")
-    return 0
+    return done(arguments, trust)
 
 
 if __name__ == "__main__":

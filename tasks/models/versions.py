@@ -21,12 +21,12 @@ from tasks.models.training_run import LOGGED_AS
 from tasks.services.tracking import airflow_tags
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
     from mlflow.entities import Run as TrackedRun
-    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}$")]
 """The name of a registered model."""
@@ -50,14 +50,52 @@ class Registry:
     def __str__(self) -> str:
         return f"MLflow (connection {self.connection!r})"
 
-    def production(self) -> ModelVersion | None:
-        """Return the version that is Production; None if the model is not registered or has none."""
+    def production(self, candidate: ModelVersion | None = None) -> ModelVersion | None:
+        """Return the version that is Production; None if the model is not registered or has none.
+
+        Raises PermanentError if alias and stage do not say the same. Of the `candidate` they may: its promotion was
+        interrupted between the two, and is repeated.
+        """
+        registered = self._registered()
+        if registered is None:
+            return None
+        staged = [version.version for version in self.versions() if version.current_stage == STAGE]
+        named = registered.aliases.get(ALIAS)
+        if named is not None and candidate is not None and str(named) == str(candidate.version):
+            return candidate
+        if problem := _disagreement(registered.aliases, list(map(str, staged))):
+            likely = named or (staged[0] if len(staged) == 1 else "N")
+            raise PermanentError(f"{self.model} in {self}: {problem}; {self._settling(likely)}")
+        return None if named is None else self._aliased(int(named))
+
+    def _registered(self) -> RegisteredModel | None:
         try:
             with _absence("registered model", self.model, str(self), "evaluate a candidate first"):
-                number = self.client.get_registered_model(self.model).aliases.get(ALIAS)
+                return self.client.get_registered_model(self.model)
         except MissingResource:
             return None
-        return None if number is None else self.version(int(number))
+
+    def _aliased(self, number: int) -> ModelVersion:
+        where = f"registered model {self.model!r} of {self}, though the alias {ALIAS} names it"
+        with _absence("version", str(number), where, self._settling("N")):
+            version = self.client.get_model_version(self.model, str(number))
+        check_ready(version, self)
+        if version.current_stage == ARCHIVED:
+            problem = f"the alias {ALIAS} names version {number}, whose stage is {ARCHIVED}"
+            raise PermanentError(f"{self.model} in {self}: {problem}; {self._settling(str(number))}")
+        return version
+
+    def _settling(self, number: str) -> str:
+        command = f"make production MODEL={self.model} VERSION={number}"
+        return f"decide which one is Production: `{command}` sets alias and stage"
+
+    def renamed(self, run: Run) -> list[str]:
+        """Return the registered models that have versions of the same step, if there is none of this name."""
+        if self._registered() is not None:
+            return []
+        tags = airflow_tags(run)
+        wanted = " and ".join(f"tags.`{name}` = '{tags[name]}'" for name in ("airflow.dag_id", "airflow.task_id"))
+        return sorted({version.name for version in self.client.search_model_versions(wanted)})
 
     def version(self, number: int) -> ModelVersion:
         """Return a version of the model, or raise MissingResource."""
@@ -113,7 +151,7 @@ class Registry:
         """Record the digest of a version's files as they are now, and return it."""
         model = self.stored(version)
         with tempfile.TemporaryDirectory(prefix="taskflow-") as folder:
-            digest = digest_of(fetched(model.address, model.location, Path(folder)))
+            digest = digest_of(fetched(model, Path(folder)))
         self.client.set_model_version_tag(self.model, version.version, DIGEST, digest)
         return digest
 
@@ -124,10 +162,9 @@ class Registry:
             self.client.set_model_version_tag(self.model, version.version, name, value)
 
     def make_production(self, version: ModelVersion) -> None:
-        """Move the alias, then the stage, to a version; the stage's previous version is archived."""
+        """Move the alias, then the stage, to a version; the stage's other versions are archived."""
         self.client.set_registered_model_alias(self.model, ALIAS, version.version)
-        if version.current_stage != STAGE:
-            self._move(version, STAGE)
+        self._move(version, STAGE)
 
     def archive(self, version: ModelVersion) -> None:
         """Move a version to the stage Archived, unless it is already there."""
@@ -156,6 +193,14 @@ def finished_run(registry: Registry, run_id: str) -> TrackedRun:
     return source
 
 
+def run_of(registry: Registry, version: ModelVersion) -> TrackedRun:
+    """Return the run that a version was registered from; raise MissingResource."""
+    where = f"{registry}, which version {version.version} of {version.name} was registered from"
+    remedy = "its recorded metrics are needed, as it cannot score the new data: restore the run, or register it again"
+    with _absence("run", version.run_id or "", where, remedy):
+        return registry.client.get_run(version.run_id or "")
+
+
 def logged_model(registry: Registry, source: TrackedRun) -> LoggedModel:
     """Return the model that a run logged for registration; raise MissingResource."""
     condition = f"source_run_id = '{source.info.run_id}' AND name = '{LOGGED_AS}'"
@@ -165,6 +210,34 @@ def logged_model(registry: Registry, source: TrackedRun) -> LoggedModel:
         where, remedy = f"run {source.info.run_id!r} of {registry}", "log it as `model` in the training step"
         raise MissingResource("logged model", LOGGED_AS, where, remedy)
     return max(ready, key=lambda model: model.creation_timestamp)
+
+
+def _disagreement(aliases: Mapping[str, str], staged: Sequence[str]) -> str | None:
+    """Return how the alias and the stage name other versions; None if they do not, or if nothing has the stage."""
+    named = aliases.get(ALIAS)
+    there = f"the stage {STAGE} {_numbered(staged)}"
+    if named is None:
+        spelt = next((f" (the alias {other!r} is another one)" for other in aliases if other.lower() == ALIAS), "")
+        return f"{there}, but no version has the alias {ALIAS}{spelt}" if staged or spelt else None
+    if set(staged) <= {str(named)}:
+        return None
+    return f"the alias {ALIAS} names version {named}, and {there}"
+
+
+def _numbered(versions: Sequence[str]) -> str:
+    if not versions:
+        return "names no version"
+    return f"names version{'s' if len(versions) > 1 else ''} {' and '.join(versions)}"
+
+
+def check_ready(version: ModelVersion, where: object) -> None:
+    """Raise PermanentError for a version whose registration has not ended well."""
+    if version.status != "READY":
+        why = f" ({version.status_message})" if version.status_message else ""
+        remedy = "delete it in MLflow, and clear the step that registers it"
+        raise PermanentError(
+            f"version {version.version} of {version.name} in {where} is {version.status}{why}; {remedy}"
+        )
 
 
 @contextmanager

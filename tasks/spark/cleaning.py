@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
@@ -32,8 +32,11 @@ from tasks.contract import (
 )
 from tasks.files.places import Files
 from tasks.spark.cleaning_report import Dropped, Sifted, as_json, rejection, table
-from tasks.spark.csv_columns import CsvColumn, Rule, converted, given, name_of, rules, wrong_type
+from tasks.spark.csv_columns import CsvColumn, Doubts, Rule, converted, doubts, given, name_of, rules, wrong_type
 from tasks.spark.csv_files import check_end, header_problems, read_header
+from tasks.spark.csv_records import NUL
+from tasks.spark.csv_rows import BROKEN, LINE, TEXT, CsvFile, is_blank, is_plain_file, rows, text_of
+from tasks.spark.csv_text import Encoding
 from tasks.spark.parquet import join_written, write_parts
 from tasks.spark.queries import Query, run_query
 from tasks.spark.query_text import value_problems
@@ -43,22 +46,34 @@ from tasks.sql_files import refuse, sql_text
 
 if TYPE_CHECKING:
     from pyspark.sql import Column as Expression
-    from pyspark.sql import DataFrame, Observation, SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
-_BROKEN = "_broken"
-_LINE = "_line"
-_DROP = "_drop"
+_DROP, _EARLIER = "#drop", "#earlier"
+"""Columns of a frame: no column of a table has such names."""
 _EXAMPLE_CHARACTERS = 60
+_REASONS = 3
+"""Numbers below it say why a line is not a row (`CsvFile.reasons`); the rules of the columns come after them."""
 
 
 class CsvSource(Model):
-    """A CSV file with a header, and the columns that it must have. Each line is a row, even within quotes."""
+    """A CSV file with a header, and the columns that it must have.
+
+    The file is plain, or packed with gzip, bzip2, xz, or alone in a zip; its lines end in LF, CRLF or CR. A field may
+    be in quotes (`"`), and a quote in it is doubled. A line that has too many or too few fields, or ends within quotes,
+    is a broken row, and so is each line of a field of several lines, unless `multiline` is true: then that field is
+    read, by one process. A field such as `"a"b` is kept as it is, with its quotes. A line of nothing but spaces is not
+    a row. A column without a name in the header is `""` here.
+    """
 
     file: DataFile
-    columns: Annotated[dict[Annotated[str, Field(min_length=1)], CsvColumn], Field(min_length=1)]
+    columns: Annotated[dict[str, CsvColumn], Field(min_length=1)]
     unique: Annotated[list[Column], Field(min_length=1)] | None = None
     """Of rows with the same values in these columns, only the first in the file is kept."""
     separator: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    encoding: Encoding = "utf-8"
+    """How its bytes are text: `utf-8`, `utf-16`, `latin-1`, `cp1252` or another; all but UTF-8 by one process."""
+    multiline: bool = False
+    """Whether a field in quotes may have several lines."""
     nulls: list[str] = Field(default_factory=list)
     """Texts that mean null, such as `NULL`; the empty text always does."""
     ignore_other_columns: bool = False
@@ -66,8 +81,11 @@ class CsvSource(Model):
     @model_validator(mode="after")
     def _named(self) -> Self:
         names = list(self.names.values())
-        if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"has more than one column named {repeated[0]!r}")
+        folded = [name.casefold() for name in names]
+        if repeated := sorted({name for name in names if folded.count(name.casefold()) > 1}):
+            raise ValueError(f"has more than one column named {repeated[0]!r}; upper and lower case are the same here")
+        if self.separator in _NO_SEPARATORS:
+            raise ValueError(f"has a `separator` {self.separator!r}, which has another meaning in a CSV file")
         if unknown := [name for name in self.unique or () if name not in names]:
             raise ValueError(f"has {unknown[0]!r} in `unique`, which is not one of its columns: {', '.join(names)}")
         return self
@@ -76,6 +94,10 @@ class CsvSource(Model):
     def names(self) -> dict[str, str]:
         """The new name of each CSV column."""
         return {csv_name: name_of(csv_name, column) for csv_name, column in self.columns.items()}
+
+
+_NO_SEPARATORS = '"\\\r\n\0\x01\ufeff'
+"""Quotes, line ends, what Spark reads as the beginning of another sign, and what no text has."""
 
 
 class FromSource(Model):
@@ -114,12 +136,14 @@ def clean_csv(
 ) -> Cleaned:
     """Bring CSV files to a declared schema and write the good rows as parquet; count and report the rest.
 
-    Each of `sources` is read once, by Spark, in parallel. A row is dropped for the first problem found in it; `report`,
-    a JSON file, counts the dropped rows and the values made null by column and reason, with the smallest and the
-    largest text as examples. An output has the rows of one source, or of one query over all. Raises DataRejected if a
-    file is empty or cut off, if a column is missing or not declared, if a column has no value or none of its type, if
-    no row is left, or if a source loses more than the share `max_dropped`; the report is still written then, and every
-    output stays as it was. All outputs are made before the first one is replaced.
+    Each of `sources` is read once, by Spark, in parallel; what is not plain lines of UTF-8 is first copied by one
+    process. A row is dropped for the first problem found in it, so the rows read are those kept and those dropped;
+    `report`, a JSON file, counts the dropped rows and the values made null by column and reason, with the smallest and
+    the largest text as examples, the blank lines, and the numbers that may have been meant otherwise (1.234). An output
+    has the rows of one source, or of one query over all. Raises DataRejected if a file is empty or cut off, if a column
+    is missing or not declared, if a column has no value or none of its type, if numbers like 1,5 and 1.234 are in one
+    column, if no row is left, or if a source loses more than the share `max_dropped`; the report is still written once
+    the rows were read, and every output stays as it was. All outputs are made before the first one is replaced.
     """
     reach, started = reach_of(files, run), monotonic()
     queries = _queries(outputs, sources, run)
@@ -127,7 +151,7 @@ def clean_csv(
         plans = _plans(sources, reach, opened)
         session = opened.enter_context(spark_session(connection, run, files))
         made = opened.enter_context(_Outputs(reach, outputs))
-        sifted = [_sifted(session, plan, made.source(plan.name)) for plan in plans]
+        sifted = [_sifted(session, plan, made.source(plan.name), made.copy(plan.name), run) for plan in plans]
         run.log.info(table(sifted))
         problems = rejection(sifted, max_dropped)
         rows = {} if problems else made.write(session, sifted, queries)
@@ -170,9 +194,12 @@ class _Plan:
 
     name: str
     source: CsvSource
-    address: str
-    """Where Spark reads it."""
-    header: list[str]
+    csv: CsvFile
+
+    @property
+    def header(self) -> list[str]:
+        """The names of the CSV's columns."""
+        return self.csv.header
 
 
 def _plans(sources: Mapping[str, CsvSource], reach: Reach, opened: ExitStack) -> list[_Plan]:
@@ -180,24 +207,27 @@ def _plans(sources: Mapping[str, CsvSource], reach: Reach, opened: ExitStack) ->
     plans, problems = [], list[str]()
     for name, source in sources.items():
         reached = opened.enter_context(reach.read(source.file))
-        with reached.open() as file:
-            header, faults = _faults(file, source)
-        plans.append(_Plan(name, source, reached.address, header))
+        csv = CsvFile(name, reached, [], source.separator, source.encoding, source.multiline)
+        header, faults = _faults(csv, source)
+        plans.append(_Plan(name, source, replace(csv, header=header)))
         problems += [f"{name}: {reached.shown} {fault}" for fault in faults]
     if problems:
         raise DataRejected("\n".join(problems))
     return plans
 
 
-def _faults(file: BinaryIO, source: CsvSource) -> tuple[list[str], list[str]]:
-    """Return a file's header, and what is wrong with the file."""
+def _faults(csv: CsvFile, source: CsvSource) -> tuple[list[str], list[str]]:
+    """Return a file's header, and what is wrong with the file. What is read row by row is checked to its end then."""
     header = list[str]()
     try:
-        header = read_header(file, source.separator)
+        with text_of(csv.source, csv.encoding) as text:
+            header = read_header(text, csv.separator, multiline=csv.multiline)
         closed = not source.ignore_other_columns
-        if faults := list(header_problems(header, source.columns, source.separator, closed=closed)):
+        if faults := list(header_problems(header, source.columns, csv.separator, closed=closed)):
             return header, faults
-        check_end(file, source.separator, len(header))
+        if is_plain_file(csv) and not csv.multiline:
+            with csv.source.open() as file:
+                check_end(file, csv.separator, len(header))
     except ValueError as error:
         return header, [str(error)]
     return header, []
@@ -237,34 +267,21 @@ class _Check:
         return sql.col(_DROP).isNull() & (sql.col(self.problem) == self.number)
 
 
-def _sifted(session: SparkSession, plan: _Plan, parts: Parts) -> Sifted:
+def _sifted(session: SparkSession, plan: _Plan, parts: Parts, copy: Parts, run: Run) -> Sifted:
     """Read a source once: write the kept rows as `parts`, and count the others."""
     from pyspark.sql import Observation
-
-    with spark_errors(f"{plan.name} ({plan.source.file})"):
-        frame, checks = _judged(_raw(session, plan), plan)
-        counted = Observation(plan.name)
-        kept = _kept(frame.observe(counted, *_counts(checks, plan)), checks, plan)
-        rows = write_parts(kept, parts)
-        session.read.schema(kept.schema).parquet(parts.address).createOrReplaceTempView(plan.name)
-    return _tally(plan, checks, counted, rows, parts)
-
-
-def _raw(session: SparkSession, plan: _Plan) -> DataFrame:
-    """Return the lines of the CSV as texts `t0`, `t1`, …, and those with too few or too many fields in `_broken`."""
     from pyspark.sql import functions as sql
 
-    schema = ", ".join([f"t{place} STRING" for place in range(len(plan.header))] + [f"{_BROKEN} STRING"])
-    frame = session.read.csv(
-        plan.address,
-        schema=schema,
-        header=True,
-        sep=plan.source.separator,
-        escape='"',  # a quote within quotes is doubled; Spark's own default is a backslash
-        columnNameOfCorruptRecord=_BROKEN,
-    )
-    # The numbers follow the order of the file's lines, however it is split for reading.
-    return frame.withColumn(_LINE, sql.monotonically_increasing_id())
+    with spark_errors(f"{plan.name} ({plan.source.file})"):
+        lines, blank = rows(session, plan.csv, copy, run.log), Observation(f"{plan.name} blank")
+        empty = is_blank(plan.csv)
+        filled = lines.observe(blank, sql.count_if(empty).alias("lines")).where(~empty)
+        frame, checks = _judged(filled, plan)
+        counted = Observation(plan.name)
+        kept = _kept(frame.observe(counted, *_counts(checks, plan)), checks, plan)
+        written = write_parts(kept, parts)
+        session.read.schema(kept.schema).parquet(parts.address).createOrReplaceTempView(plan.name)
+    return _tally(plan, checks, {**counted.get, "blank": blank.get["lines"]}, written, parts)
 
 
 def _judged(frame: DataFrame, plan: _Plan) -> tuple[DataFrame, list[_Check]]:
@@ -272,14 +289,14 @@ def _judged(frame: DataFrame, plan: _Plan) -> tuple[DataFrame, list[_Check]]:
     from pyspark.sql import functions as sql
 
     source, checks = plan.source, list[_Check]()
-    texts, values, problems, fatal = {}, {}, {}, [sql.when(sql.col(_BROKEN).isNotNull(), 0)]
+    texts, values, problems, fatal = {}, {}, {}, [sql.col(BROKEN)]
     for place, (csv_name, column) in enumerate(source.columns.items()):
         text, value, problem = f"g{place}", f"v{place}", f"p{place}"
         texts[text] = given(sql.col(f"t{plan.header.index(csv_name)}"), source.nulls)
         values[value] = converted(sql.col(text), column)
         own = [
             _Check(csv_name, rule, column.drops, text, problem, number)
-            for number, rule in enumerate(rules(sql.col(text), sql.col(value), column), start=len(checks) + 1)
+            for number, rule in enumerate(rules(sql.col(text), sql.col(value), column), start=len(checks) + _REASONS)
         ]
         checks += own
         if own:
@@ -293,11 +310,15 @@ def _judged(frame: DataFrame, plan: _Plan) -> tuple[DataFrame, list[_Check]]:
 def _counts(checks: list[_Check], plan: _Plan) -> list[Expression]:
     from pyspark.sql import functions as sql
 
-    broken = sql.when(sql.col(_DROP) == 0, sql.left(_BROKEN, sql.lit(_EXAMPLE_CHARACTERS)))
     every = [sql.count(sql.lit(1)).alias("read"), sql.count_if(sql.col(_DROP).isNull()).alias("sound")]
-    every += [sql.count(broken).alias("rows_0"), sql.min(broken).alias("min_0"), sql.max(broken).alias("max_0")]
-    for place in range(len(plan.source.columns)):
-        every += [sql.count(f"g{place}").alias(f"given_{place}"), sql.count(f"v{place}").alias(f"fit_{place}")]
+    for number in range(_REASONS):
+        broken = sql.when(sql.col(_DROP) == number, sql.left(TEXT, sql.lit(_EXAMPLE_CHARACTERS)))
+        every += [sql.count(broken).alias(f"rows_{number}")]
+        every += [sql.min(broken).alias(f"min_{number}"), sql.max(broken).alias(f"max_{number}")]
+    for place, column in enumerate(plan.source.columns.values()):
+        text, value = sql.col(f"g{place}"), sql.col(f"v{place}")
+        every += [sql.count(text).alias(f"given_{place}"), sql.count(value).alias(f"fit_{place}")]
+        every += [counted.alias(f"{name}_{place}") for name, counted in doubts(text, value, column).items()]
     for check in checks:
         every += [check.count(), *(check.examples() if check.rule.problem != "missing" else [])]
     return every
@@ -313,9 +334,9 @@ def _kept(frame: DataFrame, checks: list[_Check], plan: _Plan) -> DataFrame:
     if plan.source.unique is None:
         return sound.select(*columns)
     # Not dropDuplicates, which keeps any row. Sorted by the key, so the same lines make the same file.
-    same = Window.partitionBy(*plan.source.unique).orderBy(_LINE)
-    marked = sound.select(*columns, _LINE).withColumn("_earlier", sql.lag(_LINE).over(same))
-    return marked.where(sql.col("_earlier").isNull()).drop("_earlier", _LINE)
+    same = Window.partitionBy(*plan.source.unique).orderBy(LINE)
+    marked = sound.select(*columns, LINE).withColumn(_EARLIER, sql.lag(LINE).over(same))
+    return marked.where(sql.col(_EARLIER).isNull()).drop(_EARLIER, LINE)
 
 
 def _value(place: int, forgiving: Collection[str]) -> Expression:
@@ -326,10 +347,11 @@ def _value(place: int, forgiving: Collection[str]) -> Expression:
     return sql.when(sql.isnull(f"p{place}"), value) if f"p{place}" in forgiving else value
 
 
-def _tally(plan: _Plan, checks: list[_Check], counted: Observation, rows: int, parts: Parts) -> Sifted:
-    counts: dict[str, Any] = counted.get
-    broken = f"not {len(plan.header)} fields"
-    tallies = [Dropped("", broken, counts["rows_0"], _examples(counts, 0), drops=True)]
+def _tally(plan: _Plan, checks: list[_Check], counts: Mapping[str, Any], rows: int, parts: Parts) -> Sifted:
+    tallies = [
+        Dropped("", reason, counts[f"rows_{number}"], _examples(counts, number), drops=True)
+        for number, reason in enumerate(plan.csv.reasons)
+    ]
     tallies += [
         Dropped(
             check.column,
@@ -343,15 +365,29 @@ def _tally(plan: _Plan, checks: list[_Check], counted: Observation, rows: int, p
     if plan.source.unique:
         repeated = f"repeats {', '.join(plan.source.unique)} of an earlier row"
         tallies.append(Dropped("", repeated, counts["sound"] - rows, (), drops=True))
+    doubtful = _doubts(plan, counts)
     return Sifted(
         name=plan.name,
         file=plan.source.file,
         read=counts["read"],
         kept=rows,
         tallies=tuple(tally for tally in tallies if tally.rows),
-        hollow=tuple(_hollow(plan, tallies, counts)),
+        hollow=(*_hollow(plan, tallies, counts), *(doubt.mixed for doubt in doubtful if doubt.mixed)),
+        notes=(*_hints(plan, counts), *(note for doubt in doubtful if not doubt.mixed for note in doubt.notes)),
+        blank=counts["blank"],
         parts=parts,
     )
+
+
+def _hints(plan: _Plan, counts: Mapping[str, Any]) -> Iterator[str]:
+    if (lines := counts["rows_1"] + counts["rows_2"]) and not plan.source.multiline:
+        yield f"lines that are part of a field in quotes: {lines:,}; set `multiline: true` if such a field is meant"
+
+
+def _doubts(plan: _Plan, counts: Mapping[str, Any]) -> list[Doubts]:
+    numbers = [place for place, column in enumerate(plan.source.columns.values()) if column.type == "number"]
+    names, counted = list(plan.source.columns), [field.name for field in fields(Doubts)[1:]]
+    return [Doubts(names[place], **{name: counts[f"{name}_{place}"] for name in counted}) for place in numbers]
 
 
 def _hollow(plan: _Plan, tallies: list[Dropped], counts: Mapping[str, Any]) -> Iterator[str]:
@@ -367,7 +403,7 @@ def _hollow(plan: _Plan, tallies: list[Dropped], counts: Mapping[str, Any]) -> I
 
 def _examples(counts: Mapping[str, Any], number: int) -> tuple[str, ...]:
     ends = (counts.get(f"min_{number}"), counts.get(f"max_{number}"))
-    return tuple(dict.fromkeys(end for end in ends if end is not None))
+    return tuple(dict.fromkeys(end.replace(NUL, "\0") for end in ends if end is not None))
 
 
 class _Outputs:
@@ -391,6 +427,10 @@ class _Outputs:
     def source(self, name: str) -> Parts:
         """Return a private place for the rows of a source, which Spark reaches as it reaches the outputs."""
         return next(iter(self._made.values())).parts(f"source-{name}")
+
+    def copy(self, name: str) -> Parts:
+        """Return a private place for a copy of a source's rows."""
+        return next(iter(self._made.values())).parts(f"copy-{name}")
 
     def write(self, session: SparkSession, sifted: list[Sifted], queries: Mapping[str, Query]) -> dict[str, int]:
         """Make every output; return the rows of each."""

@@ -32,8 +32,13 @@ class Dropped:
     @property
     def shown(self) -> str:
         """The examples, in parentheses."""
-        quoted = ", ".join(f'"{text}"' for text in self.examples)
+        quoted = ", ".join(f'"{_visible(text)}"' for text in self.examples)
         return f" ({quoted})" if quoted else ""
+
+
+def _visible(text: str) -> str:
+    """Return a text with the characters that nobody would see as their numbers: a space of no width is <U+200B>."""
+    return "".join(one if one.isprintable() else f"<U+{ord(one):04X}>" for one in text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,10 @@ class Sifted:
     tallies: tuple[Dropped, ...]
     hollow: tuple[str, ...]
     """Columns that cannot be used at all, and why."""
+    notes: tuple[str, ...]
+    """What is not certain, or not exact, in the kept rows."""
+    blank: int
+    """Lines with nothing but spaces, which are not rows."""
     parts: Parts
     """The kept rows."""
 
@@ -57,7 +66,8 @@ class Sifted:
 
     def __str__(self) -> str:
         dropped = f"{self.read - self.kept:,} dropped ({self.dropped:.1%})"
-        return f"{self.name} ({self.file}): {self.read:,} rows read, {self.kept:,} kept, {dropped}"
+        blank = f"; blank lines: {self.blank:,}" if self.blank else ""
+        return f"{self.name} ({self.file}): {self.read:,} rows read, {self.kept:,} kept, {dropped}{blank}"
 
 
 def rejection(sifted: Sequence[Sifted], max_dropped: float | None) -> list[str]:
@@ -81,8 +91,12 @@ def _reasons(source: Sifted, max_dropped: float | None) -> Iterator[str]:
 
 
 def table(sifted: Sequence[Sifted]) -> str:
-    """Return the text for the log: a line for each source, and below it one for each problem."""
-    return "\n".join(line for source in sifted for line in (str(source), *_lines(source.tallies)))
+    """Return the text for the log: a line for each source, and below it one for each problem and each note."""
+    return "\n".join(line for source in sifted for line in (str(source), *_lines(source.tallies), *_notes(source)))
+
+
+def _notes(source: Sifted) -> Iterator[str]:
+    return (f"  {note}" for note in source.notes)
 
 
 def _lines(tallies: Sequence[Dropped]) -> Iterator[str]:
@@ -115,6 +129,8 @@ def _account(source: Sifted) -> dict[str, object]:
         "dropped": [_entry(tally) for tally in source.tallies if tally.drops],
         "made_null": [_entry(tally) for tally in source.tallies if not tally.drops],
         "unusable": list(source.hollow),
+        "notes": list(source.notes),
+        "blank_lines": source.blank,
     }
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from tasks.contract import Column, Model
+from tasks.spark.csv_records import NUL
 
 if TYPE_CHECKING:
     from pyspark.sql import Column as Expression
@@ -27,6 +28,8 @@ _APPLIES = {
     "format": ("date",),
     "not_after": ("date",),
     "not_before": ("date",),
+    "decimal": _BOUNDED,
+    "thousands": _BOUNDED,
 }
 """The types that a rule applies to."""
 _PATTERNS = {"YYYY": "yyyy", "MM": "MM", "M": "M", "DD": "dd", "D": "d"}
@@ -37,6 +40,14 @@ _ARTICLES = {
 }
 _REPLACEMENT = "\ufffd"
 """What a decoder writes in place of bytes that are not text."""
+_WHITE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
+"""The characters with Unicode's property White_Space."""
+_SPACES = " \xa0\u2009\u202f"
+"""What is typed between thousands, and how it is printed."""
+_LONGEST_NUMBER = 400
+"""Characters: a pattern is not tried on more."""
+_KEPT_DIGITS = 15
+"""Digits that a 64-bit number keeps, whatever they are."""
 
 
 class DayLimit(Model):
@@ -54,16 +65,23 @@ class DayLimit(Model):
 class CsvColumn(Model):
     """What a CSV column must contain, and what happens to a value that does not fit.
 
-    White space around a text is removed; an empty text is null. `format` is for dates: `D/M/YYYY` is 7/1/2026,
-    `DD/MM/YYYY` is 07/01/2026. `bad` says whether a value of the wrong type, or outside a limit, drops its row or
-    becomes null. By default it drops the row if the column is `required`, and becomes null if not; a null in a
-    `required` column always drops the row.
+    White space around a text is removed, tabs and all that Unicode calls so (U+00A0, U+2003, U+3000), also within
+    quotes; an empty text is null. Characters of no width (U+200B, U+FEFF) are not white space. `format` is for dates:
+    `D/M/YYYY` is 7/1/2026, `DD/MM/YYYY` is 07/01/2026. A number is a 64-bit one, of about 15 digits; an integer has up
+    to 18. `decimal` is the sign before a number's fraction, a point unless it says `","`; `thousands` is the sign
+    between groups of digits: with `decimal: ","` and `thousands: "."`, 1.234,5 is read as 1234.5. `thousands: " "` is
+    any kind of space. Where neither is set, 1.234 is 1.234, and the report says so if that is not certain; a column
+    that has values like 1,5 too is rejected. `bad` says whether a value of the wrong type, or outside a limit, drops
+    its row or becomes null. By default it drops the row if the column is `required`, and becomes null if not; a null in
+    a `required` column always drops the row.
     """
 
     type: Literal["integer", "number", "text", "date", "boolean"]
     name: Column | None = None
     required: bool = False
     format: Annotated[str, Field(pattern=r"^(DD?|MM?|YYYY|[-/. ])+$")] | None = None
+    decimal: Literal[".", ","] | None = None
+    thousands: Literal[".", ",", " ", "'", "’", "_"] | None = None
     minimum: int | float | None = None
     maximum: int | float | None = None
     values: Annotated[list[str], Field(min_length=1)] | None = None
@@ -76,6 +94,8 @@ class CsvColumn(Model):
         for rule, types in _APPLIES.items():
             if getattr(self, rule) is not None and self.type not in types:
                 raise ValueError(f"has `{rule}`, which a column of type {self.type} does not have")
+        if self.thousands == self.point:
+            raise ValueError(f"has {self.point!r} between thousands and before the fraction; set `decimal` to another")
         if self.required and self.bad == "null":
             raise ValueError("has `bad: null`, but is `required`, so a null drops the row; leave one of them out")
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
@@ -87,6 +107,16 @@ class CsvColumn(Model):
         ]:
             raise ValueError(f"has a `format` ({self.format}) that does not give day, month and year once each")
         return self
+
+    @property
+    def point(self) -> str:
+        """The sign before a number's fraction."""
+        return self.decimal or "."
+
+    @property
+    def is_guessed(self) -> bool:
+        """Whether nothing says what a point in its numbers is."""
+        return self.type == "number" and self.decimal is None and self.thousands is None
 
     @property
     def drops(self) -> bool:
@@ -119,7 +149,7 @@ def given(text: Expression, nulls: list[str]) -> Expression:
     """Return the text of a value without white space around it; null if it is empty or one of `nulls`."""
     from pyspark.sql import functions as sql
 
-    stripped = sql.nullif(sql.trim(text), sql.lit(""))
+    stripped = sql.nullif(sql.trim(text, sql.lit(_WHITE)), sql.lit(""))
     return sql.when(~stripped.isin(nulls), stripped) if nulls else stripped
 
 
@@ -135,7 +165,8 @@ def rules(text: Expression, value: Expression, column: CsvColumn) -> Iterator[Ru
     if column.required:
         yield Rule("missing", text.isNull())
     if column.type == "text":
-        yield Rule("not UTF-8 text", text.contains(_REPLACEMENT))
+        yield Rule("not text in the `encoding` of the file", text.contains(_REPLACEMENT))
+        yield Rule("has a NUL character", text.contains(NUL))
     else:
         yield Rule(wrong_type(column), text.isNotNull() & value.isNull(), is_type=True)
     if column.minimum is not None:
@@ -159,20 +190,111 @@ def _text(text: Expression, _column: CsvColumn) -> Expression:
     return text
 
 
-def _integer(text: Expression, _column: CsvColumn) -> Expression:
-    """Read an integer; `3.0` counts, as tools write integer columns with nulls like that."""
+def _integer(text: Expression, column: CsvColumn) -> Expression:
+    """Read an integer; `3.0` counts, as tools write integer columns with nulls like that.
+
+    `1.000` is an integer only if the column says which: one, or a thousand.
+    """
     from pyspark.sql import functions as sql
 
-    whole = sql.regexp_extract(text, r"^([+-]?[0-9]+)\.0*$", 1)
-    return sql.coalesce(text.try_cast("bigint"), sql.when(text.contains("."), whole.try_cast("bigint")))
+    plain = text
+    if column.decimal or column.thousands:
+        plain = _plain(text, column)
+    else:
+        plain = sql.when(~text.contains(".") | ~text.rlike(_PERHAPS_THOUSANDS), text)
+    whole = sql.regexp_extract(plain, r"^([+-]?[0-9]+)\.0*$", 1)
+    return sql.coalesce(plain.try_cast("bigint"), sql.when(plain.contains("."), whole.try_cast("bigint")))
 
 
-def _number(text: Expression, _column: CsvColumn) -> Expression:
-    """Read a finite number; Java's `NaN`, `Infinity` and `1.0d` do not count."""
+def _number(text: Expression, column: CsvColumn) -> Expression:
+    """Read a finite number; Java's `NaN`, `Infinity`, `1.0d` and `0x1p3` do not count."""
     from pyspark.sql import functions as sql
 
-    value = text.try_cast("double")
-    return sql.when((sql.abs(value) < sql.lit(float("inf"))) & (sql.ascii(sql.right(text, sql.lit(1))) < 58), value)
+    plain = text if column.is_guessed else _plain(text, column)
+    value = sql.when(plain.rlike("^[-+.0-9eE]+$"), plain).try_cast("double")
+    return sql.when(sql.abs(value) < sql.lit(float("inf")), value)
+
+
+def _plain(text: Expression, column: CsvColumn) -> Expression:
+    """Return a number in the column's own signs as programs write it; null for what is not one in these signs."""
+    from pyspark.sql import functions as sql
+
+    between = _SPACES if column.thousands == " " else column.thousands or ""
+    fraction = rf"(?:\{column.point}[0-9]*)?"
+    kinds = [rf"[0-9]*{fraction}(?:[eE][+-]?[0-9]+)?"]
+    if between:
+        kinds += [rf"[0-9]{{1,3}}(?:[{between}][0-9]{{3}})+{fraction}"]
+        kinds += [rf"[0-9]{{1,2}}(?:[{between}][0-9]{{2}})+[{between}][0-9]{{3}}{fraction}"]  # India's 12,34,567
+    fits = (sql.length(text) <= _LONGEST_NUMBER) & text.rlike(f"^[+-]?(?:{'|'.join(kinds)})$")
+    return sql.when(fits, sql.translate(text, f"{column.point}{between}", "."))
+
+
+_PERHAPS_THOUSANDS = r"^[+-]?[1-9][0-9]{0,2}\.[0-9]{3}$"
+"""Such as 1.234."""
+_DECIMAL_COMMA = r"^[+-]?[0-9][0-9.]*,[0-9]+$"
+"""Such as 1,5 and 1.234,5."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doubts:
+    """How many numbers of a column may have been meant otherwise, or keep fewer digits than their text has."""
+
+    name: str
+    """Of the column in the CSV."""
+    points: int
+    thousands: int
+    commas: int
+    rounded: int
+    thousand: str | None
+    """Examples."""
+    comma: str | None
+    digits: str | None
+
+    @property
+    def mixed(self) -> str | None:
+        """Why the column cannot be read."""
+        if not self.thousands or not self.commas:
+            return None
+        counted = f'{self.commas:,} with a comma ("{self.comma}") and {self.thousands:,} like "{self.thousand}"'
+        return f'column "{self.name}" has numbers in two ways, {counted}; set `decimal`, and `thousands` if it has them'
+
+    @property
+    def notes(self) -> list[str]:
+        """What is not certain, or not exact."""
+        notes = []
+        if self.thousands and self.thousands == self.points:
+            read = f'{self.thousands:,} numbers like "{self.thousand}" are read as fractions, and no other has a point'
+            notes.append(f'{self.name}: {read}; set `decimal: "."`, or `decimal: ","` and `thousands: "."`')
+        if self.rounded:
+            kept = "more digits than a 64-bit number keeps"
+            notes.append(f'{self.name}: {self.rounded:,} numbers have {kept} ("{self.digits}"), and are rounded')
+        return notes
+
+
+def doubts(text: Expression, value: Expression, column: CsvColumn) -> dict[str, Expression]:
+    """Return the aggregates of a column of numbers that `Doubts` is made of; none for other columns."""
+    from pyspark.sql import functions as sql
+
+    if column.type != "number":
+        return {}
+    plain = text if column.is_guessed else _plain(text, column)
+    exact = plain.try_cast("decimal(38, 10)") != value.try_cast("decimal(38, 10)")
+    rounded = (sql.length(plain) > _KEPT_DIGITS) & sql.coalesce(exact, sql.lit(False))
+    guessed = sql.lit(column.is_guessed)
+    thousands = guessed & text.contains(".") & text.rlike(_PERHAPS_THOUSANDS)
+    commas = guessed & value.isNull() & text.contains(",") & text.rlike(_DECIMAL_COMMA)
+    return {
+        "points": sql.count_if(guessed & value.isNotNull() & text.contains(".")),
+        "thousands": sql.count_if(thousands),
+        "commas": sql.count_if(commas),
+        "rounded": sql.count_if(rounded),
+        "thousand": sql.min(sql.when(thousands, text)),
+        "comma": sql.min(sql.when(commas, sql.left(text, sql.lit(_SHOWN)))),
+        "digits": sql.min(sql.when(rounded, sql.left(text, sql.lit(_SHOWN)))),
+    }
+
+
+_SHOWN = 60
 
 
 def _date(text: Expression, column: CsvColumn) -> Expression:

@@ -6,45 +6,70 @@ Only the first and the last bytes of a sound file are read: they may have to be 
 
 from __future__ import annotations
 
-import csv
+import io
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from difflib import get_close_matches
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
-_LONGEST_LINE = 1 << 20
+from tasks.spark.csv_records import fields, records, shown
+
+_LONGEST_HEADER = 1 << 20
+_TAIL = 1 << 20
 _SEPARATORS = ",;|\t"
+_REPLACEMENT = "\ufffd"
+"""What a decoder writes in place of bytes that are not text."""
+CUT_OFF = "the file seems to be cut off; export or copy it again"
 
 
-def read_header(file: BinaryIO, separator: str) -> list[str]:
-    """Return the names in the first line; raise ValueError if there are none."""
-    file.seek(0)
-    first = file.readline(_LONGEST_LINE)
-    if not first.strip(b"\xef\xbb\xbf\r\n\t "):
-        raise ValueError("is empty" if not file.read(1) else "has no header: its first line is empty")
-    try:
-        (names,) = csv.reader([first.decode("utf-8-sig")], delimiter=separator, strict=True)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"is not UTF-8 text: byte {error.start + 1} of the header; export it as UTF-8") from None
-    except csv.Error as error:
-        raise ValueError(f"has a header that cannot be read ({error})") from None
+def read_header(text: TextIO, separator: str, *, multiline: bool) -> list[str]:
+    """Return the names in the first row; raise ValueError if there are none."""
+    lines = iter(lambda: text.readline(_LONGEST_HEADER), "")
+    first = next(records(lines, separator, multiline=multiline), None)
+    if first is None or not first.text.strip():
+        raise ValueError("has no header: its first line is empty" if first and next(lines, "") else "is empty")
+    if len(first.text) >= _LONGEST_HEADER:
+        raise ValueError(f"has a first line of more than {_LONGEST_HEADER:,} characters; is it a CSV file?")
+    return _names(first.text, separator)
+
+
+def _names(header: str, separator: str) -> list[str]:
+    if (place := header.find(_REPLACEMENT)) >= 0:
+        remedy = "set `encoding` (latin-1, cp1252, utf-16, …), or export it as UTF-8"
+        raise ValueError(f"is not text of this encoding: character {place + 1} of the header; {remedy}")
+    if "\0" in header:
+        raise ValueError("has NUL bytes in its header; is it UTF-16? Then set `encoding` to utf-16-le or utf-16-be")
+    if (names := fields(header, separator)) is None:
+        raise ValueError("has a header that ends within quotes; set `multiline: true` if a name has several lines")
     return [name.strip() for name in names]
 
 
 def header_problems(names: Sequence[str], declared: Collection[str], separator: str, *, closed: bool) -> Iterator[str]:
     """Yield what is wrong with a header: columns that are missing, repeated or, if `closed`, not declared."""
     others = [name for name in names if name not in declared]
+    there = ", ".join(map(_named, names))
     for name in declared:
         if name not in names:
-            near = get_close_matches(name, others, n=1) or [other for other in others if other.lower() == name.lower()]
-            hint = f'did you mean "{near[0]}"? ' if near else _other_separator(names, separator)
-            yield f'has no column "{name}"; {hint}its columns are {", ".join(names)}'
+            near = _near(name, others)
+            hint = f'did you mean "{near}"? ' if near else _other_separator(names, separator)
+            yield f'has no column "{name}"; {hint}its columns are {there}'
     for name, count in Counter(names).items():
         if count > 1 and name in declared:
-            yield f'has {count} columns "{name}"'
+            yield f'has {count} columns "{name}"; rename all but one in the file'
     if closed and others and set(declared) <= set(names):
-        yield f"has columns that are not declared: {', '.join(others)}; declare them, or set ignore_other_columns: true"
+        shown_names = ", ".join(map(_named, others))
+        yield f"has columns that are not declared: {shown_names}; declare them, or set ignore_other_columns: true"
+
+
+def _near(name: str, others: Sequence[str]) -> str | None:
+    """Return the name that was probably meant; upper and lower case do not count."""
+    folded = {other.casefold(): other for other in reversed(others)}
+    return next((folded[near] for near in get_close_matches(name.casefold(), folded, n=1)), None)
+
+
+def _named(name: str) -> str:
+    return name or '"" (a column without a name)'
 
 
 def _other_separator(names: Sequence[str], separator: str) -> str:
@@ -52,46 +77,47 @@ def _other_separator(names: Sequence[str], separator: str) -> str:
     return f"is it separated by {likely[0]!r}? Then set `separator`; " if likely else ""
 
 
-def check_end(file: BinaryIO, separator: str, fields: int) -> None:
-    """Raise ValueError if the file has no rows, or ends in the middle of one."""
-    last = _last_line(file)
-    if last is None:
+def check_end(file: BinaryIO, separator: str, columns: int) -> None:
+    """Raise ValueError if a file of UTF-8 lines has no rows, or ends in the middle of one."""
+    line = _last_line(file)
+    if line is None:
         raise ValueError("has a header and no rows")
-    if problem := _cut(last, separator, fields):
-        shown = last[:60].decode("utf-8", "replace")
-        remedy = "the file seems to be cut off; export or copy it again"
-        raise ValueError(f'ends in line {_lines(file):,} {problem} ("{shown}"): {remedy}')
+    last = line.decode("utf-8", "replace")  # bytes that are not text elsewhere in it are checked by column
+    if problem := cut(last, separator, columns):
+        raise ValueError(f"ends in line {_lines(file):,} {problem} ({shown(last)}): {CUT_OFF}")
 
 
-def _cut(last: bytes, separator: str, fields: int) -> str | None:
-    """Return where the last line breaks off. Other bytes in it that are not text are checked by column."""
-    try:
-        last.decode()
-    except UnicodeDecodeError as error:
-        if error.end == len(last):
-            return "within a character"
-    try:
-        (values,) = csv.reader([last.decode("utf-8", "replace")], delimiter=separator, strict=True)
-    except csv.Error:
+def cut(last: str, separator: str, columns: int) -> str | None:
+    """Return where a text's last row breaks off; None if it does not: what has a line end is complete, or just bad."""
+    if last.endswith(("\n", "\r")):
+        return None
+    if last.endswith(_REPLACEMENT):
+        return "within a character"
+    values = fields(last, separator)
+    if values is None:
         return "within quotes"
-    return f"after {len(values)} of {fields} fields" if len(values) < fields else None
+    return f"after {len(values)} of {columns} fields" if len(values) < columns else None
 
 
 def _last_line(file: BinaryIO) -> bytes | None:
-    """Return the last line that is not empty; None if that is the header."""
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(size - _LONGEST_LINE, 0))
-    lines = file.read().splitlines()
-    there = [place for place, line in enumerate(lines) if line.strip()]
-    return lines[there[-1]] if there and (there[-1] > 0 or size > _LONGEST_LINE) else None
+    """Return the last line that is not empty, with its line end; None if that is the header."""
+    size = tail = file.seek(0, os.SEEK_END)
+    tail = min(size, _TAIL)
+    while True:
+        file.seek(size - tail)
+        lines = file.read(tail).splitlines(keepends=True)
+        there = [place for place, line in enumerate(lines) if line.strip()]
+        if there and there[-1] > 0:
+            return lines[there[-1]]
+        if tail == size:
+            return None
+        tail = min(size, 2 * tail)
 
 
 def _lines(file: BinaryIO) -> int:
     """Return the number of the last line that is not empty."""
-    count, ends, tail = 0, 0, b""
     file.seek(0)
-    while block := file.read(_LONGEST_LINE):
-        count += block.count(b"\n")
-        tail = (tail + block)[-_LONGEST_LINE:]
-    ends = len(tail) - len(tail.rstrip(b"\r\n"))
-    return count - tail[len(tail) - ends :].count(b"\n") + 1
+    text = io.TextIOWrapper(file, "latin-1", newline="")
+    number = max((number for number, line in enumerate(text, start=1) if line.strip()), default=0)
+    text.detach()
+    return number

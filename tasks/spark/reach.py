@@ -7,6 +7,7 @@ into one file; knows nothing about joining them (`tasks.spark.parquet`), or abou
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ class Parts:
     address: str
     seen: Callable[[], AbstractContextManager[Path]]
     """Provides a folder where the driver can read them during a block."""
+    put: Callable[[Path], None]
+    """Adds a Parquet file that the driver made."""
     shared: bool
     """Whether the executors wrote them to a disk that the driver must see, and not to a bucket."""
 
@@ -92,7 +95,12 @@ class ByDisk:
 
 def shared_parts(folder: Path) -> Parts:
     """Return a table in parts, in a folder on a disk that the driver shares with the executors."""
-    return Parts(folder.as_uri(), lambda: nullcontext(folder), shared=True)
+    return Parts(folder.as_uri(), lambda: nullcontext(folder), lambda file: _moved(file, folder), shared=True)
+
+
+def _moved(file: Path, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    shutil.move(file, folder / file.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +122,10 @@ class ByS3a:
             yield Draft(file, lambda name: self._parts(f"{prefix}{name}"))
 
     def _parts(self, key: str) -> Parts:
-        return Parts(self._address(key), lambda: self.place.copies(f"{key}/"), shared=False)
+        def put(file: Path) -> None:
+            self.place.upload(file, f"{key}/{file.name}")
+
+        return Parts(self._address(key), lambda: self.place.copies(f"{key}/"), put, shared=False)
 
     def _address(self, key: str) -> str:
         return f"s3a://{self.place.bucket}/{key}"

@@ -19,7 +19,7 @@ from mlflow.exceptions import RestException
 from mlflow.models import infer_signature
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score, roc_curve
 
-from tasks.models.digests import DIGEST, digest_of, fetched
+from tasks.models.digests import DIGEST, StoredModel, digest_of, fetched
 
 mpl.use("Agg")
 
@@ -131,7 +131,7 @@ def _logged_model(inputs: pd.DataFrame, recipe: Recipe, folder: Path) -> np.ndar
 def _digest(run_id: str, folder: Path) -> str:
     (model,) = mlflow.MlflowClient().get_run(run_id).outputs.model_outputs
     location = mlflow.MlflowClient().get_logged_model(model.model_id).artifact_location
-    return digest_of(fetched(model.model_id, location, folder))
+    return digest_of(fetched(StoredModel(model.model_id, location, None, "", ""), folder))
 
 
 def _metrics(label: pd.Series, probability: np.ndarray) -> dict[str, float]:

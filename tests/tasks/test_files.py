@@ -15,6 +15,8 @@ import pytest
 
 from tasks.contract import MissingResource, PermanentError
 from tasks.files.places import BucketPlace, FolderPlace, InBucket, InFolder, Place, bucket_place, place_of
+from tasks.files.run_files import RunFiles
+from tasks.spark.reach import ByDisk, ByS3a
 
 if TYPE_CHECKING:
     from stack.objects import ObjectStore
@@ -289,6 +291,23 @@ def test_scratch_is_own_and_emptied(request: pytest.FixtureRequest, here: Run, t
         write(mine, "parts/killed")
         with place.scratch("a.parquet") as again, place.copies(f"{again}parts/") as folder:
             assert (again, list(folder.iterdir())) == (mine, [])
+
+
+def test_part_that_the_driver_made_is_among_the_others(
+    request: pytest.FixtureRequest, here: Run, tmp_path: Path
+) -> None:
+    """In the bucket for executors that read it themselves, and on the disk that they share: until the file is done."""
+    in_bucket = bucket_place_of(request, here, tmp_path.name)
+    for place in (in_bucket, FolderPlace(tmp_path / "data", here)):
+        files = RunFiles(place, here, 10)
+        reach = ByS3a(files, place) if isinstance(place, BucketPlace) else ByDisk(files)
+        with reach.write("a.parquet") as draft:
+            draft.file.write_text("whole")
+            made, copy = tmp_path / "part-00000.parquet", draft.parts("copy")
+            made.write_text("rows")
+            copy.put(made)
+            with copy.seen() as folder:
+                assert [(one.name, one.read_text()) for one in folder.iterdir()] == [("part-00000.parquet", "rows")]
 
 
 def test_content_type_follows_name(place: Place, request: pytest.FixtureRequest) -> None:

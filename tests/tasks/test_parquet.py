@@ -106,7 +106,7 @@ def test_unseen_parts_are_refused(session: SparkSession, tmp_path: Path) -> None
 def test_uncounted_parts_are_transient(session: SparkSession, tmp_path: Path) -> None:
     """Rows in a bucket that nobody counted are another attempt's: the next one begins with an empty scratch."""
     write_parts(session.range(10), shared_parts(tmp_path / "parts"))
-    stray = Parts("s3a://bucket/parts", lambda: nullcontext(tmp_path / "parts"), shared=False)
+    stray = Parts("s3a://bucket/parts", lambda: nullcontext(tmp_path / "parts"), lambda _: None, shared=False)
     with pytest.raises(TransientError, match=r"^object store: .* wrote 8 rows to s3a://bucket/parts, .* sees 10$"):
         join_written(stray, tmp_path / "one.parquet", 8)
 
