@@ -1,6 +1,6 @@
 # The front door. `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help init up down status logs destroy demo dag-run trust-model production compose-up compose-down lint check test test-distributed bench
+.PHONY: help init up down status logs destroy demo dag-run psql trust-model production compose-up compose-down lint check test test-distributed bench
 PYTHON ?= python3
 BIN := .venv/bin
 STACK := $(BIN)/python -m stack
@@ -39,8 +39,11 @@ destroy: .venv/.ready ## Stop everything and remove the data
 demo: $(READY) ## Start everything, run the pipelines, show the results (DAG=crypto_events_dag PROFILE=distributed)
 	@$(BIN)/python -m stack.demo $(SHAPE) $(DAG)
 
-dag-run: .venv/.ready ## Trigger a run and wait until it ends (DAG=crypto_events_dag CONF='{"window_days": 3}')
-	@$(STACK) dag-run $(or $(DAG),$(error name the DAG: make dag-run DAG=crypto_events_dag)) --conf '$(or $(CONF),{})'
+dag-run: .venv/.ready ## Trigger a run and wait until it ends (DAG=crypto_events_dag DATE=2026-02-03 CONF='{"window_days": 3}')
+	@$(STACK) dag-run $(DAG)
+
+psql: .venv/.ready ## Open the stack's database (SQL="select 1" runs that; DB=airflow or DB=mlflow)
+	@$(STACK) psql
 
 trust-model: .venv/.ready ## Let a registered model be loaded whose files have no digest yet (MODEL=churn-model VERSION=3)
 	@eval "$$($(STACK) env)" && $(BIN)/python -m tasks.models.trust \

@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
+_STALE_SECONDS = 5
+"""For how long a report of Airflow's may be about a spec as it was before."""
 FINISHED = frozenset({"success", "failed"})
 
 
@@ -162,13 +165,17 @@ class AirflowApi:
         errors = self.request("GET", "/importErrors", limit=1000)["import_errors"]
         return {error["filename"]: error["stack_trace"] for error in errors}
 
-    def await_dag(self, dag_id: str, *, seconds: float = 60) -> None:
-        """Wait until Airflow knows `dag_id`; raises TimeoutError with the import errors, if any."""
+    def await_dag(self, dag_id: str, *, spec: Path | None = None, seconds: float = 60) -> None:
+        """Wait until Airflow knows `dag_id`; raises TimeoutError with the import errors, or with that of its `spec`."""
         deadline = time.monotonic() + seconds
-        while not self._knows(dag_id):
+        while not self.knows(dag_id):
+            reports = self.import_errors()
+            own = [report for file, report in reports.items() if spec and Path(file).name == spec.name]
+            if own and time.monotonic() > deadline - seconds + _STALE_SECONDS:
+                raise TimeoutError(f"Airflow cannot read {spec}:\n{own[0]}")
             if time.monotonic() > deadline:
-                reports = "\n".join(self.import_errors().values()) or "it reports no import error"
-                raise TimeoutError(f"Airflow does not know the DAG {dag_id} after {seconds:.0f} s; {reports}")
+                told = "\n".join(reports.values()) or "it reports no import error"
+                raise TimeoutError(f"Airflow does not know the DAG {dag_id} after {seconds:.0f} s; {told}")
             time.sleep(0.5)
 
     def wait(
@@ -194,7 +201,8 @@ class AirflowApi:
                 raise RunTimeout(seen, seconds, states)
             time.sleep(0.5)
 
-    def _knows(self, dag_id: str) -> bool:
+    def knows(self, dag_id: str) -> bool:
+        """Return whether Airflow has read a DAG of this name."""
         try:
             self.request("GET", f"/dags/{dag_id}")
         except ApiError as error:

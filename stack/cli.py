@@ -1,4 +1,4 @@
-"""The command line of the stack: `python -m stack up | down | status | logs | destroy | env | dag-run`."""
+"""The command line of the stack: `python -m stack up | down | status | logs | destroy | env | dag-run | psql`."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from rich.markup import escape
 from stack import assembly, paths
 from stack.airflow_api import AirflowAway, ApiError, RunTimeout
 from stack.assembly import NotMade, Stack
+from stack.database import binaries
 from stack.ports import PortTaken
 from stack.profiles import Profile
 from stack.screen import CONSOLE, Board, addresses_table, services_table
 from stack.service import NotReady, Service, StartFailed
 from stack.steps import Done, chosen_with_needs, do_all
 from stack.supervisor import Supervisor
+from stack.triggering import start
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,17 +124,17 @@ def env() -> None:
 
 @app.command()
 def dag_run(
-    dag: Annotated[str, typer.Argument(help="The dag_id.")],
-    conf: Annotated[str, typer.Option(help="The run's params, as a JSON object.")] = "{}",
-    date: Annotated[str | None, typer.Option(help="The logical date; none by default.")] = None,
+    dag: Annotated[str, typer.Argument(help="The dag_id.")] = "crypto_events_dag",
+    conf: Annotated[str, typer.Option(help="The run's params, as a JSON object.", envvar="CONF")] = "{}",
+    date: Annotated[
+        str | None, typer.Option(help="The run's day in the pipeline's time zone; none by default.", envvar="DATE")
+    ] = None,
     seconds: Annotated[float, typer.Option(help="How long to wait for the run to end.")] = 900,
 ) -> None:
     """Trigger a run through Airflow's API and wait until it ends; exit with 1 unless it succeeds."""
-    api = assembly.existing(paths.home()).api()
-    params = _params(conf)
-    api.await_dag(dag)
-    api.unpause(dag)
-    run = api.trigger(dag, params, logical_date=date)
+    stack = assembly.existing(paths.home())
+    api = stack.api()
+    run = start(api, stack.pipelines, dag, _params(conf or "{}"), date or None)
     CONSOLE.print(f"{dag} run {run.run_id}")
     shown: dict[str, str] = {}
 
@@ -146,6 +148,22 @@ def dag_run(
     CONSOLE.print(f"[{'green' if ended.state == 'success' else 'red'}]{ended.state}[/]  {api.run_page(run)}")
     if ended.state != "success":
         raise typer.Exit(1)
+
+
+@app.command()
+def psql(
+    sql: Annotated[
+        str | None, typer.Option(help="Statements to run; without them psql asks for some.", envvar="SQL")
+    ] = None,
+    database: Annotated[str, typer.Option(help="crypto, airflow or mlflow.", envvar="DB")] = "crypto",
+) -> None:
+    """Open a database of the stack in psql, as its owner; statements may come from stdin too."""
+    accounts = {account.dbname: account for account in assembly.existing(paths.home()).cluster.accounts}
+    if database not in accounts:
+        raise typer.BadParameter(f"{database!r} is no database of the stack; there are {', '.join(accounts)}")
+    account = accounts[database]
+    command = [str(binaries() / "psql"), "-v", "ON_ERROR_STOP=1", *(["-c", sql] if sql else [])]
+    os.execve(command[0], command, os.environ | account.environment)  # noqa: S606 - there is no shell
 
 
 def main() -> None:

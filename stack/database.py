@@ -56,6 +56,12 @@ class Database:
         return f"{scheme}://{self.user}:{quote(self.password, safe='')}@{self.host}:{self.port}/{self.dbname}"
 
     @property
+    def environment(self) -> dict[str, str]:
+        """The variables by which psql finds the database; they keep the password off its command line."""
+        login = {"USER": self.user, "PASSWORD": self.password, "DATABASE": self.dbname}
+        return {"PGHOST": self.host, "PGPORT": str(self.port)} | {f"PG{name}": value for name, value in login.items()}
+
+    @property
     def airflow_connection(self) -> str:
         """The value of an environment variable `AIRFLOW_CONN_…`."""
         login = {"host": self.host, "port": self.port, "login": self.user, "password": self.password}

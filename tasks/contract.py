@@ -47,17 +47,21 @@ class TextKind:
 
 
 _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_$]{0,62}"
+_PART = r"""[^".\x00-\x1f\x7f]{1,63}"""
+"""The name of a schema or table: whatever Postgres takes in quotes, but quotes and dots themselves."""
 
 ConnectionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-]+$"), TextKind("connection")]
 """The id of an Airflow connection, which holds host and secrets."""
-Table = Annotated[str, Field(pattern=rf"^{_IDENTIFIER}\.{_IDENTIFIER}$"), TextKind("table")]
-"""`schema.table`, spelt exactly as in the database."""
+Table = Annotated[str, Field(pattern=rf"^{_PART}\.{_PART}$"), TextKind("table")]
+"""`schema.table`, spelt exactly as in the database, without SQL's quotes."""
 BuiltTable = Annotated[Table, TextKind("table", of="build")]
 """A table that the step empties and fills: its rows belong to the run."""
 LoadedTable = Annotated[Table, TextKind("table", of="load")]
 """A table whose rows the step loads: they must be the run's own, and judged."""
 Column = Annotated[str, Field(pattern=rf"^{_IDENTIFIER}$"), TextKind("column")]
-"""A column's name, spelt exactly as in the database."""
+"""A column's name in a file."""
+TableColumn = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,63}$"), TextKind("column")]
+"""The name of a table's column, spelt exactly as in the database, without SQL's quotes: any name it may have there."""
 Sql = Annotated[str, Field(min_length=1), TextKind("sql")]
 """One SQL expression; a `{{ … }}` in it becomes a quoted literal (`tasks.postgres.sql`)."""
 SqlFile = Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]+(/[A-Za-z0-9_\-]+)*\.sql$"), TextKind("sql_file")]
@@ -183,6 +187,18 @@ class Run:
 
 class PermanentError(Exception):
     """Retrying cannot help: the runtime fails the task at once, whatever its `retries`."""
+
+
+@dataclass
+class ArgumentRefused(PermanentError):
+    """An argument of the step cannot be used; the runtime adds where it is written."""
+
+    path: tuple[str | int, ...]
+    """Its place below `with`."""
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{'.'.join(map(str, self.path))}: {self.problem}"
 
 
 class DataRejected(PermanentError):

@@ -41,6 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--interleavings", type=int, default=2000, help="how many interleavings of runs are played")
     parser.addoption("--seed", type=int, default=0, help="the first of them")
     parser.addoption("--csv-files", type=int, default=15, help="how many CSV files are generated")
+    parser.addoption("--tables", type=int, default=25, help="how many generated tables are merged")
     parser.addoption("--fuzz", type=int, default=5000, help="how many fuzzed specs are compiled")
 
 

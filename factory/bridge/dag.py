@@ -8,7 +8,7 @@ import inspect
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from airflow.sdk import (
@@ -25,9 +25,9 @@ from airflow.sdk import (
     get_current_context,
     task,
 )
-from airflow.sdk.exceptions import AirflowFailException
 
 from factory.bridge import runtime
+from factory.bridge.failures import fail, fail_filling, interrupt
 from factory.bridge.links import with_links
 from factory.bridge.notifying import pipeline_callbacks, reason_kept, step_callbacks
 from factory.bridge.poking import wait_for
@@ -41,7 +41,7 @@ from factory.language.templates import Template
 from factory.planning.plan import GuardsBefore, Node, Plan
 from factory.planning.project import ENVIRONMENT, find_root, load_project
 from factory.registry import load_registry
-from tasks.contract import DataRejected, NotYet, Occupied, PermanentError, Run, TaskKind
+from tasks.contract import NotYet, Occupied, PermanentError, Run, TaskKind, TransientError
 
 _TIMETABLES = {
     "CronDataIntervalTimetable": CronDataIntervalTimetable,
@@ -95,11 +95,11 @@ def _executed(step: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, 
         wait(occupied, run, context)
     except NotYet as not_yet:
         wait_for(not_yet, step, run, context)
-    except DataRejected as error:
-        _keep_output(error, context)
-        _fail(error)
     except PermanentError as error:
-        _fail(error)
+        _keep_output(error, context)
+        fail(error, context)
+    except TransientError as error:
+        interrupt(error, context)
 
 
 def execute_mapped(step: Mapping[str, Any], **mapped: Any) -> dict[str, Any] | None:
@@ -117,7 +117,7 @@ def items(step: Mapping[str, Any]) -> list[Any]:
     try:
         return runtime.items(step["uses"], name, values)
     except PermanentError as error:
-        _fail(error)
+        fail(error, get_current_context())
 
 
 def choose(step: Mapping[str, Any]) -> list[str]:
@@ -126,20 +126,16 @@ def choose(step: Mapping[str, Any]) -> list[str]:
     try:
         return runtime.choose(step["exits"])
     except PermanentError as error:
-        _fail(error)
+        fail(error, get_current_context())
 
 
 def _require_filled(step: Mapping[str, Any]) -> None:
     """Fail the task, without a retry, if a template in its values could not be filled in."""
     if problems := step.get(PROBLEMS):
-        raise AirflowFailException("\n".join(problems))
+        fail_filling(problems)
 
 
-def _fail(error: PermanentError) -> NoReturn:
-    raise AirflowFailException(str(error)) from None
-
-
-def _keep_output(error: DataRejected, context: Mapping[str, Any]) -> None:
+def _keep_output(error: PermanentError, context: Mapping[str, Any]) -> None:
     """Push what a gate found before it failed, to keep its links and counts visible."""
     output = runtime.as_json(getattr(error, "output", None))
     if output is not None:

@@ -52,7 +52,7 @@ def _configure(home: Path, file: Path) -> None:
     """
     settings = {
         "AIRFLOW_HOME": str(home),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(file.absolute().parent),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(file.absolute()),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
         "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
@@ -72,6 +72,7 @@ def _run(plan: Plan, file: Path, date: dt.date, params: Mapping[str, object], lo
     dag = build(_silent(plan))
     dag.fileloc, dag.relative_fileloc = str(file.absolute()), file.name
     _show_what_tasks_say(log)
+    logging.getLogger("airflow.sdk.definitions.dag").setLevel(logging.ERROR)  # it warns of the steps after a failed one
     midnight = dt.datetime.combine(date, dt.time(), ZoneInfo(plan.timezone or "UTC"))
     return dag.test(logical_date=midnight, run_conf=dict(params))
 

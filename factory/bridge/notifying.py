@@ -97,7 +97,8 @@ def reason_kept(context: Context) -> Iterator[None]:
 
 
 def _one_line(error: object) -> str:
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    text = getattr(error, "reason", "") or str(error)
+    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
     return first if len(first) <= _MAX_REASON else f"{first[: _MAX_REASON - 1]}…"
 
 

@@ -12,13 +12,14 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
+from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from pydantic_core import to_json
 
 from factory.bridge import runtime
+from factory.bridge.failures import fail
 from factory.bridge.waiting import waited_until_now
-from tasks.contract import NotYet, Run
+from tasks.contract import NotYet, PermanentError, Run
 
 _FIELDS = ("dag_id", "run_id", "task_id", "try_number", "map_index", "deployment")
 
@@ -64,9 +65,8 @@ def wait_for(not_yet: NotYet, step: Mapping[str, Any], run: Run, context: Mappin
         if not_yet.soft_fail:
             run.log.warning("skipped: %s", message)
             raise AirflowSkipException(message) from None
-        raise AirflowFailException(
-            f"{message}; clear this task to wait again, or let its `timeout` be longer"
-        ) from None
+        remedy = "clear this task to wait again, or give it a longer `timeout`"
+        fail(PermanentError(f"{message}; {remedy}"), context)
     run.log.info("waiting, without a worker's slot: %s", not_yet)
     times = {"interval": not_yet.poke_interval, "since": since.isoformat(), "left": not_yet.timeout - waited}
     trigger = Poke(step["uses"], to_json(step["arguments"]).decode(), _fields(run), times)

@@ -16,7 +16,7 @@ from pydantic_core import to_json
 
 from factory.planning.values import expected, kind_in_suite, texts
 from factory.registry import TaskDefinition, load_registry
-from tasks.contract import Before, BuiltIn, GateBefore, Output, PermanentError, Run, TextKind
+from tasks.contract import ArgumentRefused, Before, BuiltIn, GateBefore, Output, PermanentError, Run, TextKind
 from tasks.postgres.expressions import check_expression
 from tasks.quality.lint import check_argument
 
@@ -35,7 +35,7 @@ def call(
     definition = find(uses)
     arguments = arguments_of(definition, values)
     for path, message in definition.conflicts(values) if definition.conflicts else ():
-        raise PermanentError(f"{'.'.join(map(str, path))}: {message}")
+        raise ArgumentRefused(path, message)
     _check_sql(definition, values, functions)
     if definition.takes_run:
         arguments["run"] = replace(run, before=_before(definition, values, before), functions=functions)
@@ -82,7 +82,7 @@ def _check_sql(definition: TaskDefinition, values: Mapping[str, Any], functions:
             elif kind and kind.name == "query":
                 check_argument(str(path[-1]), (text,), functions)
         except ValueError as error:
-            raise PermanentError(f"{'.'.join(map(str, path))} {error}: {text!r}") from None
+            raise ArgumentRefused(path, f"{error}: {text!r}") from None
 
 
 def find(uses: str) -> TaskDefinition:

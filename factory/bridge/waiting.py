@@ -13,10 +13,11 @@ from http import HTTPStatus
 from types import new_class
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError, TaskDeferred
+from airflow.sdk.exceptions import AirflowRuntimeError, TaskDeferred
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from tasks.contract import Occupied, Run
+from factory.bridge.failures import fail
+from tasks.contract import Occupied, PermanentError, Run
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -70,7 +71,7 @@ def wait(occupied: Occupied, run: Run, context: Mapping[str, Any]) -> NoReturn:
     since, waited = waited_until_now(context)
     if waited >= occupied.timeout:
         remedy = "let that run end, or mark it as failed; then clear this task"
-        raise AirflowFailException(f"waited {waited:,.0f} s: {occupied}; {remedy}") from None
+        fail(PermanentError(f"waited {waited:,.0f} s: {occupied}; {remedy}"), context)
     run.log.info("waiting, without a worker's slot: %s", occupied)
     trigger = RunEnded(occupied.dag_id, occupied.run_id, occupied.can_ask, since.isoformat(), occupied.timeout - waited)
     raise TaskDeferred(trigger=trigger, method_name="resume") from None

@@ -60,6 +60,7 @@ def lint(
     if fix:
         _fix(files, environment)
     compiled = [compile_file(path, environment=environment) for path in files]
+    _tell_strays(files)
     same_dag_id((one.plan, one.report) for one in compiled if one.plan)
     diagnostics = sorted({diagnostic for one in compiled for diagnostic in one.report.diagnostics})
     _PRINTERS[output_format](diagnostics)
@@ -111,14 +112,20 @@ def run(
     ] = None,
     environment: Environment = None,
 ) -> None:
-    """Run a pipeline here and now, without a scheduler but with a worker's code. Exits with 1 if a step fails."""
+    """Run a pipeline here and now, without a scheduler but with a worker's code. Exits with 1 if a step fails.
+
+    Connections are those in AIRFLOW_CONN_… variables, else those of the stack if it is running.
+    """
     from factory.bridge.local import run_here
+    from factory.command.connections import use_running_stack
     from factory.command.run_table import log_handler, run_table
 
     compiled = _compiled(pipeline, environment)
     assert compiled.plan is not None
     day = (date or dt.datetime.now(dt.UTC)).date()
     params = _params(param or [], compiled)
+    if stack := use_running_stack():
+        err.print(f"[dim]with the connections of the stack in {escape(stack)}[/]")
     outcome = run_here(compiled.plan, _file(pipeline), day, params, log=log_handler(out))
     out.print(run_table(compiled.plan.dag_id, outcome))
     raise typer.Exit(0 if outcome.state == "success" else 1)
@@ -165,6 +172,14 @@ def _specs(paths: list[Path]) -> Iterator[Path]:
             _stop(f"there is no file or folder {path}")
 
 
+def _tell_strays(files: list[Path]) -> None:
+    """Say which specs belong to no project, on stderr: their suites, SQL files and defaults are not found."""
+    for file in files:
+        root = find_root(file)
+        if not (root / "configs").is_dir():
+            err.print(Text(f"note: {file} is of no project: neither {root} nor a folder above has configs/"))
+
+
 def _file(pipeline: str) -> Path:
     path = Path(pipeline)
     if path.is_file():
@@ -176,7 +191,8 @@ def _file(pipeline: str) -> Path:
     )
     if pipeline not in known:
         _stop(
-            f'"{pipeline}" is neither a file nor a dag_id in pipelines/; {did_you_mean(pipeline, known, "pipelines")}'
+            f'"{pipeline}" is neither a file nor a dag_id in {Path("pipelines").absolute()}; '
+            f"{did_you_mean(pipeline, known, 'pipelines')}"
         )
     return known[pipeline]
 
@@ -188,7 +204,9 @@ def _dag_id(path: Path) -> str | None:
 
 
 def _compiled(pipeline: str, environment: str | None) -> Compiled:
-    compiled = compile_file(_file(pipeline), environment=environment)
+    file = _file(pipeline)
+    compiled = compile_file(file, environment=environment)
+    _tell_strays([file])
     compiled.report.require_no_errors()
     return compiled
 

@@ -16,7 +16,7 @@ from factory.language.report import Problem
 from factory.language.templates import SqlForm, is_template
 from factory.planning.inference import Sample, Samples
 from factory.registry import kind_in
-from tasks.contract import Bucket, Column, ConnectionId, DataFile, SqlFile, Table, TextKind
+from tasks.contract import Bucket, Column, ConnectionId, DataFile, SqlFile, Table, TableColumn, TextKind
 from tasks.quality.lint import Suite, kind_of_argument
 
 _TYPE_ERRORS = ("_type", "_parsing", "literal_error", "enum", "is_instance_of", "_attributes_type")
@@ -30,6 +30,7 @@ def _pattern(annotation: Any) -> str:
 _FORMS = {
     _pattern(Table): "schema.table, as the database spells it",
     _pattern(Column): "the name of one column, without quotes",
+    _pattern(TableColumn): "the name of one column, as the database spells it",
     _pattern(ConnectionId): "the id of an Airflow connection",
     _pattern(SqlFile): "a file below configs/sql/, such as crypto/tables.sql",
     _pattern(DataFile): "a path inside the folder or bucket for files, such as churn/features.parquet",

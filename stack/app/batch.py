@@ -153,8 +153,9 @@ def _refuse_missing_columns(header: list[str], scorer: Scorer) -> None:
     missing = [field.name for field in scorer.fields if field.name not in header]
     if not missing:
         return
-    hints = {name: get_close_matches(name, header, n=1) for name in missing}
-    named = ", ".join(f"{name} (is it {hints[name][0]}?)" if hints[name] else name for name in missing)
+    folded = {name.casefold(): name for name in header}
+    hints = {name: get_close_matches(name.casefold(), folded, n=1) for name in missing}
+    named = ", ".join(f"{name} (is it {folded[hints[name][0]]}?)" if hints[name] else name for name in missing)
     raise Unreadable(
         f"The file lacks {len(missing)} of {len(scorer.fields)} columns: {named}. It has: {', '.join(header)}. "
         "The template has the right header."

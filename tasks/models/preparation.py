@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
 from tasks.contract import DataColumn, DataFile, DataRejected, MissingResource, Model, PermanentError
+from tasks.names import nearest
 
 if TYPE_CHECKING:
     from logging import Logger
@@ -129,8 +129,8 @@ def checked_columns(frame: DataFrame, layout: Layout) -> None:
     types = {field.name: field.dataType for field in frame.schema.fields}
     for name in (layout.key, layout.label, *layout.columns):
         if name not in types:
-            close = get_close_matches(name, types, 1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
+            close = nearest(name, types)
+            hint = f"did you mean {close!r}? " if close else ""
             raise MissingResource("column", name, layout.file, f"{hint}It has {', '.join(types)}")
     for name in (layout.key, layout.label):
         if name in layout.columns:

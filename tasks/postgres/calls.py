@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from tasks.names import nearest
 from tasks.postgres.functions import harmless
 from tasks.postgres.grammar import Tree, nodes
 
@@ -33,9 +33,9 @@ class Call:
 
     def hint(self, allowed: Collection[str]) -> str:
         """Return what to write instead; comparing the name with those of all functions takes time."""
-        near = [] if self.is_field else difflib.get_close_matches(self.name, allowed, n=1, cutoff=0.75)
+        near = None if self.is_field else nearest(self.name, allowed, cutoff=0.75)
         remedy = f"add {self.name} to `functions` in configs/defaults.yaml if it is harmless"
-        return f'did you mean "{near[0]}"? Otherwise {remedy}' if near else remedy
+        return f'did you mean "{near}"? Otherwise {remedy}' if near else remedy
 
 
 class UnknownFunctionsError(ValueError):

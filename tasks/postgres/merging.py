@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from tasks.contract import Column, DataRejected, Model, Output, PermanentError, Run, Sql
+from tasks.contract import DataRejected, Model, Output, PermanentError, Run, Sql, TableColumn
+from tasks.postgres.blame import Parts, blamed_column
 from tasks.postgres.relations import columns_of, require_columns, require_unique_key
 from tasks.postgres.sql import fragment, table_identifier
 from tasks.postgres.statements import joined, name, names, only_row, statement, value
 from tasks.postgres.versions import Build, foreign_rows, require_unchanged
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from psycopg2.extensions import cursor as Cursor  # noqa: N812  psycopg2 spells its class in lower case
     from psycopg2.sql import Composable
@@ -46,7 +47,7 @@ class Deactivation(Model):
 
     window: Sql
     """A condition on the target's rows: nothing is deactivated outside it."""
-    flag: Column = "is_active"
+    flag: TableColumn = "is_active"
     """The boolean column of the target that says whether a row is active."""
     max_deactivated_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Of the active rows of the window before the merge: where more would be deactivated, nothing is changed."""
@@ -55,8 +56,8 @@ class Deactivation(Model):
 class Timestamps(Model):
     """The columns of the target that say when a row was created and last changed."""
 
-    created: Column | None = None
-    updated: Column | None = None
+    created: TableColumn | None = None
+    updated: TableColumn | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,8 @@ class Terms:
     build: Build | None = None
     """The version of the source that is loaded; None where no step of ours fills it."""
     allow_empty: bool = False
+    every_column: bool = False
+    """Whether a column that only one of the tables has is an error."""
 
     @property
     def kept(self) -> list[str]:
@@ -87,7 +90,8 @@ def merge_tables(cursor: Cursor, terms: Terms, run: Run) -> Merged:
     merge = _planned(cursor, terms, run)
     rows = merge.count_source(cursor, run)
     if merge.is_converted:
-        merge.convert(cursor)
+        with blamed_column(cursor, terms.source, merge.converted_alone):
+            merge.convert(cursor)
     if not rows and terms.deactivate and not terms.allow_empty:
         problem = f"{terms.source} is empty: deactivating all of its window in {terms.target} is refused"
         raise DataRejected(f"{problem}; say `allow_empty: true` where an empty source is right")
@@ -112,21 +116,32 @@ def _planned(cursor: Cursor, terms: Terms, run: Run) -> _Merge:
     require_columns(terms.target, target, [*carried, *terms.kept])
     require_unique_key(cursor, terms.target, terms.keys)
     if terms.columns is None:
-        _tell_left_out(terms, [one for one in source if one not in carried], [*target], run)
+        _refuse_other_case(terms, [one for one in source if one not in carried], target)
+    own = [one for one in target if one not in carried and one not in terms.kept and not target[one].generated]
+    _tell_carried(terms, carried, [one for one in source if one not in carried], own, run)
     is_converted = any(source[column].type != target[column].type for column in carried)
     return _Merge(terms, carried[len(terms.keys) :], is_converted)
 
 
-def _tell_left_out(terms: Terms, left_out: Sequence[str], target: Sequence[str], run: Run) -> None:
-    """Say which columns of the source are not carried; raise PermanentError if only their case differs."""
+def _refuse_other_case(terms: Terms, left_out: Sequence[str], target: Iterable[str]) -> None:
+    """Raise PermanentError for a column of the source that the target has with another case."""
     folded = {column.casefold(): column for column in target}
     for column in left_out:
         near = folded.get(column.casefold())
         if near and near != column:
             problem = f'column "{column}" of {terms.source} is "{near}" in {terms.target}, so it would not be carried'
             raise PermanentError(f"{problem}; rename one of them, or list `columns`")
-    if missing := [column for column in left_out if column not in target]:
-        run.log.warning("%s lacks columns of %s: %s are not carried", terms.target, terms.source, ", ".join(missing))
+
+
+def _tell_carried(terms: Terms, carried: Sequence[str], left_out: Sequence[str], own: Sequence[str], run: Run) -> None:
+    """Say which columns are carried and which are not; raise PermanentError for the latter if the step insists."""
+    others = [f"{', '.join(left_out)} of {terms.source}"] if left_out else []
+    others += [f"{', '.join(own)} of {terms.target}"] if own else []
+    if others and terms.every_column:
+        problem = f"every_column: {' and '.join(others)} would not be carried"
+        raise PermanentError(f"{problem}; give both tables the same columns, or remove every_column")
+    not_carried = f"; not carried: {' and '.join(others)}" if others else ""
+    run.log.info("%s: carries %s%s", terms.target, ", ".join(carried), not_carried)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +165,17 @@ class _Merge:
             ANALYZE pg_temp.converted
         """
         cursor.execute(statement(text, carried=carried, target=self.target, source=self.source))
+
+    def converted_alone(self) -> Parts:
+        """Return what converts each column alone."""
+        text = """
+            CREATE TEMPORARY TABLE alone ON COMMIT DROP AS SELECT {column} FROM {target} WITH NO DATA;
+            INSERT INTO alone SELECT {column} FROM {source}
+        """
+        return {
+            (column,): statement(text, column=name(column), target=self.target, source=self.source)
+            for column in self.carried
+        }
 
     def count_source(self, cursor: Cursor, run: Run) -> int:
         """Return how many rows the source has; refuse rows that are not of its build, and rows without a key."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from tasks.contract import MissingResource, PermanentError
+from tasks.names import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -128,17 +128,10 @@ def require_columns(table: str, there: Mapping[str, ColumnFacts], wanted: Iterab
     """Raise MissingResource for the first column of `wanted` that the table does not have."""
     for column in wanted:
         if column not in there:
-            near = _nearest(column, there)
+            near = nearest(column, there)
             meant = f'did you mean "{near}"? ' if near else ""
             remedy = f"{meant}It has {', '.join(there)}"
             raise MissingResource("column", column, f"table {table}", remedy)
-
-
-def _nearest(column: str, there: Iterable[str]) -> str | None:
-    """Return the name that was probably meant; names that differ only in case are the nearest."""
-    names = list(there)
-    by_case = [name for name in names if name.casefold() == column.casefold()]
-    return next(iter(by_case or get_close_matches(column, names, n=1)), None)
 
 
 def require_unique_key(cursor: Cursor, table: str, keys: Sequence[str]) -> None:
@@ -152,12 +145,12 @@ def require_unique_key(cursor: Cursor, table: str, keys: Sequence[str]) -> None:
     if not changes:
         cursor.execute(_NULLABLE, [*table.split("."), list(keys)])
         nullable = [column for (column,) in cursor.fetchall()]
-        listed = ", ".join(f'"{key}"' for key in keys)
+        listed = ", ".join(map(_quoted, keys))
         changes = ", ".join([*map(_not_null, nullable), f"ADD UNIQUE ({listed})"])
     problem = (
         f"{table} has a unique constraint on ({', '.join(keys)}) that a merge cannot use: {lack}" if lack else problem
     )
-    target = '"{}"."{}"'.format(*table.split("."))
+    target = ".".join(map(_quoted, table.split(".")))
     raise PermanentError(f"{problem}; mend it: ALTER TABLE {target} {changes}")
 
 
@@ -168,7 +161,12 @@ _NULLABLE = """
 
 
 def _not_null(column: str) -> str:
-    return f'ALTER COLUMN "{column}" SET NOT NULL'
+    return f"ALTER COLUMN {_quoted(column)} SET NOT NULL"
+
+
+def _quoted(name: str) -> str:
+    """Return a name as SQL spells it."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +192,7 @@ class _Unique:
             return "its index is not valid", ""
         if not self.is_immediate:
             definition = str(self.definition).partition(" DEFERRABLE")[0]
-            name = f'"{self.constraint}"'
+            name = _quoted(str(self.constraint))
             return "it is deferrable", f"DROP CONSTRAINT {name}, ADD CONSTRAINT {name} {definition}"
         nullable = self.nullable or []
         return f"{', '.join(nullable)} may be null, and nulls count as different", ", ".join(map(_not_null, nullable))

@@ -17,7 +17,6 @@ from tasks.contract import (
     BuiltIn,
     BuiltTable,
     ClaimTimeout,
-    Column,
     Conflict,
     ConnectionId,
     LoadedTable,
@@ -28,8 +27,10 @@ from tasks.contract import (
     Sql,
     StatementsFile,
     Table,
+    TableColumn,
     reusable,
 )
+from tasks.postgres.blame import Parts, blamed
 from tasks.postgres.claims import claim, note_loaded, require_claims
 from tasks.postgres.file_text import statement_problems, unused
 from tasks.postgres.merging import Deactivation, Merged, Terms, Timestamps, merge_tables
@@ -37,7 +38,7 @@ from tasks.postgres.passes import Judged, fingerprint, require_passes
 from tasks.postgres.reached import require_known_calls
 from tasks.postgres.relations import foreign_part, kind_of
 from tasks.postgres.sql import fragment, table_identifier
-from tasks.postgres.statements import joined, names, only_row, statement
+from tasks.postgres.statements import joined, name, names, only_row, statement
 from tasks.postgres.versions import make_records, own_build, record_build
 from tasks.services.postgres import postgres
 from tasks.sql_files import refuse, sql_text
@@ -115,8 +116,8 @@ def run_sql(
 
 def check_values(file: str, text: str, values: Mapping[str, object]) -> None:
     """Raise PermanentError for a value of the step that the file does not use."""
-    for name in unused(text, values):
-        raise PermanentError(f"configs/sql/{file} has no %({name})s; remove {name} from `values`, or use it")
+    for unknown in unused(text, values):
+        raise PermanentError(f"configs/sql/{file} has no %({unknown})s; remove {unknown} from `values`, or use it")
 
 
 def _rebuild_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
@@ -129,7 +130,7 @@ def rebuild_table(
     connection: ConnectionId,
     target: BuiltTable,
     source: Table,
-    columns: Annotated[dict[Column, Sql], Field(min_length=1)],
+    columns: Annotated[dict[TableColumn, Sql], Field(min_length=1)],
     where: Sql | None = None,
     lock_timeout: LockTimeout = 60,
     claim_timeout: ClaimTimeout = 7200,
@@ -153,7 +154,8 @@ def rebuild_table(
         # vacuum. TRUNCATE costs nothing, but blocks readers until the commit, and a REPEATABLE READ transaction that
         # began before will see an empty table. Only its own run reads a staging table.
         cursor.execute(statement("TRUNCATE {target}", target=table_identifier(target)))
-        cursor.execute(_refill(target, source, columns, where))
+        with blamed(cursor, lambda: _parts(target, source, columns, where)):
+            cursor.execute(_refill(target, source, columns, where))
         rows = record_build(cursor, target, run)
         cursor.execute(statement("ANALYZE {target}", target=table_identifier(target)))  # for the next query's plan
         require_claims(run)
@@ -170,6 +172,23 @@ def _refill(target: str, source: str, columns: dict[str, str], where: str | None
         source=table_identifier(source),
         where=fragment(where or "TRUE"),
     )
+
+
+def _parts(target: str, source: str, columns: dict[str, str], where: str | None) -> Parts:
+    """Return what computes the condition alone, and each column as the target stores it."""
+    rows = {"source": table_identifier(source), "where": fragment(where or "TRUE")}
+    condition = statement("SELECT count(*) FROM {source} WHERE {where}", **rows)
+    return {("where",): condition} | {
+        ("columns", column): statement(
+            "CREATE TEMPORARY TABLE alone ON COMMIT DROP AS SELECT {column} FROM {target} WITH NO DATA;"
+            " INSERT INTO alone SELECT {value} FROM {source} WHERE {where}",
+            column=name(column),
+            target=table_identifier(target),
+            value=fragment(text),
+            **rows,
+        )
+        for column, text in columns.items()
+    }
 
 
 def _merge_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
@@ -211,12 +230,13 @@ def merge(
     connection: ConnectionId,
     source: LoadedTable,
     target: Table,
-    keys: Annotated[list[Column], Field(min_length=1)],
-    columns: list[Column] | None = None,
+    keys: Annotated[list[TableColumn], Field(min_length=1)],
+    columns: list[TableColumn] | None = None,
     deactivate: Deactivation | None = None,
     timestamps: Timestamps | None = None,
     external_source: bool = False,  # noqa: FBT001, FBT002  # a field of `with`
     allow_empty: bool = False,  # noqa: FBT001, FBT002  # a field of `with`
+    every_column: bool = False,  # noqa: FBT001, FBT002  # a field of `with`
     lock_timeout: LockTimeout = 60,
     *,
     run: Run,
@@ -226,9 +246,10 @@ def merge(
     Only rows that are new, changed or returning are written; two nulls count as equal. Of the `timestamps`, `created`
     is set on new rows, and `updated` on all that were written or deactivated. `keys` must be the columns of a unique
     constraint of `target`, and no two rows of `source` may share them. `columns` are the values to copy, by default
-    all columns that both tables have. With `deactivate`, active rows of `target` inside its `window` that are not in
-    `source` get their flag set to false, and rows that come back get it set to true; an empty `source` deactivates
-    nothing unless `allow_empty`. Other writers of `target` wait meanwhile; readers do not.
+    all columns that both tables have; the log says which are carried and which are not. With `every_column`, a column
+    that would not be carried is an error, and nothing is written. With `deactivate`, active rows of `target` inside its
+    `window` that are not in `source` get their flag set to false, and rows that come back get it set to true; an empty
+    `source` deactivates nothing unless `allow_empty`. Other writers of `target` wait meanwhile; readers do not.
 
     Only rows that a step of the same run built, and that the gates before the load passed, are loaded; if they have
     changed since, nothing is. Set `external_source` if another system fills `source`: then the rows must be the ones
@@ -240,7 +261,17 @@ def merge(
         make_records(cursor)
         taken = _taken(cursor, source, run, is_external=external_source)
         require_passes(cursor, connection, run, taken)
-        terms = Terms(source, target, keys, columns, deactivate, timestamps or Timestamps(), taken.build, allow_empty)
+        terms = Terms(
+            source,
+            target,
+            keys,
+            columns,
+            deactivate,
+            timestamps or Timestamps(),
+            taken.build,
+            allow_empty,
+            every_column,
+        )
         if deactivate:
             require_known_calls(cursor, table_identifier(target), {"deactivate.window": deactivate.window}, run)
         done = merge_tables(cursor, terms, run)

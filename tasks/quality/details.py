@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -41,5 +42,5 @@ def plain(value: Any) -> Any:
     if hasattr(value, "item"):  # a numpy number
         return plain(value.item())
     if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
+        return json.dumps(value)  # the word: NaN, Infinity
     return value.replace("\0", "") if isinstance(value, str) else value

@@ -6,8 +6,6 @@ Reads the catalogue in `expectations.json`, to check a spec without the library,
 
 from __future__ import annotations
 
-import datetime as dt
-import difflib
 import functools
 import json
 import math
@@ -19,9 +17,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from tasks.names import nearest
 from tasks.quality.on_postgres.conditions import as_moment, is_known_filter
 from tasks.quality.on_postgres.date_formats import matches_format
 from tasks.quality.on_postgres.row_queries import BatchUse, check_query
+from tasks.quality.on_postgres.values import as_utc
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
@@ -102,8 +102,8 @@ _INSTEAD = {
 
 def _did_you_mean(word: str, known: Iterable[str], what: str) -> str:
     names = sorted(known)
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    return f'did you mean "{near[0]}"?' if near else f"{what}: {', '.join(names)}"
+    near = nearest(word, names)
+    return f'did you mean "{near}"?' if near else f"{what}: {', '.join(names)}"
 
 
 # --- What the schema says ---------------------------------------------------------------------------------------------
@@ -225,10 +225,20 @@ def _comparable(lowest: JsonValue, highest: JsonValue) -> tuple[Any, Any] | None
         return lowest, highest
     if not isinstance(lowest, str) or not isinstance(highest, str):
         return None
-    moments = as_moment(lowest), as_moment(highest)
-    alike = {type(moment) for moment in moments} in ({dt.date}, {dt.datetime})
-    aware = len({getattr(moment, "tzinfo", None) is None for moment in moments}) == 1
-    return moments if alike and aware else None
+    low, high = as_moment(lowest), as_moment(highest)
+    return (as_utc(low), as_utc(high)) if low and high else None
+
+
+def alike(arguments: Arguments) -> dict[str, str]:
+    """Return the bounds as times in UTC if one is a date and the other a time, or only one of them has a zone.
+
+    The library compares them with each other, and Python compares only what is alike.
+    """
+    given = {name: as_moment(str(arguments.get(name))) for name in ("min_value", "max_value")}
+    bounds = {name: moment for name, moment in given.items() if moment}
+    if len({(type(moment), getattr(moment, "tzinfo", None) is None) for moment in bounds.values()}) == 1:
+        return {}
+    return {name: as_utc(moment).isoformat() for name, moment in bounds.items()}
 
 
 def _check_texts(_name: str, arguments: Arguments) -> Iterator[Problem]:

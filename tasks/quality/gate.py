@@ -103,10 +103,10 @@ def validate(
         with _one_snapshot(session, suite, run) as cursor:
             verdict, rejected = _judge(session, cursor, record)
         links, problem = _published(artifacts, verdict, suite, run)  # before the next try may begin to judge
-    run.log.info(report(verdict, suite, rejected))
     validation = _validation(verdict, suite, rejected, links)
     if verdict.failed:
         raise DataRejected(rejection(verdict, suite, run, rejected, links, problem), validation)
+    run.log.info(report(verdict, suite))
     if problem:
         raise problem
     return validation

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue
 
-from tasks.contract import Column, ConnectionId, Model, Sql, Table, TextKind
+from tasks.contract import ConnectionId, Model, Sql, Table, TableColumn, TextKind
 
 
 class Batch(Model):
@@ -27,7 +27,7 @@ class Quarantine(Model):
     """
 
     table: Table
-    columns: dict[Column, Sql] = Field(min_length=1)
+    columns: dict[TableColumn, Sql] = Field(min_length=1)
 
 
 class Expectation(Model):

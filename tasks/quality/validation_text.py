@@ -19,17 +19,12 @@ if TYPE_CHECKING:
     from tasks.quality.verdicts import Outcome, Verdict
 
 
-def report(verdict: Verdict, suite: Suite, rejected: Mapping[str, int]) -> str:
-    """Return the block for the log: a line for each expectation."""
+def report(verdict: Verdict, suite: Suite) -> str:
+    """Return the block for the log of a gate that passes: a line for each expectation."""
     width = max(len(outcome.expectation.type) for outcome in verdict.outcomes)
-    lines = [_headline(verdict, suite)]
-    if verdict.rows == 0:
-        lines.append("  the batch is empty: no row can break a rule")
+    lines = _head(verdict, suite)
     for outcome in verdict.outcomes:
-        mark = "ok    " if outcome.passed else "FAILED"
-        lines.append(f"  {mark}  {outcome.expectation.type:{width}}  {_outcome_text(outcome)}")
-    lines += [f"  set aside  {reason}: {_rows(count)}" for reason, count in rejected.items()]
-    lines += [f"  not set aside  {text}" for text in _without_condition(verdict, suite)]
+        lines.append(f"  ok  {outcome.expectation.type:{width}}  {_outcome_text(outcome)}")
     return "\n".join(lines)
 
 
@@ -42,7 +37,7 @@ def rejection(
     problem: Exception | None,
 ) -> str:
     """Return the message that stops the run: the broken rules, and where to look."""
-    lines = [_headline(verdict, suite)]
+    lines = _head(verdict, suite)
     for outcome in verdict.failed:
         expectation = outcome.expectation
         reason = f" [{expectation.reason}]" if expectation.reason else ""
@@ -50,6 +45,7 @@ def rejection(
     if rejected and suite.quarantine:
         counts = ", ".join(f"{reason} {count:,}" for reason, count in rejected.items())
         lines.append(f"rejected rows: {counts}; in {suite.quarantine.table} where validation_id = '{run.attempt}'")
+    lines += [f"not set aside: {text}" for text in _without_condition(verdict, suite)]
     if links:
         lines.append(f"Data Docs: {links.data_docs}")
     if problem:
@@ -57,6 +53,11 @@ def rejection(
     clear = run.before.builds.get(suite.batch.table, run.task_id)
     lines.append(f"after mending the source, clear {clear!r} with its downstream")
     return "\n".join(lines)
+
+
+def _head(verdict: Verdict, suite: Suite) -> list[str]:
+    empty = ["  the batch is empty: no row can break a rule"] if verdict.rows == 0 else []
+    return [_headline(verdict, suite), *empty]
 
 
 def _headline(verdict: Verdict, suite: Suite) -> str:

@@ -18,9 +18,10 @@ from tasks.contract import MissingResource, PermanentError, TransientError
 from tasks.postgres.reached import require_known_calls_of
 from tasks.postgres.relations import columns_of, require_columns
 from tasks.postgres.statements import name, only_row, statement
-from tasks.quality.expectations import QUERIES, problems
+from tasks.quality.expectations import QUERIES, alike, problems
 from tasks.quality.on_postgres import row_queries
 from tasks.quality.on_postgres.quarantine import batch_rows
+from tasks.quality.on_postgres.values import keep_values, know_types, shown
 from tasks.services.postgres import postgres, statement_errors
 
 if TYPE_CHECKING:
@@ -183,8 +184,7 @@ def _compared(suite: Suite) -> set[str]:
 
 
 def _outcome(expectation: Expectation, answer: ExpectationValidationResult) -> Outcome:
-    found = {} if answer.success else cast("dict[str, Any]", answer.to_json_dict())["result"]
-    return Outcome(expectation, bool(answer.success), found)
+    return Outcome(expectation, bool(answer.success), {} if answer.success else answer.result)
 
 
 @dataclass(frozen=True)
@@ -218,6 +218,7 @@ class _Library:
         batch = asset.add_batch_definition_whole_table("batch").get_batch()
         session = sessions[suite.connection]
         with session.cursor() as cursor:
+            know_types(sources[suite.connection].get_execution_engine().engine, cursor, suite.batch.table)
             cursor.execute("SAVEPOINT asked")
         return cls(suite, session, batch, errors)
 
@@ -237,6 +238,8 @@ class _Library:
             asked = ExpectationSuite(self.suite.name, expectations=[self._expectation(place) for place in places])
             results: Any = self.batch.validate(asked, result_format=result_format)
         results.results.sort(key=lambda answer: answer.expectation_config.meta["place"])
+        for answer in results.results:
+            answer.result = shown(answer.result)
         return cast("ExpectationSuiteValidationResult", results)
 
     def _expectation(self, place: int) -> Any:
@@ -267,13 +270,13 @@ class _Library:
 
 
 def for_library(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return arguments as the library takes them: it reads braces and colons in a query in its own way."""
+    """Return arguments as the library takes them: it compares bounds, and reads braces and colons in its own way."""
     queries = {
         name: row_queries.for_library(str(arguments[name]), batch)
         for name, batch in QUERIES.items()
         if arguments.get(name)
     }
-    return {**arguments, **queries}
+    return {**arguments, **queries, **alike(arguments)}
 
 
 def _source(context: Any, name: str, session: PostgresSession, errors: list[psycopg2.Error]) -> Any:
@@ -292,6 +295,7 @@ def _source(context: Any, name: str, session: PostgresSession, errors: list[psyc
             """Return the same pool, which still has its session."""
             return self
 
+    keep_values(session)
     source = context.data_sources.add_postgres(
         name,
         connection_string="postgresql+psycopg2://lent@session/open",

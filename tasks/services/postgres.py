@@ -36,6 +36,12 @@ _MISSING = {
 }
 """What to do about each SQLSTATE for something missing."""
 
+_REMEDIES = {
+    "42804": "cast it in the expression that makes it, here or in the step that builds the source",
+    "42883": "cast its arguments in the expression",
+}
+"""What to do about each SQLSTATE of a statement that does not fit the types."""
+
 _PERMANENT_CLASSES = {"0A", "21", "22", "23", "2F", "42", "44"}
 """SQLSTATE classes caused by the statement or its data: a retry would fail the same way."""
 
@@ -266,7 +272,12 @@ def _statement_error(error: psycopg2.Error, address: str) -> Exception:
 
 
 def _hinted(error: psycopg2.Error, text: str) -> str:
-    return f"{text}. {error.diag.message_hint}" if error.diag.message_hint else text
+    """Add what to do: a hint of the server is about a statement, and whoever wrote a spec can follow only few."""
+    hint = error.diag.message_hint or ""
+    if hint.startswith("Perhaps you meant"):
+        return f"{text}. {hint}"
+    remedy = _REMEDIES.get(error.pgcode or "")
+    return f"{text}; {remedy}" if remedy else text
 
 
 def _place(error: psycopg2.Error) -> str:

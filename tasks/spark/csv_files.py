@@ -10,9 +10,9 @@ import io
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from difflib import get_close_matches
 from typing import BinaryIO, TextIO
 
+from tasks.names import nearest
 from tasks.spark.csv_records import fields, records, shown
 
 _LONGEST_HEADER = 1 << 20
@@ -51,7 +51,7 @@ def header_problems(names: Sequence[str], declared: Collection[str], separator: 
     there = ", ".join(map(_named, names))
     for name in declared:
         if name not in names:
-            near = _near(name, others)
+            near = nearest(name, others)
             hint = f'did you mean "{near}"? ' if near else _other_separator(names, separator)
             yield f'has no column "{name}"; {hint}its columns are {there}'
     for name, count in Counter(names).items():
@@ -60,12 +60,6 @@ def header_problems(names: Sequence[str], declared: Collection[str], separator: 
     if closed and others and set(declared) <= set(names):
         shown_names = ", ".join(map(_named, others))
         yield f"has columns that are not declared: {shown_names}; declare them, or set ignore_other_columns: true"
-
-
-def _near(name: str, others: Sequence[str]) -> str | None:
-    """Return the name that was probably meant; upper and lower case do not count."""
-    folded = {other.casefold(): other for other in reversed(others)}
-    return next((folded[near] for near in get_close_matches(name.casefold(), folded, n=1)), None)
 
 
 def _named(name: str) -> str:

@@ -5,7 +5,6 @@ Reads Spark's SQL with sqlglot, since lint has no Spark; `tasks.spark.queries` a
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Collection, Iterator
@@ -13,6 +12,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
+from tasks.names import nearest
 from tasks.sql_files import FileProblem
 
 if TYPE_CHECKING:
@@ -134,9 +134,9 @@ def _code_problems(text: str, query: Expr, functions: frozenset[str]) -> Iterato
             does = "makes a name of a text" if name == ANY_NAME else "calls a method of Java"
             yield FileProblem(f"{call.name} {does}", _CODE, *_word(text, call.name))
         elif name not in harmless() | functions:
-            near = difflib.get_close_matches(name, harmless(), n=1, cutoff=0.75)
+            near = nearest(name, harmless(), cutoff=0.75)
             remedy = f"add {name} to `functions` in configs/defaults.yaml if it is harmless"
-            hint = f'did you mean "{near[0]}"? Otherwise {remedy}' if near else remedy
+            hint = f'did you mean "{near}"? Otherwise {remedy}' if near else remedy
             place = _word(text, call.name)
             yield FileProblem(f'this query calls "{call.name}", {NOT_LISTED}', hint, *place, "unknown-function")
 
@@ -155,8 +155,8 @@ def _view_problems(query: Expr, views: Collection[str]) -> Iterator[FileProblem]
             shown = ".".join(part.name for part in table.parts)
             compared += 1
             is_compared = not table.db and compared <= MAX_COMPARED
-            near = difflib.get_close_matches(table.name, [*views, *own.names], n=1, cutoff=0.6) if is_compared else []
-            hint = f'did you mean "{near[0]}"?' if near else listed
+            near = nearest(table.name, [*views, *own.names]) if is_compared else None
+            hint = f'did you mean "{near}"?' if near else listed
             meta = table.this.meta
             start, end = meta.get("start", 0), meta.get("end", 0) + 1
             yield FileProblem(f'"{shown}" is not a view of the step', hint, start, end, "unknown-view")

@@ -260,3 +260,19 @@ def test_missing_connection_fails_at_once(project: Path) -> None:
 
     assert "connection 'nowhere' does not exist" in said
     assert "failed" in said
+
+
+def test_spec_of_no_project_is_told(tmp_path: Path) -> None:
+    """A spec that has no configs/ above it says where its project was looked for."""
+    (tmp_path / "alone.yaml").write_text(GOOD)
+
+    told = " ".join(taskflow(tmp_path, "lint", "alone.yaml").split())
+
+    assert f"note: alone.yaml is of no project: neither {tmp_path} nor a folder above has configs/" in told
+
+
+def test_running_stack_gives_its_connections(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no stack was made, a run has the connections of the environment alone."""
+    monkeypatch.setenv("TASKFLOW_HOME", str(tmp_path / "none"))
+
+    assert "with the connections" not in installed(project, "run", "good")

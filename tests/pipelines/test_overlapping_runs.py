@@ -95,7 +95,7 @@ def in_prod(pipeline: Pipeline) -> dict[dt.date, int]:
 def told(pipeline: Pipeline, run: DagRun, task_id: str, try_number: int) -> str:
     """Return the messages of the errors that one try of a task logged."""
     events = pipeline.events(run, task_id, try_number)
-    return "\n".join(error["exc_value"] for event in events for error in event.get("error_detail") or ())
+    return "\n".join(event["event"] for event in events if event.get("level") == "error")
 
 
 def test_load_that_is_cleared_alone_takes_no_other_rows(pipeline: Pipeline) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+
 import psycopg2
 import pytest
 
-from stack.database import Cluster, Database
+from stack.database import Cluster, Database, binaries
 
 
 def query(database: Database, sql: str) -> list[tuple[object, ...]]:
@@ -48,3 +51,12 @@ def test_create_is_repeatable(cluster: Cluster, database: Database) -> None:
     query(database, "CREATE TABLE kept (n int); SELECT 1")
     cluster.create(database)
     assert query(database, "SELECT count(*) FROM kept") == [(0,)]
+
+
+def test_psql_finds_a_database(postgres: Database) -> None:
+    """The environment of an account opens its database in the server's own psql, without a password on the line."""
+    command = [str(binaries() / "psql"), "-Atc", "SELECT current_user, current_database()"]
+
+    done = subprocess.run(command, env=os.environ | postgres.environment, capture_output=True, text=True, check=True)
+
+    assert done.stdout == f"{postgres.user}|{postgres.dbname}\n"

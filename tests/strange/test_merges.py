@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import re
+
 import pytest
 
 from tasks.contract import PermanentError, Run
-from tasks.postgres.merging import Merged
+from tasks.postgres.merging import Merged, Timestamps
 from tests.support.database import Sql
 from tests.support.merging import merged
 
@@ -163,23 +166,42 @@ def test_column_that_differs_in_case_is_not_left_out(run: Run, sql: Sql) -> None
 
 
 def test_columns_that_are_not_carried_are_told(run: Run, sql: Sql, caplog: pytest.LogCaptureFixture) -> None:
-    """A column that the target lacks stays behind, and the log names it."""
-    sql("CREATE SCHEMA s; CREATE TABLE s.u (id int, v int, extra int); CREATE TABLE s.t (id int PRIMARY KEY, v int)")
-
-    merged(run, **PLAIN)
-
-    assert "s.t lacks columns of s.u: extra are not carried" in caplog.messages
-
-
-def test_unique_index_on_some_rows_gets_a_remedy_that_works(run: Run, sql: Sql) -> None:
-    """An index with a WHERE says nothing of the other rows."""
+    """A column that only one of the tables has stays behind, and the log names it; a step may insist on all."""
     sql("""
-        CREATE SCHEMA s;
-        CREATE TABLE s.u AS SELECT 1 AS id; CREATE TABLE s.t (id int, gone date);
-        CREATE UNIQUE INDEX ON s.t (id) WHERE gone IS NULL;
+        CREATE SCHEMA s; CREATE TABLE s.u (id int, v int, extra int, more int);
+        CREATE TABLE s.t (id int PRIMARY KEY, v int, own int, made int GENERATED ALWAYS AS (v) STORED, at date);
     """)
+    terms = PLAIN | {"timestamps": Timestamps(created="at")}
 
-    with pytest.raises(PermanentError, match="its index has a WHERE, and says nothing of the other rows; mend") as told:
+    with caplog.at_level(logging.INFO, "tasks"):
+        merged(run, **terms)
+    with pytest.raises(
+        PermanentError, match=r"^every_column: extra, more of s\.u and own of s\.t would not be carried; give"
+    ):
+        merged(run, **terms, every_column=True)
+
+    assert "s.t: carries id, v; not carried: extra, more of s.u and own of s.t" in caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("target", "problem"),
+    [
+        ("(id int, gone date); CREATE UNIQUE INDEX ON s.t (id) WHERE gone IS NULL", "its index has a WHERE, and says"),
+        ("(id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED)", "it is deferrable"),
+        ('(id int NOT NULL, CONSTRAINT "a b" UNIQUE (id) DEFERRABLE)', "it is deferrable"),
+        ("(id int UNIQUE, other int PRIMARY KEY GENERATED ALWAYS AS IDENTITY)", "id may be null, and nulls count as"),
+        ("(id int); CREATE UNIQUE INDEX ON s.t ((id + 1))", "has no unique constraint on exactly (id)"),
+        ("(id int); CREATE UNIQUE INDEX ON s.t (id) INCLUDE (id)", "id may be null, and nulls count as different"),
+        ("(id int, v int, PRIMARY KEY (id, v))", "has no unique constraint on exactly (id)"),
+    ],
+)
+def test_unique_constraint_that_decides_nothing_gets_a_remedy_that_works(
+    run: Run, sql: Sql, target: str, problem: str
+) -> None:
+    """The error says what is wrong with the constraint that is there, and a statement that mends it."""
+    sql(f"CREATE SCHEMA s; CREATE TABLE s.u AS SELECT 1 AS id, 2 AS v; CREATE TABLE s.t {target}")
+
+    with pytest.raises(PermanentError, match=re.escape(problem)) as told:
         merged(run, **PLAIN)
 
     sql(str(told.value).partition("; mend it: ")[2])
@@ -192,3 +214,36 @@ def test_columns_may_have_any_name(run: Run, sql: Sql) -> None:
     sql("INSERT INTO s.u VALUES (1, 'a', 1, 1); INSERT INTO s.t VALUES (1, 'b', 1, 1), (2, 'c', 2, 2)")
 
     assert merged(run, **PLAIN) == counts(updated=1)
+
+
+ANY_NAMES = ["User Id", "Größe", "日付", "100%", 'say "hi"', "a.b", "on", "null", "select", "{x}", "%(y)s", "1st", "$1"]
+
+
+def test_keys_and_columns_may_have_any_name(run: Run, sql: Sql) -> None:
+    """Spaces, capitals, letters that are not in ASCII, quotes and SQL's own words."""
+    columns = ", ".join('"{}" int'.format(name.replace('"', '""')) for name in ANY_NAMES)
+    listed = ", ".join('"{}"'.format(name.replace('"', '""')) for name in ANY_NAMES[:6])
+    sql(f"""
+        CREATE SCHEMA "a b"; CREATE TABLE "a b"."Données d'été %" ({columns}, PRIMARY KEY ({listed}));
+        CREATE TABLE "a b"."名" (LIKE "a b"."Données d'été %");
+    """)
+    sql(f"""INSERT INTO "a b"."名" SELECT {", ".join(["n"] * len(ANY_NAMES))} FROM generate_series(1, 2) AS n""")
+    given = {"source": "a b.名", "target": "a b.Données d'été %", "keys": ANY_NAMES[:6], "columns": ANY_NAMES[6:]}
+    terms = PLAIN | given
+
+    assert merged(run, **terms) == counts(inserted=2)
+    assert merged(run, **terms) == counts(unchanged=2)
+    sql("""UPDATE "a b"."名" SET "on" = 7 WHERE "User Id" = 1""")
+    assert merged(run, **terms) == counts(updated=1, unchanged=1)
+
+
+def test_keys_of_any_name_get_a_remedy_that_works(run: Run, sql: Sql) -> None:
+    """The statement quotes them as SQL does."""
+    sql('''CREATE SCHEMA s; CREATE TABLE s.t ("say ""hi""" int, "A b" int); CREATE TABLE s.u (LIKE s.t)''')
+    terms = PLAIN | {"keys": ['say "hi"', "A b"]}
+
+    with pytest.raises(PermanentError, match="which a merge needs; mend it: ALTER TABLE") as told:
+        merged(run, **terms)
+
+    sql(str(told.value).partition("; mend it: ")[2])
+    assert merged(run, **terms) == counts()

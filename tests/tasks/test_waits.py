@@ -10,11 +10,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
+from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 
+from factory.bridge.failures import StepFailed
 from factory.bridge.poking import Poke, wait_for
 from stack.objects import ObjectStore
 from tasks.contract import MissingResource, NotYet, PermanentError, Run
@@ -206,9 +208,10 @@ def test_triggerer_ends_after_the_longest_wait(here: Run) -> None:
     assert "since" in asyncio.run(fired(trigger))
 
 
-@pytest.mark.parametrize(("soft_fail", "error"), [(False, AirflowFailException), (True, AirflowSkipException)])
+@pytest.mark.parametrize(("soft_fail", "error"), [(False, StepFailed), (True, AirflowSkipException)])
 def test_longest_wait_ends(run: Run, soft_fail: bool, error: type[Exception]) -> None:  # noqa: FBT001
     """After `timeout` a wait fails, or is skipped where the step says so, with what was waited for and how long."""
-    context = {"task": Step(dt.datetime.now(dt.UTC) - dt.timedelta(seconds=90))}
-    with pytest.raises(error, match=r"^waited 9\d s: nothing is there"):
+    since = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=90)
+    context = {"task": Step(since), "ti": SimpleNamespace(task_id="arrived")}
+    with pytest.raises(error, match=r"waited 9\d s: nothing is there"):
         wait_for(NotYet("nothing is there", 1, 60, soft_fail), {}, run, context)

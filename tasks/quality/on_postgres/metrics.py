@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Iterable
+from itertools import count
 from typing import Any
 
+from tasks.quality.on_postgres import limits
 from tasks.quality.on_postgres.conditions import quoted
 from tasks.quality.on_postgres.date_formats import matches_format
 
@@ -28,6 +31,7 @@ def install() -> None:
         _add_conditions()
         _count_compound_keys()
         _bound_queries()
+        limits.install()
     finally:
         registry.setLevel(level)
 
@@ -85,6 +89,15 @@ def _count_compound_keys() -> None:
             return int(execution_engine.execute_query(total).scalar())
 
 
+def _distinct(names: Iterable[str]) -> list[str]:
+    """Return the names of a result's columns, with a number after those that repeat."""
+    known: list[str] = []
+    for name in names:
+        numbered = (f"{name} {number}" for number in count(2))
+        known.append(name if name not in known else next(one for one in numbered if one not in known))
+    return known
+
+
 def _bound_queries() -> None:
     import sqlalchemy as sa
     from great_expectations.constants import MAX_RESULT_RECORDS
@@ -101,7 +114,9 @@ def _bound_queries() -> None:
     def shown(substituted_batch_subquery: str, execution_engine: Any, **_: Any) -> list[dict[str, Any]]:
         rows = sa.text(f"{substituted_batch_subquery}\n").columns().subquery()
         few = sa.select(sa.text("*")).select_from(rows).limit(MAX_RESULT_RECORDS)
-        return [row._asdict() for row in execution_engine.execute_query(few)]
+        found = execution_engine.execute_query(few)
+        names = _distinct(found.keys())
+        return [dict(zip(names, row, strict=True)) for row in found]
 
     def bound(metric: Any) -> None:
         def records(cls: Any, **arguments: Any) -> Any:

@@ -90,9 +90,32 @@ def test_run_is_told(stack: RunningStack, dag_id: str) -> None:
 
 
 def test_unknown_dag_is_named(stack: RunningStack) -> None:
-    """A run of a DAG that does not exist is refused with its name."""
+    """A run of a DAG that does not exist is refused at once, with the name that was meant."""
+    told = command_line(stack.environment, "dag-run", "Crypto_event_dag", code=1)
+    assert "there is no pipeline 'Crypto_event_dag'; did you mean 'crypto_events_dag'?" in told
     with pytest.raises(ApiError, match="Airflow answered 404 to POST /dags/nothing/dagRuns"):
         stack.api.trigger("nothing")
+
+
+def test_unknown_param_is_named(stack: RunningStack, dag_id: str) -> None:
+    """A run is not started with a name that is no param."""
+    told = command_line(stack.environment, "dag-run", dag_id, "--conf", '{"Greetings": 1}', code=1)
+    assert f"'Greetings' is not a param of {dag_id}; did you mean 'greeting'?" in " ".join(told.split())
+
+
+def test_run_of_a_day_is_told(stack: RunningStack, dag_id: str) -> None:
+    """A run may be given its day; that day's second run is refused, and says what to do."""
+    told = command_line(stack.environment, "dag-run", dag_id, "--date", "2026-02-03")
+    (run_id,) = re.findall(rf"^{dag_id} run (\S+)$", told, re.MULTILINE)
+    assert stack.api.request("GET", f"/dags/{dag_id}/dagRuns/{run_id}")["logical_date"] == "2026-02-03T00:00:00Z"
+    again = command_line(stack.environment, "dag-run", dag_id, "--date", "2026-02-03", code=1)
+    assert f"{dag_id} has a run for 2026-02-03 already; clear that one" in " ".join(again.split())
+
+
+def test_database_opens(stack: RunningStack) -> None:
+    """`psql` runs statements in the database of the pipelines, as its owner, or in another one."""
+    assert "crypto" in command_line(stack.environment, "psql", "--sql", "SELECT current_user")
+    assert "mlflow" in command_line(stack.environment, "psql", "--database", "mlflow", "--sql", "SELECT current_user")
 
 
 def test_endless_run_is_told(stack: RunningStack, dag_id: str, gate: Path) -> None:
