@@ -1,4 +1,4 @@
-"""The server of the app: Streamlit, running `stack/app/app.py` in its own process."""
+"""The server of the app: Streamlit, running `stack/app/app.py` behind a login, in its own process."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from stack.app_login import PASSWORD, login
 from stack.paths import REPOSITORY, private_folder
 from stack.ports import Wish
 from stack.service import Service, fetch
@@ -24,10 +25,11 @@ INHERITED = ("LANG", "LC_ALL", "TMPDIR", "TASKFLOW_MODEL", "TASKFLOW_DRIFT")
 
 @dataclass(frozen=True, slots=True)
 class AppServer:
-    """A Streamlit server: its folder, its port, its script, and how the script reaches the other services."""
+    """A Streamlit server: its folder, its port, its password, its script, and how this reaches the other services."""
 
     folder: Path
     port: int
+    password: str
     others: Mapping[str, str]
     """Addresses and logins, by environment variable."""
     script: Path = SCRIPT
@@ -39,9 +41,10 @@ class AppServer:
 
     def service(self) -> Service:
         """Return how the server is run."""
+        place = ("--host", HOST, "--port", str(self.port))
         return Service(
             name="app",
-            command=(sys.executable, "-P", "-m", "streamlit", "run", str(self.script), *self._flags()),
+            command=(sys.executable, "-P", "-m", "stack.app.served", str(self.script), *place),
             environment=self._environment(),
             directory=self.folder,
             awaited=f"its health at {self.address}/_stcore/health",
@@ -59,18 +62,7 @@ class AppServer:
 
     def probe(self) -> None:
         """Raise NotReady unless the server is healthy."""
-        fetch(f"{self.address}/_stcore/health")
-
-    def _flags(self) -> tuple[str, ...]:
-        settings = {
-            "server.address": HOST,
-            "server.port": str(self.port),
-            "server.headless": "true",
-            "server.fileWatcherType": "none",  # a watcher would read every file of every library, every second
-            "browser.gatherUsageStats": "false",
-            "browser.serverAddress": HOST,
-        }
-        return tuple(word for name, value in settings.items() for word in (f"--{name}", value))
+        fetch(f"{self.address}/_stcore/health", login(self.password))
 
     def _environment(self) -> dict[str, str]:
         return {
@@ -80,4 +72,5 @@ class AppServer:
             "PYTHONUNBUFFERED": "1",
             **QUIET,
             **self.others,
+            PASSWORD: self.password,
         }

@@ -10,14 +10,16 @@ from stack import app_server, broker, credentials, database, objects, orchestrat
 from stack import java as javas
 from stack import spark as sparks
 from stack.airflow_api import AirflowApi
+from stack.app_login import USER as APP_USER
 from stack.app_server import AppServer
 from stack.broker import Broker
 from stack.database import HOST, SUPERUSER, Cluster, Database
 from stack.objects import BUCKETS, ObjectPorts, ObjectStore, is_blocked
-from stack.orchestrator import Airflow
+from stack.orchestrator import USERS, Airflow
+from stack.page_tokens import PREFIX
 from stack.paths import pipelines
 from stack.profiles import Profile
-from stack.spark import Spark, SparkPorts, WorkerPorts
+from stack.spark import Spark, SparkKeys, SparkPorts, WorkerPorts
 from stack.steps import Step
 from stack.supervisor import Supervisor
 from stack.tracking_server import QUIET, USER, Tracking, TrackingKeys
@@ -135,7 +137,8 @@ class Stack:
         names = ("spark-worker", "spark-worker-2") if self.is_distributed else ("spark-worker",)
         workers = tuple(WorkerPorts(name, self.ports[name], self.ports[f"{name}-ui"]) for name in names)
         places = SparkPorts(self.ports["spark"], self.ports["spark-ui"], workers)
-        return Spark(self.home.spark, places, self.credentials.spark_secret, self.java, sparks.memory())
+        keys = SparkKeys(self.credentials.spark_secret, self.credentials.spark_pages)
+        return Spark(self.home.spark, places, keys, self.java, sparks.memory())
 
     @property
     def tracking(self) -> Tracking:
@@ -147,7 +150,7 @@ class Stack:
     def app(self) -> AppServer:
         """The app that serves the Production model."""
         others = {**self.tracking.client_environment, "AIRFLOW__API__BASE_URL": self.airflow.address}
-        return AppServer(self.home.app, self.ports["app"], others)
+        return AppServer(self.home.app, self.ports["app"], self.credentials.app, others)
 
     @property
     def airflow(self) -> Airflow:
@@ -175,6 +178,7 @@ class Stack:
             "crypto_postgres": self.crypto.airflow_connection,
             "object_store": self.store.airflow_connection,
             "spark_default": self.spark.airflow_connection,
+            "spark_pages": self.spark.pages_connection,
             "mlflow_default": self.tracking.airflow_connection,
         }
 
@@ -214,12 +218,12 @@ class Stack:
             Address("objects", self.store.endpoint, self.store.keys.access, "objects_secret"),
             Address("objects", self.store.admin_address, "admin", "objects_admin"),
             Address("spark", self.spark.master),
-            Address("spark", self.spark.master_page),
+            *(Address("spark", f"{self.airflow.address}{PREFIX}/", user, f"airflow_{user}") for user in USERS),
             Address("mlflow", self.tracking.address, USER, "mlflow_admin"),
             *broker,
             Address("airflow", self.airflow.address, "admin", "airflow_admin"),
             Address("airflow", self.airflow.address, "viewer", "airflow_viewer"),
-            Address("app", self.app.address),
+            Address("app", self.app.address, APP_USER, "app"),
         ]
 
     def stop_order(self) -> list[list[Service]]:

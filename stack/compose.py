@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stack import app_server, compose_env, objects, orchestrator, spark, tracking_server
+from stack import app_login, app_server, compose_env, objects, orchestrator, page_tokens, tracking_server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +22,8 @@ INSTEAD = "or run the same services without containers: `make up`"
 WHERE = f"""\
 Airflow  http://127.0.0.1:{orchestrator.PORTS[0].usual}   admin               AIRFLOW_ADMIN_PASSWORD
 MLflow   http://127.0.0.1:{tracking_server.PORTS[0].usual}   {tracking_server.USER:19} MLFLOW_ADMIN_PASSWORD
-Spark    http://127.0.0.1:{spark.PORTS[1].usual}
-the app  http://127.0.0.1:{app_server.PORTS[0].usual}
+Spark    http://127.0.0.1:{orchestrator.PORTS[0].usual}{page_tokens.PREFIX}/   as in Airflow
+the app  http://127.0.0.1:{app_server.PORTS[0].usual}   {app_login.USER:19} APP_PASSWORD
 MinIO    http://127.0.0.1:{objects.PORTS[1].usual}   taskflow            OBJECTS_SECRET
 pgAdmin  http://127.0.0.1:5050   admin@example.com   PGADMIN_PASSWORD
 """

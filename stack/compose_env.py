@@ -31,6 +31,8 @@ SECRETS: Mapping[str, Callable[[], str]] = {
     "MLFLOW_ADMIN_PASSWORD": password,
     "MLFLOW_SESSION_KEY": key,
     "SPARK_SECRET": key,
+    "SPARK_PAGES_KEY": key,
+    "APP_PASSWORD": password,
     "PGADMIN_PASSWORD": password,
 }
 """The variables that Compose requires, and how each is generated."""

@@ -61,6 +61,8 @@ class Credentials(BaseModel):
     mlflow_admin: str = Field(default_factory=password)
     mlflow_session: str = Field(default_factory=key)
     spark_secret: str = Field(default_factory=key)
+    spark_pages: str = Field(default_factory=key)
+    app: str = Field(default_factory=password)
     redis: str = Field(default_factory=password)
 
     @property

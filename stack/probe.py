@@ -10,19 +10,20 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
-from urllib.request import ProxyHandler, build_opener
+from urllib.request import ProxyHandler, Request, build_opener
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 SECONDS = 8
 """How long an answer may take."""
 
 
-def fault(url: str, wanted: Sequence[str]) -> str | None:
+def fault(url: str, wanted: Sequence[str], headers: Mapping[str, str] | None = None) -> str | None:
     """Return what is wrong with the page, or None."""
     try:
-        with build_opener(ProxyHandler({})).open(url, timeout=SECONDS) as answer:
+        asked = Request(url, headers=dict(headers or {}))  # noqa: S310 - from the command that checks the container
+        with build_opener(ProxyHandler({})).open(asked, timeout=SECONDS) as answer:
             page = json.load(answer) if wanted else {}
     except (URLError, TimeoutError, ValueError) as error:
         return f"{url}: {error}"

@@ -117,20 +117,20 @@ def client() -> httpx.Client:
     return httpx.Client(timeout=5, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
 
 
-def fetch(url: str) -> httpx.Response:
+def fetch(url: str, headers: Mapping[str, str] | None = None) -> httpx.Response:
     """Return the answer of a service's page; raise NotReady for no answer, or an error."""
     import httpx
 
     try:
-        return client().get(url).raise_for_status()
+        return client().get(url, headers=headers).raise_for_status()
     except httpx.HTTPError as error:
         raise NotReady(f"{type(error).__name__}: {error}") from error
 
 
-def fetch_json(url: str) -> dict[str, Any]:
+def fetch_json(url: str, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Return the JSON object on a service's page; raise NotReady if there is none."""
     try:
-        return dict(fetch(url).json())
+        return dict(fetch(url, headers).json())
     except ValueError as error:
         raise NotReady(f"{type(error).__name__}: {error}") from error
 

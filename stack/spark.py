@@ -1,7 +1,8 @@
 """The Spark of the stack: a standalone cluster of a master and its workers, from the pip package.
 
 Anyone who can start an application on a cluster runs code as its owner, so the master requires a secret. Drivers with
-`spark.authenticate` read it from the folder that SPARK_CONF_DIR names; it is never on a command line.
+`spark.authenticate` read it from the folder that SPARK_CONF_DIR names; it is never on a command line. There they also
+find what closes their pages (`stack.page_tokens`).
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from stack.java import refuse_nameless
+from stack.page_tokens import SETTINGS, page_settings, token
 from stack.paths import private_folder, write_private
 from stack.ports import Wish
 from stack.service import NotReady, Service, fetch_json
@@ -77,12 +79,21 @@ class SparkPorts:
 
 
 @dataclass(frozen=True, slots=True)
+class SparkKeys:
+    """What lets an application in, and what opens the pages."""
+
+    secret: str
+    pages: str
+    """In base64, at least 32 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
 class Spark:
-    """A standalone cluster: its folder, its ports, its secret, and how much of the machine it offers."""
+    """A standalone cluster: its folder, its ports, its keys, and how much of the machine it offers."""
 
     folder: Path
     ports: SparkPorts
-    secret: str
+    keys: SparkKeys
     java: Java
     memory: int
     """The memory of an application, in MiB; the worker has room for two."""
@@ -125,6 +136,12 @@ class Spark:
         }
         place = {"host": f"spark://{HOST}", "port": self.ports.master}
         return json.dumps({"conn_type": "spark", **place, "extra": {"conf": conf}})
+
+    @property
+    def pages_connection(self) -> str:
+        """The value of an environment variable `AIRFLOW_CONN_…`, by which Airflow shows the pages to its users."""
+        place = {"conn_type": "http", "schema": "http", "host": HOST, "port": self.ports.master_ui}
+        return json.dumps({**place, "password": self.keys.pages})
 
     def driver_environment(self, scratch: Path) -> dict[str, str]:
         """Return the environment variables for a driver, which spills to `scratch`."""
@@ -177,23 +194,28 @@ class Spark:
         self.write_settings()
 
     def write_settings(self) -> None:
-        """Write the secret where master, worker and drivers look for it."""
+        """Write the keys where master, worker and drivers look for them."""
         private_folder(self.folder)
         private_folder(self.settings)
-        write_private(self.settings / "spark-defaults.conf", f"spark.authenticate.secret {self.secret}\n")
+        settings = {"spark.authenticate.secret": self.keys.secret, **page_settings(self.keys.pages)}
+        write_private(self.settings / SETTINGS, "".join(f"{name} {value}\n" for name, value in settings.items()))
 
     def probe_master(self) -> None:
         """Raise NotReady unless the master is alive."""
-        seen = fetch_json(f"{self.master_page}/json/")
+        seen = self.told_by(self.master_page)
         if seen.get("status") != "ALIVE":
             raise NotReady(f"the master is {seen.get('status')}")
 
     def probe_worker(self, page: str) -> None:
         """Raise NotReady unless the master knows this process of the worker, and lists it as alive."""
-        worker = fetch_json(f"{page}/json/").get("id")
-        states = {known["id"]: known["state"] for known in fetch_json(f"{self.master_page}/json/")["workers"]}
+        worker = self.told_by(page).get("id")
+        states = {known["id"]: known["state"] for known in self.told_by(self.master_page)["workers"]}
         if states.get(worker) != "ALIVE":
             raise NotReady(f"the master lists {worker} as {states.get(worker, 'unknown')}")
+
+    def told_by(self, page: str) -> dict[str, Any]:
+        """Return what the page of the master, or of a worker, tells about itself; raise NotReady if it does not."""
+        return fetch_json(f"{page}/json/", token(self.keys.pages))
 
     def _environment(self, name: str, properties: dict[str, str]) -> dict[str, str]:
         return {

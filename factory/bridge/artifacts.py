@@ -13,9 +13,8 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from html import escape
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from airflow.api_fastapi.core_api.security import GetUserDep
 from airflow.configuration import conf
@@ -24,8 +23,8 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 from itsdangerous import BadSignature, SignatureExpired, URLSafeTimedSerializer
-from starlette.exceptions import HTTPException as AnyHTTPException
 
+from factory.bridge.plain_pages import EVERY_ANSWER, explain_problems, plain_page
 from tasks.contract import MissingResource, PermanentError, TransientError
 from tasks.services.objects import bucket_errors, object_store
 
@@ -45,14 +44,7 @@ _CHUNK_BYTES = 64 * 1024
 _VIEW = "_view"
 """The first part of an address with a token; no bucket can have this name."""
 
-_EVERY_ANSWER = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",  # the address may hold a token
-    "Cache-Control": "no-store",
-}
 _SANDBOX = {"Content-Security-Policy": "sandbox allow-scripts allow-popups"}
-_NOTHING_RUNS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
-_STYLE = "body {font: 16px/1.5 sans-serif; max-width: 44em; margin: 4em auto; padding: 0 1em}"
 
 
 @dataclass
@@ -80,7 +72,7 @@ class Source:
         self.require_known(bucket, key)
         token = self.tokens.dumps(_scope(bucket, key))
         path = f"{request.scope['root_path']}/{_VIEW}/{token}/{_path(bucket, key)}"
-        return RedirectResponse(path, status_code=303, headers=_EVERY_ANSWER)
+        return RedirectResponse(path, status_code=303, headers=EVERY_ANSWER)
 
     def view(self, token: str, bucket: str, key: str, request: Request) -> StreamingResponse:
         """Send an object to anyone with a token for it, and let it run only in a sandbox."""
@@ -127,7 +119,7 @@ def artifacts_app(source: Source) -> FastAPI:
     app = FastAPI(openapi_url=None)
     app.add_api_route(f"/{_VIEW}/{{token}}/{{bucket}}/{{key:path}}", source.view, response_model=None)
     app.add_api_route("/{bucket}/{key:path}", source.open, response_model=None)
-    app.add_exception_handler(AnyHTTPException, _problem_page)
+    explain_problems(app)
     app.add_exception_handler(LinkExpired, _expired_page)
     return app
 
@@ -177,7 +169,7 @@ def _headers(stored: GetObjectOutputTypeDef) -> dict[str, str]:
     headers = {"Content-Type": stored["ContentType"], "Content-Length": str(stored["ContentLength"])}
     if stored.get("ContentEncoding"):
         headers["Content-Encoding"] = stored["ContentEncoding"]
-    return headers | _EVERY_ANSWER | _SANDBOX
+    return headers | EVERY_ANSWER | _SANDBOX
 
 
 def _chunks(body: StreamingBody) -> Iterator[bytes]:
@@ -187,22 +179,7 @@ def _chunks(body: StreamingBody) -> Iterator[bytes]:
         body.close()
 
 
-def _problem_page(request: Request, error: Exception) -> HTMLResponse:
-    assert isinstance(error, AnyHTTPException)
-    if error.status_code != 401:
-        return _page(error.status_code, str(error.detail))
-    login = f"{request.scope.get('app_root_path', '')}/api/v2/auth/login?{urlencode({'next': request.url.path})}"
-    return _page(401, "Only Airflow users can see this.", login, "Log in")
-
-
 def _expired_page(_request: Request, error: Exception) -> HTMLResponse:
     assert isinstance(error, LinkExpired)
     text = f"This address was valid for {TOKEN_SECONDS // 60} minutes. Open the link on the task in Airflow again, or"
-    return _page(403, text, error.path, "open it from here")
-
-
-def _page(status: int, text: str, address: str = "", label: str = "") -> HTMLResponse:
-    way_on = f' <a href="{escape(address)}">{escape(label)}</a>' if address else ""
-    head = f"<meta charset=utf-8><title>Airflow artifacts</title><style>{_STYLE}</style>"
-    html = f'<!doctype html><html lang="en">{head}<p>{escape(text)}{way_on}</p></html>\n'
-    return HTMLResponse(html, status, headers=_EVERY_ANSWER | _NOTHING_RUNS)
+    return plain_page(403, text, error.path, "open it from here")

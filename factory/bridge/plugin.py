@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 
+SPARK = "/spark"
+"""Where the API server shows Spark's pages; the cluster has it as `spark.ui.reverseProxyUrl`, for its links."""
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """A web application below `url_prefix`, made when the API server asks for it."""
@@ -34,7 +38,13 @@ def _artifacts() -> FastAPI:
     return artifacts_app(configured_source())
 
 
-PAGES = (Page("artifacts", ARTIFACTS, _artifacts),)
+def _spark() -> FastAPI:
+    from factory.bridge.spark_pages import Cluster, spark_app
+
+    return spark_app(Cluster())
+
+
+PAGES = (Page("artifacts", ARTIFACTS, _artifacts), Page("spark", SPARK, _spark))
 
 
 class TaskflowPlugin(AirflowPlugin):

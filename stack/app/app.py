@@ -1,6 +1,6 @@
 """The page of the churn app.
 
-Run by `streamlit run` with MLFLOW_TRACKING_URI and its login, TASKFLOW_MODEL (the name of the registered model),
+Served by `stack.app.served` with MLFLOW_TRACKING_URI and its login, TASKFLOW_MODEL (the name of the registered model),
 TASKFLOW_DRIFT (its monitor's experiment) and, for links to runs and reports, AIRFLOW__API__BASE_URL in its environment.
 """
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from stack.demo.runs import follow, output
+from stack.demo.runs import LOGIN, follow, output
 from stack.screen import CONSOLE
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def show(stack: Stack, api: AirflowApi) -> tuple[bool, list[DagRun]]:
     first, second = (output(api, run, "evaluate_candidate") for run in runs)
     _show_rows(api, runs[0])
     _show_models(api, runs, [first, second])
-    CONSOLE.print(f"The app scores people with the Production model: {stack.app.address}")
+    CONSOLE.print(f"The app scores people with the Production model: {stack.app.address}; {LOGIN}")
     has_production = first.get("promote") or first.get("production_version")
     return all(run.state == "success" for run in runs) and bool(has_production) and second.get("promote") is False, runs
 

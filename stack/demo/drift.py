@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from stack.demo.runs import follow, output
+from stack.demo.runs import LOGIN, follow, output
 from stack.screen import CONSOLE
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def show(stack: Stack, api: AirflowApi) -> tuple[bool, list[DagRun]]:
     CONSOLE.print(table)
     for report in reports:
         CONSOLE.print(f"  {report.get('summary', 'no report')}")
-    CONSOLE.print(f"The app plots the weeks: {stack.app.address}, tab Drift")
+    CONSOLE.print(f"The app plots the weeks: {stack.app.address}, tab Drift; {LOGIN}")
     verdicts = [report.get("drift_detected") for report in reports]
     return all(run.state == "success" for run in runs) and verdicts == [False, True], runs
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 COLOURS = {"success": "green", "failed": "red", "skipped": "magenta", "upstream_failed": "dark_orange"}
+LOGIN = "its login: `make status PASSWORDS=1`"
 _QUIET = frozenset({"waiting", "scheduled", "queued"})
 
 

@@ -499,15 +499,15 @@ def test_buckets_from_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_plugin_offers_objects() -> None:
-    """Airflow finds the plugin, and the API server its application."""
+    """Airflow finds the plugin, and the API server its applications."""
     (entry,) = importlib.metadata.entry_points(group="airflow.plugins", name="taskflow")
-    (offered,) = entry.load()().fastapi_apps
+    offered, _ = entry.load()().fastapi_apps
 
     assert (entry.load(), offered["url_prefix"], type(offered["app"])) == (TaskflowPlugin, "/artifacts", FastAPI)
 
 
 def test_plugin_is_light() -> None:
     """A process that is no API server loads the plugin without the libraries of one."""
-    heavy = ("fastapi", "boto3", "botocore", "factory.bridge.artifacts")
+    heavy = ("fastapi", "boto3", "botocore", "factory.bridge.artifacts", "factory.bridge.spark_pages")
 
     assert loaded_after("from factory.bridge.plugin import TaskflowPlugin; TaskflowPlugin()", heavy) == set()

@@ -43,7 +43,7 @@ def test_every_login_is_listed(parts: Stack) -> None:
     distributed = replace(parts, profile=Profile.DISTRIBUTED, ports=ports)
     shown = {address.secret for address in distributed.addresses()}
     keys = {name for name in Credentials.model_fields if re.search(r"_(jwt|session|fernet|write|read)$", name)}
-    assert {*filter(None, shown)} == set(Credentials.model_fields) - keys - {"spark_secret"}
+    assert {*filter(None, shown)} == set(Credentials.model_fields) - keys - {"spark_secret", "spark_pages"}
     assert ("airflow", "viewer") in {(address.service, address.login) for address in parts.addresses()}
 
 

@@ -25,6 +25,7 @@ from stack.credentials import Credentials
 from stack.metadata import connections_in
 from stack.objects import BUCKETS
 from stack.orchestrator import INHERITED
+from stack.page_tokens import page_settings
 from stack.paths import REPOSITORY, Home
 from stack.service import Service
 from stack.spark import spark_home
@@ -40,6 +41,7 @@ DOCKERFILE = (REPOSITORY / "stack" / "Dockerfile").read_text()
 EXAMPLE = (REPOSITORY / "stack" / ".env.example").read_text()
 
 HOSTS = {"postgres": 5432, "objects": 9000, "mlflow": 5000, "api-server": 8080, "spark-master": 7077}
+MASTER_PAGE = 8082
 """Where the others find a service: at its own name, by the port that it has on loopback in the embedded stack."""
 
 ADDED = {
@@ -54,6 +56,7 @@ UNPUBLISHED = {
     "objects-volume": "a part of SeaweedFS; MinIO has none",
     "objects-filer": "a part of SeaweedFS; MinIO has none",
     "spark-worker": "only master and drivers speak to it",
+    "spark-ui": "no browser can open it; Airflow shows it at /spark/",
     "spark-worker-ui": "there are several workers; the page of the master leads to theirs (spark.ui.reverseProxy)",
 }
 PUBLISHED_BESIDES = {5050: ("pgadmin", "pgAdmin's page")}
@@ -72,6 +75,8 @@ CREDENTIALS = {
     "mlflow_admin": "MLFLOW_ADMIN_PASSWORD",
     "mlflow_session": "MLFLOW_SESSION_KEY",
     "spark_secret": "SPARK_SECRET",
+    "spark_pages": "SPARK_PAGES_KEY",
+    "app": "APP_PASSWORD",
 }
 """The secrets of the embedded stack, and what Compose calls them."""
 
@@ -297,7 +302,8 @@ def test_connections_are_the_same(services: dict[str, Composed], embedded: Stack
     wanted = {name: json.loads(moved(text)) for name, text in embedded.connections.items()}
     for connection in wanted.values():
         if "port" in connection:
-            host = next(host for host, port in HOSTS.items() if port == connection["port"])
+            hosts = {port: host for host, port in HOSTS.items()} | {MASTER_PAGE: "spark-master"}
+            host = hosts[connection["port"]]
             connection["host"] = connection["host"].replace("127.0.0.1", host)
     conf = wanted["spark_default"]["extra"]["conf"]
     wanted["spark_default"]["extra"]["conf"] = changed(conf, SPARK_CONF, {})
@@ -310,7 +316,7 @@ def test_command_is_the_same(name: str, services: dict[str, Composed], originals
     program, *words = originals[name].command
     listens = {"spark-master": "spark-master"}.get(name, "0.0.0.0")
     for place, flag in enumerate(words):
-        if flag in {"--host", "--server.address"}:
+        if flag == "--host":
             words[place + 1] = listens
     wanted = [Path(program).name, *(word.replace(str(REPOSITORY), "/app") for word in words)]
     assert services[name]["command"] == wanted
@@ -357,10 +363,11 @@ def test_object_store_login_is_the_same(services: dict[str, Composed], embedded:
 
 
 def test_spark_opens_buckets(composed: Composed, embedded: Stack) -> None:
-    """Spark's settings hold the cluster's secret, and the object store for s3a:// addresses."""
+    """Spark's settings hold the cluster's keys, and the object store for s3a:// addresses."""
     settings = dict(line.split(" ", 1) for line in composed["configs"]["spark-settings"]["content"].splitlines())
     store = "spark.hadoop.fs.s3a"
-    assert settings["spark.authenticate.secret"] == embedded.spark.secret
+    keys = embedded.spark.keys
+    assert settings.items() >= {"spark.authenticate.secret": keys.secret, **page_settings(keys.pages)}.items()
     assert settings[f"{store}.endpoint"] == moved(embedded.store.endpoint)
     assert settings[f"{store}.access.key"] == embedded.store.keys.access
     assert settings[f"{store}.secret.key"] == embedded.store.keys.secret

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 
 from stack.airflow_api import DagRun
@@ -107,7 +106,7 @@ class AtWork:
 
 def at_work(stack: RunningStack, run: DagRun, step: str, other_than: str = "") -> AtWork | None:
     """Return the attempt of a step for which executors are at work now, in an application `other_than` this one."""
-    page = httpx.get(f"{stack.services.spark.master_page}/json/", trust_env=False).json()
+    page = stack.services.spark.told_by(stack.services.spark.master_page)
     own = {one["id"] for one in page["activeapps"] if one["name"] == f"{DAG}.{step}"} - {other_than}
     application = own.pop() if own else ""
     told = {one: words(one) for one in below_worker(stack)}

@@ -30,6 +30,7 @@ WITH_JAVA_OR_MLFLOW = (
     "tests/stack/test_tracking_login.py",
     "tests/stack/test_java.py",
     "tests/stack/test_spark.py",
+    "tests/factory/test_spark_pages.py",
 )
 SLOW_FIXTURES = {"java", "mlflow_server"}
 LONG = (

@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,18 @@ import psycopg2
 from stack.identity import NOBODY
 from stack.objects import ObjectPorts
 from tests.support.inner_ports import called, fetched, opened
+from tests.support.spark_frames import MESSAGES, answered
+from tests.support.spark_frames import called as jvm_called
 
 HOST = "127.0.0.1"
 REFUSED = {401, 403, 404, 405}
 """Answers that give nothing away: log in, you may not, and there is no such address."""
 SECONDS = 30
+SECONDS_OF_SILENCE = 5
+"""After which a port counts as one that does not speak HTTP."""
+THREADS = 16
+PAGES = ("/", "/jobs/", "/environment/", "/executors/", "/json/", "/static/webui.css", "/api/v1/applications")
+"""What Spark's pages would show of an application."""
 
 
 @dataclass
@@ -83,6 +91,13 @@ class Stranger:
         pages = ("/", "/object-store/buckets", "/files", "/api/s3/buckets", "/api/files/list?path=/", "/maintenance")
         self.look("objects-admin", *(("GET", page) for page in pages))
 
+    def spark(self, ports: list[int]) -> None:
+        """Speak to ports without a fixed number as a browser does, and in Spark's own protocol without its secret."""
+        with ThreadPoolExecutor(THREADS) as threads:
+            for got in (*threads.map(browsed, ports), *threads.map(spoken_to, ports)):
+                self.got += got
+        self.tried += ports
+
     def files(self, folders: list[str]) -> None:
         """Try to see what is in the folders of the stack."""
         for folder in folders:
@@ -113,6 +128,27 @@ class Stranger:
                     self.got.append(f"{path}: {len(seen)} read")
 
 
+def browsed(port: int) -> list[str]:
+    """Return what a port gives to a browser, if it speaks HTTP at all."""
+    got = []
+    with httpx.Client(base_url=f"http://{HOST}:{port}", trust_env=False, timeout=SECONDS_OF_SILENCE) as client:
+        for page in PAGES:
+            try:
+                answer = client.get(page)
+            except httpx.HTTPError:
+                continue
+            if answer.status_code not in REFUSED:
+                got.append(f"port {port}: {page}: {answer.status_code} {answer.text[:100]}")
+    return got
+
+
+def spoken_to(port: int) -> list[str]:
+    """Return what a port gives to messages of Spark's protocols."""
+    answers = {what: answered(port, *message) for what, message in MESSAGES.items()}
+    answers["a call by Python"] = jvm_called(port)
+    return [f"port {port}: {what}: {seen}" for what, seen in answers.items() if seen]
+
+
 def is_login(answer: httpx.Response) -> bool:
     """Return whether an answer leads to a page to log in on."""
     return answer.is_redirect and "login" in answer.headers["location"]
@@ -125,6 +161,7 @@ def warm_up() -> None:
     with contextlib.suppress(psycopg2.OperationalError):
         psycopg2.connect(host=HOST, port=9)
     called(9, "/x")
+    browsed(9)
     fetched(f"https://{HOST}:9")
 
 
@@ -148,6 +185,7 @@ def main() -> None:
         one.redis()
     for name, pages in given["pages"].items():
         one.look(name, *map(tuple, pages["requests"]), shown=frozenset(pages["shown"]))
+    one.spark(given["spark"])
     one.files(given["folders"])
     one.processes(given["pids"])
     print(json.dumps({"tried": one.tried, "got": one.got}))

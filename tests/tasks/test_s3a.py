@@ -26,7 +26,7 @@ from stack.objects import ObjectStore
 from stack.paths import REPOSITORY
 from stack.ports import HOST
 from stack.service import running
-from stack.spark import Spark, SparkPorts, WorkerPorts
+from stack.spark import Spark, SparkKeys, SparkPorts, WorkerPorts
 from tasks.contract import PermanentError
 from tasks.files.run_files import files_of
 from tasks.spark.s3a import COMPANIONS, store_settings
@@ -56,7 +56,7 @@ def cluster(state: Path, java: Java, classes: Path) -> Iterator[dict[str, str]]:
     """What a driver needs in its environment to compute alone or on a cluster with the stand-in, or on one without."""
     one, two, three, four = (free_port() for _ in range(4))
     ports = SparkPorts(one, two, (WorkerPorts("spark-worker", three, four),))
-    spark = Spark(state / "spark-s3a", ports, token_hex(16), java, 700)
+    spark = Spark(state / "spark-s3a", ports, SparkKeys(token_hex(16), token_hex(48)), java, 700)
     master, worker = spark.services()
     conf = json.loads(spark.airflow_connection)["extra"]["conf"] | {
         "spark.driver.extraClassPath": str(classes),

@@ -19,7 +19,7 @@ from pyspark.sql import SparkSession
 from stack.java import Java
 from stack.paths import REPOSITORY
 from stack.service import running
-from stack.spark import Spark, SparkPorts, WorkerPorts
+from stack.spark import Spark, SparkKeys, SparkPorts, WorkerPorts
 from tasks.contract import MissingResource, PermanentError, Run, TransientError
 from tasks.spark.queries import Query, run_query
 from tasks.spark.query_text import READING_FILES, RUNNING_CODE, harmless
@@ -245,11 +245,11 @@ def test_cluster_without_workers(state: Path, java: Java, monkeypatch: pytest.Mo
     """A cluster that takes the application but gives it no executor is given up, not waited for."""
     one, two, three, four = (free_port() for _ in range(4))
     ports = SparkPorts(one, two, (WorkerPorts("spark-worker", three, four),))
-    spark = Spark(state / "spark-empty", ports, token_hex(16), java, 512)
+    spark = Spark(state / "spark-empty", ports, SparkKeys(token_hex(16), token_hex(48)), java, 512)
     for name, value in spark.driver_environment(state / "scratch").items():
         monkeypatch.setenv(name, value)
     waiting = {"spark.scheduler.maxRegisteredResourcesWaitingTime": "2s"}
-    waiting |= {"spark.authenticate": "true", "spark.authenticate.secret": spark.secret}
+    waiting |= {"spark.authenticate": "true", "spark.authenticate.secret": spark.keys.secret}
     connect(monkeypatch, spark.master.rpartition(":")[0], ports.master, **waiting)
     with running(spark.services()[0], state), pytest.raises(TransientError, match="gave no executor with 1g of memory"):
         open_session()

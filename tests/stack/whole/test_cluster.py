@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 
@@ -20,7 +19,7 @@ pytestmark = pytest.mark.stack
 
 def applications(stack: RunningStack, name: str) -> list[tuple[str, str]]:
     """Return the list in which the master has applications of this name, and the state that it tells."""
-    seen = httpx.get(f"{stack.services.spark.master_page}/json/", trust_env=False).json()
+    seen = stack.services.spark.told_by(stack.services.spark.master_page)
     lists = ("activeapps", "completedapps")
     return [(each, one["state"]) for each in lists for one in seen[each] if one["name"] == name]
 
@@ -31,7 +30,7 @@ def test_application_takes_turn(stack: RunningStack) -> None:
         assert driver.stdout.readline() == SUM
         assert applications(stack, "computes") == [("activeapps", "RUNNING")]
         (page,) = stack.services.spark.worker_pages
-        worker = httpx.get(f"{page}/json/", trust_env=False).json()
+        worker = stack.services.spark.told_by(page)
         assert (worker["coresused"] * APPLICATIONS, worker["memoryused"] * APPLICATIONS) == (
             worker["cores"],
             worker["memory"],
