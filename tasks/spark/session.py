@@ -16,7 +16,7 @@ import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Timer
+from threading import Event, Thread
 from typing import TYPE_CHECKING, NoReturn
 
 from tasks.contract import PermanentError, TransientError
@@ -309,17 +309,24 @@ def _java_version() -> str:
     return f"{java} says: {(answer.stderr or answer.stdout).strip().splitlines()[:1]}"
 
 
+_CANCEL_AGAIN_SECONDS = 0.5
+
+
 def _await_executor(session: SparkSession, master: Master) -> None:
     """Run one small job, to report a cluster without a free executor now; Spark would wait for ever."""
-    gave_up = Event()
+    gave_up, ended = Event(), Event()
     seconds = int(session.sparkContext.getConf().get(_RESOURCES_TIME, "").removesuffix("s"))
 
     def give_up() -> None:
+        if ended.wait(seconds):
+            return
         gave_up.set()
-        session.sparkContext.cancelAllJobs()
+        while not ended.is_set():  # Spark forgets to cancel a job that it has not been given yet
+            session.sparkContext.cancelAllJobs()
+            ended.wait(_CANCEL_AGAIN_SECONDS)
 
-    timer = Timer(seconds, give_up)
-    timer.start()
+    watch = Thread(target=give_up, name="await executor")
+    watch.start()
     try:
         session.range(1).count()
     except Exception as error:
@@ -330,4 +337,5 @@ def _await_executor(session: SparkSession, master: Master) -> None:
         remedy = "are workers up and free? Another application may have taken them all: its page lists both"
         raise TransientError(str(master), f"{problem}; {remedy}") from error
     finally:
-        timer.cancel()
+        ended.set()
+        watch.join()
