@@ -97,6 +97,7 @@ CODES: Mapping[str, Code] = {
     "param-without-default": Code("A scheduled pipeline has a param without a default."),
     "no-start-date": Code("catchup or a timezone is set without a start_date, from which Airflow takes both."),
     "duplicate-dag-id": Code("Two specs have the same dag_id."),
+    "wall-clock": Code("SQL reads the clock, so that a rerun for the same date would differ.", "warning"),
     "unused-param": Code("Nothing uses this param.", "warning"),
     "unused-suite": Code("No step uses this suite.", "warning"),
 }

@@ -295,10 +295,8 @@ class _Reader:
         if _INTEGER.match(text):
             return int(text)
         if _AMBIGUOUS.match(text):
-            hint = f'write a plain number, or quote it: "{text}"'
-            self.report(
-                node, "ambiguous-number", f"{text} is one number in YAML 1.1 and another, or a text, in YAML 1.2", hint
-            )
+            message = f"{text} is one number in YAML 1.1 and another, or a text, in YAML 1.2"
+            self.report(node, "ambiguous-number", message, f'write a plain number, or quote it: "{text}"')
         elif _FLOAT.match(text) and math.isfinite(value := float(text)):
             return value
         elif _FLOAT.match(text) or _SPECIAL_FLOAT.match(text):
@@ -310,12 +308,8 @@ class _Reader:
 
     def implicit_boolean(self, node: Node, text: str) -> None:
         meant = "true" if text.lower() in {"yes", "on"} else "false"
-        self.report(
-            node,
-            "implicit-boolean",
-            f"{text} is a boolean in YAML 1.1 and a text in YAML 1.2",
-            f'write {meant}, or quote it: "{text}"',
-        )
+        message = f"{text} is a boolean in YAML 1.1 and a text in YAML 1.2"
+        self.report(node, "implicit-boolean", message, f'write {meant}, or quote it: "{text}"')
 
     def duplicate(self, first: Node, node: Node, key: str) -> None:
         place = f"line {first.start_mark.line + 1}, column {first.start_mark.column + 1}"

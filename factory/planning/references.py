@@ -33,8 +33,8 @@ from factory.planning.inference import Computation, Known, Sample, Samples
 from factory.planning.meanings import Meaning, Names
 from factory.planning.scopes import Place
 from factory.registry import Registry
-from tasks.postgres.calls import UnknownFunctionsError
-from tasks.postgres.expressions import QuotedValueError, check_expression
+from tasks.postgres.calls import Call, UnknownFunctionsError
+from tasks.postgres.expressions import QuotedValueError, check_expression, clocks_in_expression
 
 MAX_PROBLEMS = 20
 """After so many problems, the rest of a text is not read."""
@@ -82,6 +82,8 @@ class SqlCheck:
     check: Callable[[tuple[str, ...]], None]
     code: str
     hint: str
+    clocks: Callable[[tuple[str, ...]], tuple[Call, ...]] = clocks_in_expression
+    """Returns what depends on when the SQL runs."""
 
 
 @dataclass(frozen=True)
@@ -190,18 +192,27 @@ def sql_problems(text: str, field: str, judge: SqlCheck) -> Iterator[Problem]:
     """Yield why `text` is not the SQL that it should be, whatever its values will be."""
     try:
         judge.check(sql_pieces(text))
+        yield from _clock_problems(text, field, judge)
     except TemplateProblem:
         return  # an unreadable template is reported when it is read
     except QuotedValueError as error:
         yield Problem("quoted-template", str(error), "remove the quotes around {{ … }}")
     except UnknownFunctionsError as error:
-        starts = piece_starts(text)
         for call in error.calls:
-            number, index = call.place or (0, 0)
-            start = starts[number] + index
-            within = (start, start + len(call.name))
-            yield Problem(
-                "unknown-function", f"{field} {call.problem}", partial(call.hint, error.allowed), within=within
-            )
+            hint = partial(call.hint, error.allowed)
+            yield Problem("unknown-function", f"{field} {call.problem}", hint, within=_within(call, text))
     except ValueError as error:
         yield Problem(judge.code, f"{field} {error}", judge.hint)
+
+
+def _clock_problems(text: str, field: str, judge: SqlCheck) -> Iterator[Problem]:
+    for call in judge.clocks(sql_pieces(text)):
+        message = f"{field} reads the clock ({call.name}): a rerun or a backfill for the same date would differ"
+        yield Problem("wall-clock", message, "compute it from {{ run.date }}", within=_within(call, text))
+
+
+def _within(call: Call, text: str) -> tuple[int, int]:
+    """Return where a call stands in the text."""
+    number, index = call.place or (0, 0)
+    start = piece_starts(text)[number] + index
+    return start, start + len(call.name)

@@ -29,6 +29,7 @@ from factory.planning.references import (
 from factory.planning.scopes import Place
 from factory.planning.values import check_values, kind_in_suite, replaced, sql_form, templated, texts
 from factory.registry import holds_sql_in
+from tasks.postgres.expressions import clocks_in_query
 from tasks.quality.lint import QUERY_HINT, Suite, can_quarantine, check_argument, expectation_problems
 
 _SUITE: TypeAdapter[Suite] = TypeAdapter(Suite)
@@ -104,7 +105,7 @@ def _sql_problems(spec: SuiteSpec, path: Path, text: str, references: References
     if form == "query":
         check = partial(check_argument, str(path[-1]), functions=references.functions)
         named = f'suite "{spec.name}": {path[-1]}'
-        return sql_problems(text, named, SqlCheck(check, "bad-expectation", QUERY_HINT))
+        return sql_problems(text, named, SqlCheck(check, "bad-expectation", QUERY_HINT, clocks_in_query))
     return [sql_from_template(path[-1])] if is_template(text) and holds_sql_in(Suite, path) else []
 
 

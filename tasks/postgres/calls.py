@@ -53,6 +53,32 @@ def calls_of(tree: Tree) -> list[Call]:
     return sorted(dict.fromkeys(found), key=lambda call: call.location)
 
 
+_CLOCK_FUNCTIONS = {"now", "clock_timestamp", "statement_timestamp", "transaction_timestamp", "timeofday"}
+_CLOCK_WORDS = {"now", "today", "tomorrow", "yesterday"}
+
+
+def clock_reads(tree: Tree) -> list[Call]:
+    """Return what in a tree depends on when it runs: CURRENT_DATE and its kin, now(), 'today'::date, age(x)."""
+    found = [Call(word, location) for name, part in nodes(tree) for word, location in _clock_words(name, part)]
+    return sorted(found, key=lambda call: call.location)
+
+
+def _clock_words(name: str, part: Tree) -> Iterator[tuple[str, int]]:
+    if name == "SQLValueFunction" and ("TIME" in part["op"] or "DATE" in part["op"]):
+        yield part["op"].removeprefix("SVFOP_").removesuffix("_N"), part.get("location", 0)
+    elif name == "FuncCall" and _asks_the_clock(called(part), len(part.get("args", ()))):
+        yield called(part), part.get("location", 0)
+    elif name == "TypeCast":
+        constant = part["arg"].get("A_Const", {})
+        word = constant.get("sval", {}).get("sval", "") if isinstance(constant.get("sval"), dict) else ""
+        if word.strip().lower() in _CLOCK_WORDS:
+            yield f"'{word}'", constant.get("location", 0)
+
+
+def _asks_the_clock(function: str, arguments: int) -> bool:
+    return function in _CLOCK_FUNCTIONS or (function, arguments) == ("age", 1)
+
+
 def unknown(calls: Sequence[Call], *allowed: frozenset[str]) -> list[Call]:
     """Return the calls of functions that are not allowed."""
     return [call for call in calls if not any(call.name in names for names in allowed)]

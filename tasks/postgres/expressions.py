@@ -14,7 +14,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
 
-from tasks.postgres.calls import Call, Place, UnknownFunctionsError, calls_of, catalogue_tables, placed, unknown
+from tasks.postgres.calls import (
+    Call,
+    Place,
+    UnknownFunctionsError,
+    calls_of,
+    catalogue_tables,
+    clock_reads,
+    placed,
+    unknown,
+)
 from tasks.postgres.functions import harmless
 from tasks.postgres.grammar import (
     COMMENTS,
@@ -99,6 +108,8 @@ class _Read:
     calls: tuple[Call, ...]
     listed: frozenset[int]
     """The values that are items of a list after IN."""
+    clocks: tuple[Call, ...]
+    """What depends on when it runs."""
 
 
 def check_expression(pieces: Pieces, functions: frozenset[str] | None = frozenset()) -> None:
@@ -120,6 +131,16 @@ def check_query(pieces: Pieces, functions: frozenset[str] | None = frozenset()) 
     if functions is not None:
         _require_known(read, harmless().of_values, harmless().of_rows, functions)
     return read.tree
+
+
+def clocks_in_expression(pieces: Pieces) -> tuple[Call, ...]:
+    """Return what in an expression depends on when it runs, rather than on its values; raise ValueError."""
+    return _expression(pieces).clocks
+
+
+def clocks_in_query(pieces: Pieces) -> tuple[Call, ...]:
+    """Return what in a query depends on when it runs, rather than on its values; raise ValueError."""
+    return _query(pieces).clocks
 
 
 def tables_read(pieces: Pieces, schema: str) -> set[str]:
@@ -382,7 +403,8 @@ def _judged(tree: Tree, written: _Written, *, after: int = 0) -> _Read:
     if sorted(numbers) != list(range(1, len(written.pieces))):
         raise ValueError(_NOT_A_VALUE)
     calls = [placed(call, written.place(call, call.location - after)) for call in calls_of(tree)]
-    return _Read(tree, written.pieces, tuple(calls), frozenset(listed))
+    clocks = [placed(call, written.place(call, call.location - after)) for call in clock_reads(tree)]
+    return _Read(tree, written.pieces, tuple(calls), frozenset(listed), tuple(clocks))
 
 
 @dataclass(frozen=True, slots=True)
