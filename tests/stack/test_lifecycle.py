@@ -253,6 +253,7 @@ def test_environment_holds_connections(up: Environment) -> None:
         "AIRFLOW_CONN_CRYPTO_POSTGRES",
         "AIRFLOW_CONN_OBJECT_STORE",
         "AIRFLOW_CONN_SPARK_DEFAULT",
+        "AIRFLOW_CONN_SPARK_PAGES",
         "AIRFLOW_CONN_MLFLOW_DEFAULT",
     ]
     (java,), (settings,) = shlex.split(exports["JAVA_HOME"]), shlex.split(exports["SPARK_CONF_DIR"])
