@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
 
 import tasks
 from factory.language.errors import Path, RegistryError
-from tasks.contract import DECLARATION, Conflicts, Declaration, Location, Output, Role, Run, TaskKind, TextKind
+from tasks.contract import DECLARATION, Conflicts, Declaration, Location, Output, Outputs, Role, Run, TaskKind, TextKind
 from tasks.quality.lint import Suite
 
 KEYS = "{keys}"
@@ -38,6 +38,7 @@ class TaskDefinition:
     function: Callable[..., object]
     kind: TaskKind = "plain"
     conflicts: Conflicts | None = None
+    outputs: Outputs | None = None
 
     @cached_property
     def hints(self) -> Mapping[str, object]:
@@ -74,6 +75,11 @@ class TaskDefinition:
     def output_schema(self) -> Mapping[str, typing.Any]:
         """The JSON Schema of the output."""
         return self.output.model_json_schema(mode="serialization") if self.output else {}
+
+    def output_fields(self, arguments: Mapping[str, typing.Any]) -> Mapping[str, typing.Any]:
+        """Return the JSON Schema of each field of the output of a step with these arguments, as they are written."""
+        fields = self.output_schema.get("properties", {})
+        return {**fields, **self.outputs(arguments)} if self.outputs else fields
 
     @cached_property
     def links(self) -> tuple[str, ...]:
@@ -153,7 +159,7 @@ def registry_of(modules: list[types.ModuleType]) -> Registry:
     definitions: dict[str, TaskDefinition] = {}
     for function, declaration in _declared(modules):
         definition = TaskDefinition(
-            declaration.name, declaration.role, function, declaration.kind, declaration.conflicts
+            declaration.name, declaration.role, function, declaration.kind, declaration.conflicts, declaration.outputs
         )
         check_contract(definition)
         if declaration.name in definitions:
@@ -251,8 +257,12 @@ def _inside(annotation: object, path: Path) -> Iterator[object]:
 def _holds_sql(annotation: object) -> bool:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         fields = annotation.model_fields.values()
-        return any(TextKind("sql") in field.metadata or _holds_sql(field.annotation) for field in fields)
-    return annotation == TextKind("sql") or any(map(_holds_sql, typing.get_args(annotation)))
+        return any(any(map(_is_sql, field.metadata)) or _holds_sql(field.annotation) for field in fields)
+    return _is_sql(annotation) or any(map(_holds_sql, typing.get_args(annotation)))
+
+
+def _is_sql(mark: object) -> bool:
+    return isinstance(mark, TextKind) and mark.name in ("sql", "query")
 
 
 def _kind_inside(annotation: object, path: Path) -> TextKind | None:

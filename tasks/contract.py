@@ -42,6 +42,8 @@ class TextKind:
     """
     written: bool = False
     """For a file, whether the step writes it."""
+    arrives: bool = False
+    """For a table that the step builds, whether its rows come from outside the database: a gate must judge them."""
     views: str = ""
     """For a query for Spark, the argument whose keys are the views that it reads."""
 
@@ -56,6 +58,8 @@ Table = Annotated[str, Field(pattern=rf"^{_PART}\.{_PART}$"), TextKind("table")]
 """`schema.table`, spelt exactly as in the database, without SQL's quotes."""
 BuiltTable = Annotated[Table, TextKind("table", of="build")]
 """A table that the step empties and fills: its rows belong to the run."""
+ArrivingTable = Annotated[Table, TextKind("table", of="build", arrives=True)]
+"""A table that the step empties and fills with rows from outside the database: a gate after it must judge them all."""
 LoadedTable = Annotated[Table, TextKind("table", of="load")]
 """A table whose rows the step loads: they must be the run's own, and judged."""
 Column = Annotated[str, Field(pattern=rf"^{_IDENTIFIER}$"), TextKind("column")]
@@ -66,6 +70,8 @@ Sql = Annotated[str, Field(min_length=1), TextKind("sql")]
 """One SQL expression; a `{{ … }}` in it becomes a quoted literal (`tasks.postgres.sql`)."""
 SqlFile = Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]+(/[A-Za-z0-9_\-]+)*\.sql$"), TextKind("sql_file")]
 """A file below `configs/sql/`."""
+Query = Annotated[str, Field(min_length=1), TextKind("query")]
+"""One SELECT for Postgres; a `{{ … }}` in it becomes a quoted literal (`tasks.postgres.expressions`)."""
 StatementsFile = Annotated[SqlFile, TextKind("sql_file", of="statements")]
 """A file of statements for Postgres; `values` beside it is bound in it."""
 QueryFile = Annotated[SqlFile, TextKind("sql_file", of="query")]
@@ -78,6 +84,10 @@ WrittenFile = Annotated[DataFile, TextKind("file", written=True)]
 """A file, or a folder of files, that the step writes: steps after it read those of their own run."""
 BuiltFile = Annotated[DataFile, TextKind("file", of="sql", written=True)]
 """A file that the step builds from the query in its argument `sql`, so lint knows its columns."""
+FilePattern = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.=\-*?]+$", max_length=200)]
+"""Names of files in one folder, with `*` for any characters and `?` for one."""
+SqlType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_ ]*(\([0-9, ]+\))?[a-z ]*(\[\])?$", max_length=80)]
+"""A type of Postgres as SQL spells it: `bigint`, `numeric(10, 2)`, `timestamp with time zone`, `text[]`."""
 DataColumn = Annotated[Column, TextKind("column", of="data")]
 """A column of the file in the step's argument `data`; lint checks it if it knows the file's columns."""
 Bucket = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]$"), TextKind("bucket")]
@@ -268,6 +278,8 @@ class NotYet(Exception):
 Conflict = tuple[tuple[str | int, ...], str]
 """A mistake in arguments that are each right by themselves: the path of one, and what is wrong with it."""
 Conflicts = Callable[[Mapping[str, Any]], Iterable[Conflict]]
+Outputs = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""From the arguments of a step to the JSON Schemas of those fields of its output whose types follow from them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +290,7 @@ class Declaration:
     role: Role
     kind: TaskKind = "plain"
     conflicts: Conflicts | None = None
+    outputs: Outputs | None = None
 
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -286,18 +299,23 @@ DECLARATION = "__reusable__"
 
 
 def reusable(
-    name: str, *, role: Role, kind: TaskKind = "plain", conflicts: Conflicts | None = None
+    name: str,
+    *,
+    role: Role,
+    kind: TaskKind = "plain",
+    conflicts: Conflicts | None = None,
+    outputs: Outputs | None = None,
 ) -> Callable[[F], F]:
     """Declare a function as a task for steps with `uses: <name>`.
 
     The signature is the schema of `with`, the return type (an `Output`, or None) the schema of what other steps can
     refer to, the docstring the catalogue entry. A keyword-only `run: Run` receives the run. `conflicts` says which
-    arguments do not go together: lint asks it, and the worker before the task runs. The function is returned unchanged,
-    so tests call it without Airflow.
+    arguments do not go together: lint asks it, and the worker before the task runs. `outputs` gives the types of those
+    fields that depend on arguments. The function is returned unchanged, so tests call it without Airflow.
     """
 
     def declare(function: F) -> F:
-        setattr(function, DECLARATION, Declaration(name, role, kind, conflicts))
+        setattr(function, DECLARATION, Declaration(name, role, kind, conflicts, outputs))
         return function
 
     return declare

@@ -24,7 +24,7 @@ WaitTimeout = Annotated[float, Field(gt=0, le=31_536_000)]
 """Seconds to wait at most."""
 _NAME = r"[A-Za-z0-9_*?][A-Za-z0-9_.=*?\-]*"
 _FOLDER = r"[A-Za-z0-9_][A-Za-z0-9_.=\-]*"
-FilePattern = Annotated[str, Field(pattern=rf"^({_FOLDER}/)*{_NAME}$")]
+PatternPath = Annotated[str, Field(pattern=rf"^({_FOLDER}/)*{_NAME}$")]
 """A file's path below its place; its name may have `*` for any characters and `?` for one."""
 _SHOWN = 5
 
@@ -64,7 +64,7 @@ def until(moment: AwareDatetime, timeout: WaitTimeout = 86_400, *, soft_fail: bo
 
 @reusable("wait.file", role="wait", kind="deferrable")
 def file(
-    path: FilePattern,
+    path: PatternPath,
     files: Files,
     at_least: Annotated[int, Field(ge=1, le=10_000)] = 1,
     at_rest: Annotated[float, Field(ge=0, le=86_400)] = 10,

@@ -17,7 +17,7 @@ from pydantic_core import to_json
 from factory.planning.values import expected, kind_in_suite, texts
 from factory.registry import TaskDefinition, load_registry
 from tasks.contract import ArgumentRefused, Before, BuiltIn, GateBefore, Output, PermanentError, Run, TextKind
-from tasks.postgres.expressions import check_expression
+from tasks.postgres.expressions import check_expression, check_query
 from tasks.quality.lint import check_argument
 
 
@@ -79,6 +79,8 @@ def _check_sql(definition: TaskDefinition, values: Mapping[str, Any], functions:
         try:
             if kind and kind.name == "sql":
                 check_expression((text,), functions)
+            elif kind and kind.name == "query" and not is_in_suite:
+                check_query((text,), functions)
             elif kind and kind.name == "query":
                 check_argument(str(path[-1]), (text,), functions)
         except ValueError as error:

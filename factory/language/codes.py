@@ -87,6 +87,7 @@ CODES: Mapping[str, Code] = {
     "cycle": Code("Steps wait for each other."),
     "ungated-load": Code("A load could run although no gate has passed."),
     "unjudged-load": Code("A gate before the load judges its table only in part, or not at all."),
+    "unjudged-arrival": Code("Rows come from outside into a table that no gate after it judges, or only in part."),
     "unbuilt-load": Code("No step of the pipeline builds the rows of a load, and nothing says that they are external."),
     "rebuilt-load": Code("A table could be built again between its gate and its load."),
     "contested-build": Code("Two steps, or two items of a mapped step, may build one table at the same time."),

@@ -136,6 +136,12 @@ class Guards:
         named = [name for name in definition.parameters if definition.kind_at((name,)) == TextKind("table", of)]
         return [name for name in named if name in given and not isinstance(given[name], str)]
 
+    def arguments_for_arrivals(self, node: Node) -> list[str]:
+        """Return the arguments that name a table which the step fills with rows from outside the database."""
+        definition, given = self.registry[node.uses], {**node.arguments, **node.expand}
+        kinds = ((name, definition.kind_at((name,))) for name in definition.parameters if name in given)
+        return [name for name, kind in kinds if kind and kind.arrives]
+
     def files(self, node: Node, *, written: bool) -> list[Any]:
         """Return the files, and folders of files, that a step writes or reads: texts and templates."""
         if node.uses not in self.registry:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import reduce
 from operator import or_
 
-from factory.language.errors import quoted_list
+from factory.language.errors import Path, quoted_list
 from factory.language.report import Report
 from factory.planning.graph import bits_of, halted_in
 from factory.planning.guards import Guards
@@ -67,7 +67,8 @@ def _check_builds(node: Node, table: str, gates: list[Node], guards: Guards, rep
     in_time = {gate.task_id: guards.builders_before(table, gate) for gate in gates}
     if not any(in_time.values()):
         message = f'step "{node.task_id}" loads {table}, which no step before its gate builds'
-        hint = "build it with postgres.rebuild_table or `builds` of postgres.run_sql; or say external_source: true"
+        hint = "build it (postgres.rebuild_table, postgres.load_file, `builds` of postgres.run_sql)"
+        hint += "; or say external_source: true"
         report.add("unbuilt-load", path, message, hint)
         return
     later = [
@@ -78,6 +79,33 @@ def _check_builds(node: Node, table: str, gates: list[Node], guards: Guards, rep
     if later:
         message = f'{quoted_list(later)} may build {table} after its gate and before step "{node.task_id}" loads it'
         report.add("rebuilt-load", path, message, "let the gate need it")
+
+
+def unjudged_arrivals(plan: Plan, report: Report, registry: Registry) -> None:
+    """Report a step that brings rows into a table from outside the database, where no gate after it judges them all."""
+    guards = Guards(plan, registry)
+    for node in (node for node in plan.nodes if node.uses in registry):
+        for name in guards.arguments_for_arrivals(node):
+            part, given = ("expand", None) if name in node.expand else ("with", node.arguments.get(name))
+            path = (*node.path, part, name)
+            if isinstance(given, str):
+                _check_arrival(node, given, path, guards, report)
+            else:
+                message = f'which table step "{node.task_id}" fills is known only when it runs'
+                hint = "write schema.table, and one step for each table: a gate must judge it"
+                report.add("unjudged-arrival", path, message, hint)
+
+
+def _check_arrival(node: Node, table: str, path: Path, guards: Guards, report: Report) -> None:
+    judging = [gate for gate in guards.gates.get(table, ()) if guards.is_earlier(node, gate)]
+    if not judging:
+        message = f'step "{node.task_id}" fills {table} from outside, and no gate after it judges these rows'
+        hint = f"let a gate whose suite has batch: {{table: {table}}} need it; postgres.merge brings the rows on"
+        report.add("unjudged-arrival", path, message, hint)
+    elif not any(guards.judges_whole(gate, table) for gate in judging):
+        named = quoted_list([gate.task_id for gate in judging])
+        message = f'step "{node.task_id}" fills {table} from outside, of which {named} judges only a part'
+        report.add("unjudged-arrival", path, message, "remove `where` from the batch of its suite")
 
 
 def too_many_pairs(plan: Plan, report: Report, registry: Registry) -> None:

@@ -120,14 +120,14 @@ class Names:
             return Meaning(
                 source=waiting, problem=_problem("unknown-field", message, None, path) if is_branch else None
             )
-        known = definition.output_schema.get("properties", {})
+        known = definition.output_fields(producer.step.arguments)
         if field not in known:
             message = f'"{definition.name}" does not return "{field}"'
             if not field:
                 message = f'"{path}" does not say which field of the output of "{definition.name}"'
             hint = partial(did_you_mean, str(field), known, f"fields of steps.{producer.step.id}")
             return Meaning(source=waiting, problem=_problem("unknown-field", message, hint, path))
-        types = schema_types(known[field], definition.output_schema.get("$defs", {}))
+        types = schema_types(known[str(field)], definition.output_schema.get("$defs", {}))
         is_mapped = bool(producer.step.expand)
         types = (list_of(types),) if is_mapped else types
         source = Source((*parts, str(field)), types, task_id=producer.task_id, is_mapped=is_mapped)

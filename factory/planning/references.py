@@ -34,7 +34,13 @@ from factory.planning.meanings import Meaning, Names
 from factory.planning.scopes import Place
 from factory.registry import Registry
 from tasks.postgres.calls import Call, UnknownFunctionsError
-from tasks.postgres.expressions import QuotedValueError, check_expression, clocks_in_expression
+from tasks.postgres.expressions import (
+    QuotedValueError,
+    check_expression,
+    check_query,
+    clocks_in_expression,
+    clocks_in_query,
+)
 
 MAX_PROBLEMS = 20
 """After so many problems, the rest of a text is not read."""
@@ -79,7 +85,7 @@ class _Judged:
 class SqlCheck:
     """How a text in SQL is judged: `check` raises ValueError for its pieces between values."""
 
-    check: Callable[[tuple[str, ...]], None]
+    check: Callable[[tuple[str, ...]], object]
     code: str
     hint: str
     clocks: Callable[[tuple[str, ...]], tuple[Call, ...]] = clocks_in_expression
@@ -103,6 +109,12 @@ class References:
         """How an expression in SQL is judged."""
         check = partial(check_expression, functions=self.functions)
         return SqlCheck(check, "bad-sql", "write one expression over the row's columns")
+
+    @property
+    def queries(self) -> SqlCheck:
+        """How a query of a step is judged."""
+        check = partial(check_query, functions=self.functions)
+        return SqlCheck(check, "bad-sql", "write one SELECT that only reads", clocks_in_query)
 
     def read(self, text: str, place: Place, *, sql: SqlForm = "") -> Reading:
         """Return what `text` refers to from `place`; with `sql`, values are inserted as literals."""

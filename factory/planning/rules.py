@@ -13,7 +13,7 @@ from factory.planning.build_rules import contested_builds, deadlocked_builds
 from factory.planning.dag_rules import refused_dags
 from factory.planning.graph import cycle
 from factory.planning.guards import Guards
-from factory.planning.load_rules import too_many_pairs, unproven_loads, unseen_failures
+from factory.planning.load_rules import too_many_pairs, unjudged_arrivals, unproven_loads, unseen_failures
 from factory.planning.plan import Node, Plan
 from factory.planning.skips import Skips
 from factory.planning.sql_files import columns_of
@@ -204,6 +204,7 @@ def unstarted_schedules(plan: Plan, report: Report, _registry: Registry) -> None
 RULES: tuple[Rule, ...] = (
     unguarded_steps,
     unproven_loads,
+    unjudged_arrivals,
     too_many_pairs,
     unseen_failures,
     unknown_columns,

@@ -174,15 +174,17 @@ class _StepReader:
     def check_sql(self, arguments: dict[str, Value]) -> None:
         for path, text in texts(arguments):
             kind, where = self.definition.kind_at(path), self.where(path)
-            if sql_form(kind):
-                self.check_expression(text, path[-1], where)
+            if form := sql_form(kind):
+                self.check_written(form, text, path[-1], where)
             elif kind is None and is_template(text) and self.definition.holds_sql(path):
                 self.pipeline.report.add_problem(sql_from_template(where[-1]), where)
             elif kind and kind.name == "sql_file" and not is_template(text):
                 self.check_sql_file(text, kind, path, arguments)
 
-    def check_expression(self, text: str, name: str | int, where: Path) -> None:
-        for problem in sql_problems(text, str(name), self.pipeline.references.expressions):
+    def check_written(self, form: SqlForm, text: str, name: str | int, where: Path) -> None:
+        references = self.pipeline.references
+        judge = references.queries if form == "query" else references.expressions
+        for problem in sql_problems(text, str(name), judge):
             self.pipeline.report.add_problem(problem, where)
 
     def check_sql_file(self, name: str, kind: TextKind, path: Path, arguments: Mapping[str, Value]) -> None:
@@ -287,8 +289,8 @@ class _StepReader:
                 message = f'step "{self.place.step.id}": {name} {problem.message}'
                 self.pipeline.report.add(problem.code, (*where, index, *problem.path), message, problem.hint)
             for path, text in texts(one):
-                if sql_form(self.definition.kind_at((name, *path))):
-                    self.check_expression(text, name, (*where, index, *path))
+                if form := sql_form(self.definition.kind_at((name, *path))):
+                    self.check_written(form, text, name, (*where, index, *path))
         return value
 
     def list_named(self, text: str, where: Path) -> Reading:

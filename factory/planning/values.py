@@ -16,7 +16,18 @@ from factory.language.report import Problem
 from factory.language.templates import SqlForm, is_template
 from factory.planning.inference import Sample, Samples
 from factory.registry import kind_in
-from tasks.contract import Bucket, Column, ConnectionId, DataFile, SqlFile, Table, TableColumn, TextKind
+from tasks.contract import (
+    Bucket,
+    Column,
+    ConnectionId,
+    DataFile,
+    FilePattern,
+    SqlFile,
+    SqlType,
+    Table,
+    TableColumn,
+    TextKind,
+)
 from tasks.quality.lint import Suite, kind_of_argument
 
 _TYPE_ERRORS = ("_type", "_parsing", "literal_error", "enum", "is_instance_of", "_attributes_type")
@@ -34,6 +45,8 @@ _FORMS = {
     _pattern(ConnectionId): "the id of an Airflow connection",
     _pattern(SqlFile): "a file below configs/sql/, such as crypto/tables.sql",
     _pattern(DataFile): "a path inside the folder or bucket for files, such as churn/features.parquet",
+    _pattern(FilePattern): "a pattern for the names of files in one folder, such as *.csv",
+    _pattern(SqlType): "a type of Postgres, such as numeric(10, 2)",
     _pattern(Bucket): "the name of a bucket: lower case letters, digits, - and .",
 }
 """What a text of each of the contract's types looks like, by its pattern."""

@@ -25,11 +25,13 @@ class ColumnFacts:
     """Whether an INSERT must set it: NOT NULL, without a default."""
     generated: bool
     """Whether the server computes it, so an INSERT may not set it."""
+    not_null: bool
+    has_default: bool
 
 
 _COLUMNS = """
     SELECT attname, format_type(atttypid, atttypmod), attnotnull AND NOT atthasdef AND attidentity = '',
-           attgenerated <> '' OR attidentity = 'a'
+           attgenerated <> '' OR attidentity = 'a', attnotnull, atthasdef OR attidentity <> ''
     FROM pg_attribute
     WHERE attrelid = format('%%I.%%I', %s, %s)::regclass AND attnum > 0 AND NOT attisdropped
     ORDER BY attnum

@@ -7,6 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+EXACT_TEXTS = """
+    SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL intervalstyle = 'postgres'; SET LOCAL extra_float_digits = 1;
+    SET LOCAL bytea_output = 'hex'; SET LOCAL lc_monetary = 'C'
+"""
+"""Lets the server write and read every value as the same text, whatever its own settings are."""
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 

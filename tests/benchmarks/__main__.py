@@ -5,7 +5,18 @@ from __future__ import annotations
 import importlib
 import sys
 
-BENCHMARKS = ("parse", "processor", "quality", "crypto", "cleaning", "training", "features", "drift", "throughput")
+BENCHMARKS = (
+    "parse",
+    "processor",
+    "quality",
+    "crypto",
+    "cleaning",
+    "training",
+    "features",
+    "drift",
+    "files",
+    "throughput",
+)
 
 
 def main(names: list[str]) -> None:

@@ -69,6 +69,12 @@ keys: [{a: "{{ run.date }}"}, ["{{ run.date }}"]], external_source: true}}}""",
         f"steps: {{say: {SAY[:-1]}, outlets: [self, 's3://']}}}}",
         ["wrong-value", "wrong-value"],
     ),
+    "list with a template in place of a key": (
+        """steps:
+  q: {uses: postgres.query, with: {connection: c, sql: SELECT 1 AS a}}
+  m: {uses: postgres.merge, with: {connection: c, source: a.b, target: a.c, keys: [["{{ steps.q.value }}"]]}}""",
+        ["ungated-load"],
+    ),
     "width in a query's braces": (
         f"""suites: {{u: {{connection: c, batch: {{table: a.b}}, expectations: {RULES}}}}}
 steps: {{gate: {{uses: quality.validate, with: {{suite: u}}}}}}""",

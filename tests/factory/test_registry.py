@@ -41,7 +41,8 @@ def kinds(schema: dict[str, Any]) -> set[str]:
     if "anyOf" in schema:
         return set().union(*(kinds(one) for one in schema["anyOf"]))
     below = {"array": "items", "object": "additionalProperties"}.get(schema.get("type", ""))
-    return {schema[below].get("type", "any")} if below else {schema.get("type", "any")}
+    inner = schema[below] if below else schema
+    return {one.get("type", "any") for one in inner.get("anyOf", [inner])}
 
 
 def test_no_output_carries_data() -> None:

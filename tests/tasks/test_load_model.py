@@ -21,7 +21,9 @@ import pytest
 
 from stack.database import Database
 from tasks.contract import Before, GateBefore, Occupied, PermanentError, Run
+from tasks.files.places import InFolder
 from tasks.postgres import claims, merging, passes, tables, versions
+from tasks.postgres.loading import load_file as loading
 from tasks.postgres.merging import Deactivation
 from tasks.postgres.passes import Judged, record_pass
 from tasks.postgres.versions import make_records
@@ -152,15 +154,11 @@ class World:
         self.places[run] = self.random.randrange(len(STEPS))
 
     def builds(self, run: int) -> bool:
-        where = f"day = {day_of(run)}"
-        columns = {"id": "id", "day": "day", "price": "price"}
         asked = run_of(run, "build", other_runs_are_running=self.random.random() < 0.1)
         patience = self.random.choice([0, 0, 0, 7200])
-        act = lambda: tables.rebuild_table(  # noqa: E731
-            self.connection, "s.staging", "s.raw", columns, where, claim_timeout=patience, run=asked
-        )
+        build = self.random.choice([self.rebuilds, self.fills])
         try:
-            ended = self.attempt("builds", act)
+            ended = self.attempt("builds", lambda: build(asked, day_of(run), patience))
         except Occupied as holder:
             if not (asked.is_running("", "") if holder.can_ask else patience):
                 raise AssertionError(f"a run waits for nobody: {holder}") from None
@@ -173,6 +171,18 @@ class World:
         self.model.own = self.model.built = frozenset(self.model.staging)
         self.model.is_swapped = False
         return ended == "done"
+
+    def rebuilds(self, asked: Run, day: int, patience: float) -> None:
+        columns = {"id": "id", "day": "day", "price": "price"}
+        where = f"day = {day}"
+        tables.rebuild_table(self.connection, "s.staging", "s.raw", columns, where, claim_timeout=patience, run=asked)
+
+    def fills(self, asked: Run, day: int, patience: float) -> None:
+        """Load the same rows from a file."""
+        rows = [f"{key},{day},{price}\n" for key, price in self.model.raw.items() if key // 10 == day]
+        (self.configs / "raw.csv").write_text("id,day,price\n" + "".join(rows))
+        place = InFolder(folder=str(self.configs))
+        loading.load_file(self.connection, "s.staging", place, "csv", "raw.csv", claim_timeout=patience, run=asked)
 
     def appends(self, run: int) -> None:
         """Run a file that claims to build the table and does not empty it first: right only if it was empty."""
@@ -388,7 +398,7 @@ def world(
             tasks_session.rollback()
             tasks_session.autocommit = False
 
-    for module in (tables, claims):
+    for module in (tables, claims, loading):
         monkeypatch.setattr(module, "postgres", postgres)
     (tmp_path / "sql").mkdir()
     (tmp_path / "sql" / "append.sql").write_text("INSERT INTO s.staging SELECT * FROM s.raw WHERE day = 0")
