@@ -10,6 +10,14 @@ SHAPE := $(if $(PROFILE),--profile $(PROFILE))
 APART := -n logical --maxprocesses 4 --no-loadscope-reorder
 NONE := $(if $(ARGS),|| [ $$? -eq 5 ]) # ARGS may select no test in one of the two halves
 
+# Their `$` are the user's own, not make's.
+ifdef SQL
+override export SQL := $(value SQL)
+endif
+ifdef CONF
+override export CONF := $(value CONF)
+endif
+
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 

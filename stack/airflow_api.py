@@ -170,7 +170,7 @@ class AirflowApi:
         deadline = time.monotonic() + seconds
         while not self.knows(dag_id):
             reports = self.import_errors()
-            own = [report for file, report in reports.items() if spec and Path(file).name == spec.name]
+            own = [report for file, report in reports.items() if spec and _is_end_of(Path(file), spec)]
             if own and time.monotonic() > deadline - seconds + _STALE_SECONDS:
                 raise TimeoutError(f"Airflow cannot read {spec}:\n{own[0]}")
             if time.monotonic() > deadline:
@@ -244,3 +244,8 @@ def _run(described: Mapping[str, str]) -> DagRun:
 def _name(instance: Mapping[str, Any]) -> str:
     index = instance["map_index"]
     return str(instance["task_id"]) if index < 0 else f"{instance['task_id']}[{index}]"
+
+
+def _is_end_of(file: Path, spec: Path) -> bool:
+    """Return whether Airflow's name of a file, from its folder on, is that of `spec`."""
+    return spec.absolute().parts[-len(file.parts) :] == file.parts or file == spec.absolute()

@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, Field
 from tasks.contract import ConnectionId, NotYet, Output, PermanentError, QueryFile, Run, reusable
 from tasks.files.places import Entry, Files, place_of
 from tasks.postgres.file_text import query_problems
+from tasks.postgres.reached import require_known_calls_in
 from tasks.postgres.tables import Bound, check_values
 from tasks.services.postgres import postgres
 from tasks.sql_files import refuse, sql_text
@@ -82,7 +83,7 @@ def file(
     with `soft_fail: true` is skipped.
     """
     place = place_of(files, run)
-    there = [entry for entry in place.below(_folder(path)) if _matches(entry.path, path)]
+    there = [entry for entry in place.directly_in(_folder(path)) if _matches(entry.path, path)]
     resting = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=at_rest)
     if problem := _what_is_missing(there, at_least, resting):
         raise NotYet(f"{place.address(path)}: {problem}", poke_interval, timeout, soft_fail)
@@ -108,7 +109,7 @@ def sql(
     `soft_fail: true` is skipped.
     """
     text = sql_text(query, run)
-    refuse(query, text, query_problems(text, values or {}))
+    refuse(query, text, query_problems(text, values or {}, run.functions))
     check_values(query, text, values or {})
     row = _first_row(connection, query, text, values, run)
     if row is None or row[0] in (None, False, 0, ""):
@@ -122,13 +123,16 @@ def _first_row(
 ) -> tuple[Any, ...] | None:
     from psycopg2.errors import ReadOnlySqlTransaction
 
-    with postgres(connection, run=run) as session, session.cursor() as cursor:
-        cursor.execute("SET TRANSACTION READ ONLY")
-        try:
-            cursor.execute(text, values or None)
-        except ReadOnlySqlTransaction as error:
-            raise PermanentError(f"configs/sql/{query}: {error}; a query that is waited for may only read") from None
-        return cursor.fetchone()
+    with postgres(connection, run=run) as session:
+        require_known_calls_in(session, text, values, f"configs/sql/{query}", run)
+        session.set_session(readonly=True)
+        with session.cursor(name="taskflow") as cursor:  # of the server: only the first row comes here
+            try:
+                cursor.execute(text, values or None)
+                found = cursor.fetchmany(1)
+            except ReadOnlySqlTransaction as error:
+                raise PermanentError(f"configs/sql/{query}: {error}; a wait may only read") from None
+    return found[0] if found else None
 
 
 def _folder(path: str) -> str:
@@ -136,8 +140,8 @@ def _folder(path: str) -> str:
 
 
 def _matches(path: str, pattern: str) -> bool:
-    """Return whether a path below the pattern's folder is directly in it and has a name of that form."""
-    return _folder(path) == _folder(pattern) and fnmatchcase(path.rpartition("/")[2], pattern.rpartition("/")[2])
+    """Return whether the name of a file in the pattern's folder has that form."""
+    return fnmatchcase(path.rpartition("/")[2], pattern.rpartition("/")[2])
 
 
 def _what_is_missing(there: list[Entry], at_least: int, resting: dt.datetime) -> str | None:

@@ -88,13 +88,13 @@ def execute(step: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _executed(step: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, Any] | None:
     _require_filled(step)
-    run = _run(context)
+    run, functions = _run(context), _functions(context)
     try:
-        return runtime.call(step["uses"], step["arguments"], run, step.get("before", {}), _functions(context))
+        return runtime.call(step["uses"], step["arguments"], run, step.get("before", {}), functions)
     except Occupied as occupied:
         wait(occupied, run, context)
     except NotYet as not_yet:
-        wait_for(not_yet, step, run, context)
+        wait_for(not_yet, step, run, functions, context)
     except PermanentError as error:
         _keep_output(error, context)
         fail(error, context)
@@ -112,21 +112,23 @@ def execute_mapped(step: Mapping[str, Any], **mapped: Any) -> dict[str, Any] | N
 
 def items(step: Mapping[str, Any]) -> list[Any]:
     """Return the list that a step is mapped over."""
-    _require_filled(step)
-    ((name, values),) = step["expand"].items()
-    try:
-        return runtime.items(step["uses"], name, values)
-    except PermanentError as error:
-        fail(error, get_current_context())
+    with reason_kept(get_current_context()):
+        _require_filled(step)
+        ((name, values),) = step["expand"].items()
+        try:
+            return runtime.items(step["uses"], name, values)
+        except PermanentError as error:
+            fail(error, get_current_context())
 
 
 def choose(step: Mapping[str, Any]) -> list[str]:
     """Return the steps behind the first true condition."""
-    _require_filled(step)
-    try:
-        return runtime.choose(step["exits"])
-    except PermanentError as error:
-        fail(error, get_current_context())
+    with reason_kept(get_current_context()):
+        _require_filled(step)
+        try:
+            return runtime.choose(step["exits"])
+        except PermanentError as error:
+            fail(error, get_current_context())
 
 
 def _require_filled(step: Mapping[str, Any]) -> None:

@@ -111,7 +111,7 @@ def _step_facts(context: Context) -> Iterator[str]:
     yield f"Try: {ti.try_number} of {ti.max_tries + 1}"
     if error := context.get("exception"):
         yield f"Reason: {_one_line(error)}"
-    yield from _counts(ti, ti.task_id)
+    yield from _counts(ti, ti.task_id, -1 if ti.map_index is None else ti.map_index)
     yield f"Log: {ti.log_url}"
 
 
@@ -132,14 +132,18 @@ def _run_facts(context: Context, counted: list[str]) -> Iterator[str]:
     yield f"Run: {_run_url(ti)}"
 
 
-def _reason(ti: Any, task_id: str) -> str:
-    kept = ti.xcom_pull(task_ids=task_id, key=REASON)
+def _reason(ti: Any, name: str) -> str:
+    """Return why a step failed; Airflow calls the item 2 of a mapped step `step_2`."""
+    kept = ti.xcom_pull(task_ids=name, key=REASON)
+    step, _, item = name.rpartition("_")
+    if kept is None and step and item.isdigit():
+        kept = ti.xcom_pull(task_ids=step, map_indexes=int(item), key=REASON)
     return str(kept) if kept else "its process ended without a reason; see its log"
 
 
-def _counts(ti: Any, task_id: str) -> Iterator[str]:
-    """Yield the whole numbers of a step's output in one line, if it has any."""
-    output = ti.xcom_pull(task_ids=task_id)
+def _counts(ti: Any, task_id: str, item: int = -1) -> Iterator[str]:
+    """Yield the whole numbers of a step's output in one line, if it has any; those of one item of a mapped step."""
+    output = ti.xcom_pull(task_ids=task_id, map_indexes=item)
     if isinstance(output, dict):
         numbers = {name: one for name, one in output.items() if isinstance(one, int) and not isinstance(one, bool)}
         if numbers:

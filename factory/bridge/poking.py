@@ -49,7 +49,8 @@ class Poke(BaseTrigger):
     def is_there(self) -> bool:
         """Return whether the task would end: with its result, or with an error that it will raise itself."""
         try:
-            runtime.call(self.uses, json.loads(self.arguments), _run(self.run_fields), {})
+            functions = frozenset(self.run_fields["functions"])
+            runtime.call(self.uses, json.loads(self.arguments), _run(self.run_fields), {}, functions)
         except NotYet:
             return False
         except Exception:  # noqa: BLE001  # the task meets it again, and tells it where people look
@@ -57,7 +58,9 @@ class Poke(BaseTrigger):
         return True
 
 
-def wait_for(not_yet: NotYet, step: Mapping[str, Any], run: Run, context: Mapping[str, Any]) -> NoReturn:
+def wait_for(
+    not_yet: NotYet, step: Mapping[str, Any], run: Run, functions: frozenset[str], context: Mapping[str, Any]
+) -> NoReturn:
     """Give the worker's slot back until what the task waits for may be there; end after the longest wait."""
     since, waited = waited_until_now(context)
     if waited >= not_yet.timeout:
@@ -69,16 +72,17 @@ def wait_for(not_yet: NotYet, step: Mapping[str, Any], run: Run, context: Mappin
         fail(PermanentError(f"{message}; {remedy}"), context)
     run.log.info("waiting, without a worker's slot: %s", not_yet)
     times = {"interval": not_yet.poke_interval, "since": since.isoformat(), "left": not_yet.timeout - waited}
-    trigger = Poke(step["uses"], to_json(step["arguments"]).decode(), _fields(run), times)
+    trigger = Poke(step["uses"], to_json(step["arguments"]).decode(), _fields(run, functions), times)
     raise TaskDeferred(trigger=trigger, method_name="resume") from None
 
 
-def _fields(run: Run) -> dict[str, Any]:
+def _fields(run: Run, functions: frozenset[str]) -> dict[str, Any]:
     moments = (run.interval_start, run.interval_end)
     return {
         **{name: getattr(run, name) for name in _FIELDS},
         "date": run.date.isoformat(),
         "configs": str(run.configs),
+        "functions": sorted(functions),
         "interval": [moment and moment.isoformat() for moment in moments],
     }
 

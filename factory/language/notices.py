@@ -5,6 +5,7 @@ Knows neither which connections exist nor how a message is sent.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from factory.language.errors import Path
 EVENTS = ("on_failure", "on_success", "on_retry")
 """When people are told: Airflow's own words."""
 KEYS = ("connection", "message")
+_CONNECTION = re.compile(r"[A-Za-z0-9_.\-]+\Z")
 _FORM = "write on_failure: <connection>, or on_failure: {connection: …, message: …}"
 
 
@@ -40,8 +42,9 @@ def read_notice(value: Value, report: Callable[[Path, str, str], None]) -> Notic
     for key in given.keys() - set(KEYS):
         report((key,), f'"{key}" is not a key of a notice', f"its keys are {' and '.join(KEYS)}")
     connection, message = given.get("connection"), given.get("message")
-    if not isinstance(connection, str) or not connection.strip():
-        report(("connection",) if "connection" in given else (), "it names no connection", _FORM)
+    if not isinstance(connection, str) or not _CONNECTION.match(connection):
+        problem = "it names no connection" if not connection else "that cannot be the id of a connection"
+        report(("connection",) if "connection" in given and isinstance(value, dict) else (), problem, _FORM)
         return None
     if message is not None and (not isinstance(message, str) or not message.strip()):
         report(("message",), "message should be a text", "leave it out to send the facts alone")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from factory.language.notices import Notice
 from factory.language.report import Report
@@ -12,6 +13,7 @@ from factory.planning.pipeline import Pipeline
 from factory.planning.plan import Announcement
 from factory.planning.scopes import Place, Scope
 
+_ONLY = "a message may name run, params and variables: a run that failed has not run all its steps"
 _OF_A_RUN = ("on_failure", "on_success")
 _OF_A_TRY = ("on_retry",)
 """Told by each step, because only a step is retried."""
@@ -50,7 +52,9 @@ def _announcement(notice: Notice, given: Layered, pipeline: Pipeline) -> Announc
     reading = pipeline.references.read(notice.message, _nowhere(given))
     report = Report(given.origin.document)
     for problem in reading.problems:
-        report.add_problem(problem, (*given.origin.path, "message"))
+        is_output = problem.code == "unknown-step"
+        told = replace(problem, hint=_ONLY) if is_output else problem
+        report.add_problem(told, (*given.origin.path, "message"))
     pipeline.report.extend(report.diagnostics)
     return Announcement(notice.connection, reading.template)
 

@@ -1,7 +1,7 @@
-"""Which steps a branch, or an empty list that a step is mapped over, can skip.
+"""Which steps a branch, an empty list that a step is mapped over, or a wait that gives up can skip.
 
-A case is one outcome of one such choice: a way of a branch, or whether a list is empty. For every step, the bits of a
-number are the cases in which it is skipped, by itself or because of what it waits for.
+A case is one outcome of one such choice: a way of a branch, whether a list is empty, or what is waited for comes. For
+every step, the bits of a number are the cases in which it is skipped, by itself or because of what it waits for.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Skips:
     @cached_property
     def _choices(self) -> list[tuple[Node, list[frozenset[str]]]]:
         """Each choice: the step that makes it, and for each of its cases the steps that it skips at once."""
-        return [*self._branches(), *self._lists()]
+        return [*self._branches(), *self._lists(), *self._waits()]
 
     def _branches(self) -> Iterator[tuple[Node, list[frozenset[str]]]]:
         for node in (node for node in self.guards.plan.nodes if node.is_branch):
@@ -35,6 +35,11 @@ class Skips:
     def _lists(self) -> Iterator[tuple[Node, list[frozenset[str]]]]:
         for node in self.guards.plan.nodes:
             if any(isinstance(values, Template) or not values for values in node.expand.values()):
+                yield node, [frozenset((node.task_id,)), frozenset()]
+
+    def _waits(self) -> Iterator[tuple[Node, list[frozenset[str]]]]:
+        for node in self.guards.plan.nodes:
+            if node.role == "wait" and node.arguments.get("soft_fail", False) is not False:
                 yield node, [frozenset((node.task_id,)), frozenset()]
 
     @cached_property

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.contract import DataRejected
 from tasks.drift.values import is_rounded
 from tasks.postgres.file_text import query_problems
-from tasks.postgres.reached import require_known_calls_of
+from tasks.postgres.reached import require_known_calls_in
 from tasks.postgres.tables import Bound, check_values
 from tasks.services.postgres import postgres
 from tasks.sql_files import refuse, sql_text
@@ -46,16 +46,11 @@ def selected(
 
     The rows raise DataRejected for a numeric that a 64-bit number would round.
     """
-    from psycopg2.sql import SQL
-
     text = sql_text(sql, run)
     refuse(sql, text, query_problems(text, values, run.functions))
     check_values(sql, text, values)
     with postgres(connection, run=run) as session:
-        with session.cursor() as cursor:
-            asked = cursor.mogrify(text, dict(values) or None).decode().strip().rstrip(";")
-            require_known_calls_of(cursor, SQL(asked), f"configs/sql/{sql}", run)
-        session.rollback()
+        require_known_calls_in(session, text, values, f"configs/sql/{sql}", run)
         session.set_session(readonly=True)
         with session.cursor(name="taskflow") as cursor:
             cursor.execute(text, dict(values) or None)
@@ -102,5 +97,5 @@ def _array(values: Sequence[Any], field: pa.Field, sql: str) -> pa.Array:
 def _check_exact(values: list[Decimal], name: str, sql: str) -> None:
     if rounded := [value for value in values if is_rounded(value)]:
         counted = f"{len(rounded):,} numbers have more digits than a 64-bit number keeps ({rounded[0]})"
-        remedy = "round it in the query, or cast it to text there and compare it as categorical"
+        remedy = "cast it to float8 in the query if that is exact enough, or to text to compare it as categorical"
         raise DataRejected(f"{name} of configs/sql/{sql} cannot be compared: {counted}; {remedy}")

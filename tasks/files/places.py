@@ -15,7 +15,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedReader
@@ -90,6 +90,9 @@ class Place(Protocol):
     def names(self, folder: str) -> list[str]:
         """Return the sorted names of the files directly in `folder`; none if it does not exist."""
 
+    def directly_in(self, folder: str) -> list[Entry]:
+        """Return the files directly in `folder`, in order; none if it does not exist. "" is the place itself."""
+
     def below(self, folder: str) -> list[Entry]:
         """Return the files in `folder` and in the folders below it; none if it does not exist."""
 
@@ -156,13 +159,21 @@ class FolderPlace:
         below = self.root / folder
         return sorted(path.name for path in below.iterdir() if path.is_file()) if below.is_dir() else []
 
+    def directly_in(self, folder: str) -> list[Entry]:
+        below = self.root / folder
+        files = [path for path in below.iterdir() if path.is_file()] if below.is_dir() else []
+        return self._entries(files)
+
     def below(self, folder: str) -> list[Entry]:
+        files = (Path(parent, name) for parent, _, names in os.walk(self.root / folder) for name in names)
+        return self._entries(files)
+
+    def _entries(self, files: Iterable[Path]) -> list[Entry]:
         entries = []
-        for parent, _, names in os.walk(self.root / folder):
-            for file in (Path(parent, name) for name in names):
-                with suppress(FileNotFoundError):  # removed meanwhile
-                    modified = dt.datetime.fromtimestamp(file.stat().st_mtime, dt.UTC)
-                    entries.append(Entry(str(file.relative_to(self.root)), modified))
+        for file in files:
+            with suppress(FileNotFoundError):  # removed meanwhile
+                modified = dt.datetime.fromtimestamp(file.stat().st_mtime, dt.UTC)
+                entries.append(Entry(str(file.relative_to(self.root)), modified))
         return sorted(entries)
 
     def stamp(self, path: str) -> str | None:
@@ -334,6 +345,10 @@ class BucketPlace:
         names = (key.removeprefix(below) for key in self._keys(below))
         return sorted(name for name in names if name and "/" not in name)
 
+    def directly_in(self, folder: str) -> list[Entry]:
+        start, below = len(self.key("x")) - 1, f"{self.key(folder)}/".lstrip("/")
+        return [Entry(key[start:], modified) for key, modified in self._listed(below, directly=True) if key != below]
+
     def below(self, folder: str) -> list[Entry]:
         start = len(self.key("x")) - 1
         return [Entry(key[start:], modified) for key, modified in self._listed(f"{self.key(folder)}/")]
@@ -472,7 +487,9 @@ class BucketPlace:
     def _keys(self, start: str) -> set[str]:
         return {key for key, _ in self._listed(start)}
 
-    def _listed(self, start: str) -> list[tuple[str, dt.datetime]]:
+    def _listed(self, start: str, *, directly: bool = False) -> list[tuple[str, dt.datetime]]:
         with bucket_errors(self.connection, self.bucket):
-            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=start)
+            delimiter = "/" if directly else ""
+            lister = self.client.get_paginator("list_objects_v2")
+            pages = lister.paginate(Bucket=self.bucket, Prefix=start, Delimiter=delimiter)
             return [(item["Key"], item["LastModified"]) for page in pages for item in page.get("Contents", [])]

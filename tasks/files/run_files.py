@@ -264,13 +264,16 @@ class RunFiles:
             if name.dag_id == self.run.dag_id:
                 last[name.run] = max(name, last.get(name.run, name), key=lambda one: one.modified)
         newest = sorted(last.values(), key=lambda one: (one.modified, one.run), reverse=True)
-        old = {one.run for one in newest[self.keep_runs :] if one.run != self.name and not self._may_run(one)}
+        old = {one.run: one for one in newest[self.keep_runs :] if one.run != self.name}
+        ended: dict[str, bool] = {}
         for path, names in by_path.items():
             removed = [name for name in names if name.dag_id == self.run.dag_id and name.run in old]
             if removed and len(names) > 1:  # the only one has the name that people know
                 greatest = self._greatest(path, names)
-                for name in removed:
-                    if greatest is None or name.file != greatest.file:
+                for name in (one for one in removed if greatest is None or one.file != greatest.file):
+                    if name.run not in ended:
+                        ended[name.run] = not self._may_run(old[name.run])
+                    if ended[name.run]:
                         self.place.remove(name.record)
                         self.place.remove(name.file)
 

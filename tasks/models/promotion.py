@@ -147,7 +147,8 @@ def promote(mlflow: ConnectionId, model: ModelName, version: Annotated[int, Fiel
             reason = (
                 f"version {production.version} is Production and newer than version {version}, which stays as it is"
             )
-            run.log.warning("%s: %s; to go back, move the alias `production` in MLflow", model, reason)
+            remedy = f"to go back, make production MODEL={model} VERSION={version}"
+            run.log.warning("%s: %s; %s", model, reason, remedy)
             return Promotion(version=version, promoted=False, reason=reason, archived=[], version_page=page)
         registry.make_production(candidate)
         older = [other for other in registry.versions() if int(other.version) < version]

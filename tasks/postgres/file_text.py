@@ -311,7 +311,7 @@ def _refused_queries(trees: list[Read], functions: frozenset[str] | None) -> Ite
             yield FileProblem("this statement is not a SELECT that only reads", hint, read.start, read.end)
         yield from _unknown_calls(read, functions)
         for table in catalogue_tables(read.tree):
-            hint = "read tables and views that people made"
+            hint = "read tables and views that people made; write the schema of one whose name begins with pg_"
             yield FileProblem(f'this statement reads "{table}" of the server itself', hint, read.start, read.end)
     for read in trees[1:]:
         yield FileProblem("a second statement, where one SELECT is expected", hint, read.start, read.end)

@@ -209,3 +209,13 @@ def _in_characters(found: list[Token], data: bytes) -> Iterator[Token]:
         characters = start + len(data[token.start : token.end].decode())
         bytes_before = token.end
         yield Token(token.kind, start, characters)
+
+
+def without_comments(query: str) -> str:
+    """Return a query without comments and without a semicolon, so that more SQL can be written around it."""
+    kept, end = [], 0
+    for token in tokens(query):
+        if token.kind in COMMENTS or token.kind == SEMICOLON:
+            kept += [query[end : token.start], " "]
+            end = token.end
+    return "".join([*kept, query[end:]]).strip()

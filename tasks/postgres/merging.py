@@ -116,7 +116,8 @@ def _planned(cursor: Cursor, terms: Terms, run: Run) -> _Merge:
     require_columns(terms.target, target, [*carried, *terms.kept])
     require_unique_key(cursor, terms.target, terms.keys)
     if terms.columns is None:
-        _refuse_other_case(terms, [one for one in source if one not in carried], target)
+        free = [one for one in target if one not in carried]
+        _refuse_other_case(terms, [one for one in source if one not in carried], free)
     own = [one for one in target if one not in carried and one not in terms.kept and not target[one].generated]
     _tell_carried(terms, carried, [one for one in source if one not in carried], own, run)
     is_converted = any(source[column].type != target[column].type for column in carried)

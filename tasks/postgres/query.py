@@ -26,6 +26,7 @@ from tasks.contract import (
     reusable,
 )
 from tasks.postgres.expressions import PLACEHOLDER, check_query
+from tasks.postgres.reached import require_known_calls_in
 from tasks.postgres.statements import EXACT_TEXTS
 from tasks.services.postgres import postgres
 
@@ -104,6 +105,7 @@ def query(
     """
     check_query((sql,), None)
     with postgres(connection, run=run, lock_timeout=lock_timeout) as session:
+        require_known_calls_in(session, sql, None, "the query", run)
         session.set_session(readonly=True)
         with session.cursor() as settings, session.cursor(name="taskflow") as cursor:
             settings.execute(EXACT_TEXTS)

@@ -10,12 +10,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tasks.contract import PermanentError
+from tasks.postgres.functions import harmless
+from tasks.postgres.grammar import without_comments
 from tasks.postgres.sql import fragment
 from tasks.postgres.statements import joined, name, only_row, statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from psycopg2.extensions import connection as PostgresSession  # noqa: N812
     from psycopg2.extensions import cursor as Cursor  # noqa: N812  psycopg2 spells its class in lower case
     from psycopg2.sql import Composable
 
@@ -24,7 +27,8 @@ if TYPE_CHECKING:
 _VIEW = "__resolved"
 
 # A function is reached by itself, as a cast, through an operator, or through the checks of a domain. One of an
-# extension may be behind an operator or a cast: who made the extension has chosen these, as the server's makers have.
+# extension may be behind an operator or a cast, or do what Postgres' own of that name does (`replace` of citext): who
+# made the extension has chosen these, as the server's makers have.
 _REACHED = """
     WITH RECURSIVE named AS (
         SELECT refclassid, refobjid FROM pg_catalog.pg_depend
@@ -59,7 +63,7 @@ _REACHED = """
     SELECT DISTINCT nspname::text, proname::text, shown
     FROM reached JOIN pg_catalog.pg_proc ON pg_proc.oid = function
     JOIN pg_catalog.pg_namespace ON pg_namespace.oid = pronamespace
-    WHERE NOT (is_behind AND EXISTS (
+    WHERE NOT ((is_behind OR proname = ANY(%(harmless)s)) AND EXISTS (
         SELECT FROM pg_catalog.pg_depend
         WHERE classid = 'pg_catalog.pg_proc'::regclass AND objid = function AND deptype = 'e'
     ))
@@ -83,6 +87,18 @@ def require_known_calls_of(cursor: Cursor, query: Composable, what: str, run: Ru
     _refuse(what, _calls(cursor, statement("SELECT 1 AS one WHERE EXISTS ({query}\n)", query=query), run))
 
 
+def require_known_calls_in(
+    session: PostgresSession, text: str, values: Mapping[str, object] | None, what: str, run: Run
+) -> None:
+    """Do the same for the text of a query that binds `values`, in a transaction of its own."""
+    from psycopg2.sql import SQL
+
+    with session.cursor() as cursor:
+        asked = cursor.mogrify(text, dict(values) if values else None).decode()
+        require_known_calls_of(cursor, SQL(without_comments(asked)), what, run)
+    session.rollback()
+
+
 def _selected(rows: Composable, expressions: Iterable[str]) -> Composable:
     columns = [
         statement("{expression} IS NULL AS {name}", expression=fragment(text), name=name(str(place)))
@@ -93,12 +109,12 @@ def _selected(rows: Composable, expressions: Iterable[str]) -> Composable:
 
 def _calls(cursor: Cursor, select: Composable, run: Run) -> list[tuple[str, str]]:
     """Return the functions that a query calls and the project does not allow, each with what calls it."""
-    cursor.execute("SELECT pg_catalog.pg_is_in_recovery()")
+    cursor.execute("SELECT pg_catalog.pg_is_in_recovery() OR pg_catalog.current_setting('transaction_read_only')::bool")
     if only_row(cursor)[0]:
-        return []  # a standby: it has no temporary views, and no function changes anything there
+        return []  # a standby or a login that only reads: no temporary views, and no function changes anything there
     view = name(_VIEW)
     cursor.execute(statement("CREATE TEMPORARY VIEW {view} AS {select}", view=view, select=select))
-    cursor.execute(_REACHED, {"view": f"pg_temp.{_VIEW}"})
+    cursor.execute(_REACHED, {"view": f"pg_temp.{_VIEW}", "harmless": sorted(harmless().of_values)})
     found = cursor.fetchall()
     cursor.execute(statement("DROP VIEW pg_temp.{view}", view=view))
     return [

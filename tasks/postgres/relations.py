@@ -118,8 +118,11 @@ def form_of(cursor: Cursor, table: str) -> str:
     It covers the names, numbers, types, collations and computations of the columns, the labels of enumerations and the
     fields of composite types.
     """
+    cursor.execute("SELECT current_setting('search_path'), set_config('search_path', '', true)")
+    ((path, _),) = cursor.fetchall()  # without it, computations are shown with their schemas, whoever asks
     cursor.execute(_COLUMN_FORMS, table.split("."))
     form = cursor.fetchall()
+    cursor.execute("SELECT set_config('search_path', %s, true)", (path,))
     if own := [type_id for _, _, type_id, *_ in form if type_id >= _FIRST_OWN_OID]:
         cursor.execute(_TYPE_FORMS, {"types": own})
         form += cursor.fetchall()

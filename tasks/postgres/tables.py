@@ -148,8 +148,9 @@ def rebuild_table(
     claim([BuiltIn(connection, target)], run, claim_timeout)
     started = monotonic()
     with postgres(connection, run=run, lock_timeout=lock_timeout) as session, session.cursor() as cursor:
-        asked = {f"columns.{column}": text for column, text in columns.items()} | {"where": where or "TRUE"}
-        require_known_calls(cursor, table_identifier(source), asked, run)
+        rows_of = table_identifier(source)
+        require_known_calls(cursor, rows_of, {f"columns.{name}": text for name, text in columns.items()}, run)
+        require_known_calls(cursor, rows_of, {"where": where or "TRUE"}, run)  # apart: the columns may be aggregates
         # Not DELETE: it writes every old row again, and leaves the table twice as long for every scan until the next
         # vacuum. TRUNCATE costs nothing, but blocks readers until the commit, and a REPEATABLE READ transaction that
         # began before will see an empty table. Only its own run reads a staging table.

@@ -136,7 +136,7 @@ def _open_batch(cursor: Cursor, suite: Suite) -> None:
     require_columns(suite.batch.table, there, [name for rule in suite.expectations for name in columns_named(rule)])
     cursor.execute(SQL("CREATE TEMPORARY VIEW {} AS {}").format(Identifier(table), batch_rows(suite.batch)))
     # A rule may also name other tables of the batch's schema.
-    path = "'pg_catalog, ' || quote_ident(%s) || ', ' || current_setting('search_path')"
+    path = "'pg_catalog, pg_temp, ' || quote_ident(%s) || ', ' || current_setting('search_path')"
     cursor.execute(f"SELECT set_config('search_path', {path}, true)", [schema])
 
 

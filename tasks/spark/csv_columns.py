@@ -231,8 +231,11 @@ def _plain(text: Expression, column: CsvColumn) -> Expression:
 
 _PERHAPS_THOUSANDS = r"^[+-]?[1-9][0-9]{0,2}\.[0-9]{3}$"
 """Such as 1.234."""
-_DECIMAL_COMMA = r"^[+-]?[0-9][0-9.]*,[0-9]+$"
-"""Such as 1,5 and 1.234,5."""
+_OTHER_SIGNS = r"^[+-]?(?:[0-9][0-9.]*,[0-9]+|[0-9]{1,3}(?:\.[0-9]{3}){2,})$"
+"""Such as 1,5 and 1.234,5, and 1.234.567: the point is not the decimal sign of these."""
+
+
+_A_POINT = r"^[+-]?[0-9,]*\.[0-9]+$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +258,7 @@ class Doubts:
         """Why the column cannot be read."""
         if not self.thousands or not self.commas:
             return None
-        counted = f'{self.commas:,} with a comma ("{self.comma}") and {self.thousands:,} like "{self.thousand}"'
+        counted = f'{self.commas:,} like "{self.comma}" and {self.thousands:,} like "{self.thousand}"'
         return f'column "{self.name}" has numbers in two ways, {counted}; set `decimal`, and `thousands` if it has them'
 
     @property
@@ -282,9 +285,9 @@ def doubts(text: Expression, value: Expression, column: CsvColumn) -> dict[str, 
     rounded = (sql.length(plain) > _KEPT_DIGITS) & sql.coalesce(exact, sql.lit(False))
     guessed = sql.lit(column.is_guessed)
     thousands = guessed & text.contains(".") & text.rlike(_PERHAPS_THOUSANDS)
-    commas = guessed & value.isNull() & text.contains(",") & text.rlike(_DECIMAL_COMMA)
+    commas = guessed & value.isNull() & text.rlike(_OTHER_SIGNS)
     return {
-        "points": sql.count_if(guessed & value.isNotNull() & text.contains(".")),
+        "points": sql.count_if(guessed & text.rlike(_A_POINT)),
         "thousands": sql.count_if(thousands),
         "commas": sql.count_if(commas),
         "rounded": sql.count_if(rounded),

@@ -86,7 +86,7 @@ def cut(last: str, separator: str, columns: int) -> str | None:
     if last.endswith(("\n", "\r")):
         return None
     if last.endswith(_REPLACEMENT):
-        return "within a character"
+        return "within a character of UTF-8; if it has another encoding, set `encoding`"
     values = fields(last, separator)
     if values is None:
         return "within quotes"

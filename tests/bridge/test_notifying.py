@@ -73,11 +73,11 @@ class Instance(SimpleNamespace):
         assert (dag_id, run_ids) == ("told", ["manual__1"])
         return {"manual__1": self.states}
 
-    def xcom_pull(self, *, task_ids: str, key: str = "return_value") -> Any:
-        return self.kept.get((task_ids, key))
+    def xcom_pull(self, *, task_ids: str, key: str = "return_value", map_indexes: int = -1) -> Any:
+        return self.kept.get((task_ids, key) if map_indexes == -1 else (task_ids, key, map_indexes))
 
 
-def context(dag: Any, *, kept: dict[tuple[str, str], Any], states: dict[str, str], **more: Any) -> dict[str, Any]:
+def context(dag: Any, *, kept: dict[tuple[Any, ...], Any], states: dict[str, str], **more: Any) -> dict[str, Any]:
     moment = dt.datetime(2026, 2, 3, tzinfo=dt.UTC)
     dag_run = SimpleNamespace(logical_date=moment, run_after=moment, data_interval_start=None, data_interval_end=None)
     ti = Instance(kept=kept, states=states)
@@ -132,8 +132,9 @@ def test_failed_run_is_told(project: Path, listener: Listener) -> None:
     dag = built(project)
     (callback,) = dag.on_failure_callback
 
-    kept = {("first", "reason"): "3 rules are broken"}
-    callback(context(dag, kept=kept, states={"first": "failed", "quiet": "failed", "third": "upstream_failed"}))
+    kept = {("first", "reason"): "3 rules are broken", ("each", "reason", 2): "the third is empty"}
+    states = {"first": "failed", "quiet": "failed", "each_2": "failed", "third": "upstream_failed"}
+    callback(context(dag, kept=kept, states=states))
 
     (heard,) = listener.heard
     assert heard["title"] == "told: the run failed"
@@ -141,6 +142,7 @@ def test_failed_run_is_told(project: Path, listener: Listener) -> None:
         "call me, the run of 2026-02-03 failed",
         "",
         "Date: 2026-02-03",
+        "Failed: each_2: the third is empty",
         "Failed: first: 3 rules are broken",
         "Failed: quiet: its process ended without a reason; see its log",
         f"Run: {RUN}",

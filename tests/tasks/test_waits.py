@@ -173,7 +173,7 @@ class Step:
 def deferred(step: Mapping[str, Any], run: Run, timeout: float = 60) -> Poke:
     """Return the trigger that a task leaves that has to wait."""
     with pytest.raises(TaskDeferred) as caught:
-        wait_for(NotYet("nothing is there", 1, timeout), step, run, {"task": Step()})
+        wait_for(NotYet("nothing is there", 1, timeout), step, run, frozenset(), {"task": Step()})
     trigger = caught.value.trigger
     assert isinstance(trigger, Poke)
     name, given = trigger.serialize()
@@ -214,4 +214,4 @@ def test_longest_wait_ends(run: Run, soft_fail: bool, error: type[Exception]) ->
     since = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=90)
     context = {"task": Step(since), "ti": SimpleNamespace(task_id="arrived")}
     with pytest.raises(error, match=r"waited 9\d s: nothing is there"):
-        wait_for(NotYet("nothing is there", 1, 60, soft_fail), {}, run, context)
+        wait_for(NotYet("nothing is there", 1, 60, soft_fail), {}, run, frozenset(), context)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from tasks.postgres import expressions
+from tasks.postgres import expressions, grammar
 from tasks.postgres.expressions import BATCH, PLACEHOLDER
 from tasks.postgres.functions import harmless
-from tasks.postgres.grammar import COMMENTS, SEMICOLON, SyntaxProblem, Token, Tree, nodes, outermost, statements, tokens
+from tasks.postgres.grammar import SEMICOLON, SyntaxProblem, Token, Tree, nodes, outermost, statements, tokens
 
 SUBSELECT = "subselect"
 """The name of the rows under test in SQL; the library uses the same for `{batch}`."""
@@ -63,13 +63,7 @@ def as_asked(query: str, rows: str) -> str:
 
 def without_comments(query: str) -> str:
     """Return a query without comments and without a semicolon, since the library writes more SQL after it."""
-    named = query.replace(PLACEHOLDER, BATCH)
-    kept, end = [], 0
-    for token in tokens(named):
-        if token.kind in COMMENTS or token.kind == SEMICOLON:
-            kept += [named[end : token.start], " "]
-            end = token.end
-    return "".join([*kept, named[end:]]).strip().replace(BATCH, PLACEHOLDER)
+    return grammar.without_comments(query.replace(PLACEHOLDER, BATCH)).replace(BATCH, PLACEHOLDER)
 
 
 def _joins(query: str) -> bool:
