@@ -240,7 +240,8 @@ def _problems(written: _Text, refused: Refused) -> Iterator[FileProblem]:
 
 def _misused(written: _Text, read: Read) -> Iterator[FileProblem]:
     """Yield texts of the step that would be more than a value; a number or a boolean cannot be."""
-    places = [(start, end) for start, end, _ in written.places if read.start <= start < read.end]
+    first, last = (bisect_left(written.places, place, key=itemgetter(0)) for place in (read.start, read.end))
+    places = [(start, end) for start, end, _ in written.places[first:last]]
     texts = {read.byte(start): (start, end) for start, end in places if read.text[start - read.start] == "'"}
     for byte, reason in misuses(read.tree, texts):
         start, end = texts[byte]

@@ -72,7 +72,7 @@ QUERY = {
 )
 def test_worker_checks_functions_again(uses: str, values: dict[str, Any], where: str) -> None:
     """SQL is judged once more as it reaches its task, wherever it came from."""
-    with pytest.raises(PermanentError, match=rf'^{where} calls "far", which is not among the functions'):
+    with pytest.raises(PermanentError, match=rf'^{where}: calls "far", which is not among the functions'):
         call(uses, values, run(), {})
     with pytest.raises(MissingResource, match="'nowhere'"):
         call(uses, values, run(), {}, frozenset({"far"}))
@@ -81,5 +81,5 @@ def test_worker_checks_functions_again(uses: str, values: dict[str, Any], where:
 @pytest.mark.parametrize("where", ["true) OR (true", "1; DROP TABLE a", "a IN (SELECT 1)"])
 def test_worker_checks_expressions_again(where: str) -> None:
     """What is not an expression does not reach a task."""
-    with pytest.raises(PermanentError, match=r"^where "):
+    with pytest.raises(PermanentError, match=r"^where: "):
         call("postgres.rebuild_table", BUILD | {"where": where}, run(), {})

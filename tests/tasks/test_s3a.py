@@ -94,6 +94,7 @@ import json, logging, sys, urllib.request
 from dataclasses import replace
 from pathlib import Path
 import psutil
+from stack.page_tokens import token
 from tasks.contract import Before, PermanentError, TransientError
 from tasks.spark.cleaning import CsvSource, FromSource, FromSql, clean_csv
 from tasks.spark.features import build_table
@@ -131,7 +132,8 @@ def looked():
         frame = read_frame(session, people)
         frame.count()
         page = f"{session.sparkContext.uiWebUrl}/api/v1/applications/{session.sparkContext.applicationId}/environment"
-        with urllib.request.urlopen(page) as answer:
+        key = session.sparkContext.getConf().get("spark.org.apache.spark.ui.JWSFilter.param.secretKey")
+        with urllib.request.urlopen(urllib.request.Request(page, headers=token(key))) as answer:
             environment = answer.read().decode()
         commands = [" ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"])]
         return {
