@@ -179,8 +179,8 @@ class World:
 
     def fills(self, asked: Run, day: int, patience: float) -> None:
         """Load the same rows from a file."""
-        rows = [f"{key},{day},{price}\n" for key, price in self.model.raw.items() if key // 10 == day]
-        (self.configs / "raw.csv").write_text("id,day,price\n" + "".join(rows))
+        rows = [f"{key},{day},{price},,\n" for key, price in self.model.raw.items() if key // 10 == day]
+        (self.configs / "raw.csv").write_text("id,day,price,a,b\n" + "".join(rows))
         place = InFolder(folder=str(self.configs))
         loading.load_file(self.connection, "s.staging", place, "csv", "raw.csv", claim_timeout=patience, run=asked)
 
