@@ -131,7 +131,9 @@ def _first_row(
                 cursor.execute(text, values or None)
                 found = cursor.fetchmany(1)
             except ReadOnlySqlTransaction as error:
-                raise PermanentError(f"configs/sql/{query}: {error}; a wait may only read") from None
+                raise PermanentError(
+                    f"configs/sql/{query}: {error.diag.message_primary}; a wait may only read"
+                ) from None
     return found[0] if found else None
 
 

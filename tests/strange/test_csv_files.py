@@ -101,6 +101,9 @@ CASES = {
         reasons={INSIDE: 2},
         notes=(PARTS.format(2),),
     ),
+    "too_many_fields_and_still_open": Case(
+        'id,v\n1,2,3,"x\n3,4\n5,6\n7,8"\n9,c\n', [(9, "c")], reasons={INSIDE: 4}, notes=(PARTS.format(4),)
+    ),
     "long_field": Case(f"id,v\n1,a\n2,{'x' * 150_000}", [(1, "a"), (2, "x" * 150_000)]),
     "long_field_of_several_lines": Case(
         'id,v\n1,"' + "line\n" * 40_000 + '"\n2,b\n',
@@ -345,7 +348,11 @@ def test_what_is_not_read_is_refused_with_a_remedy(tmp_path: Path, name: str) ->
 REJECTED = {
     "mixed": (
         Case('id,v\n1,1.234\n2,"1,5"\n', [], NUMBERS),
-        'column "v" has numbers in two ways, 1 with a comma ("1,5") and 1 like "1.234"; set `decimal`, and `thousands`',
+        'column "v" has numbers in two ways, 1 like "1,5" and 1 like "1.234"; set `decimal`, and `thousands`',
+    ),
+    "thousands": (
+        Case("id,v\n1,1.234\n2,1.234.567\n", [], NUMBERS),
+        'column "v" has numbers in two ways, 1 like "1.234.567" and 1 like "1.234"; set `decimal`, and `thousands`',
     ),
     "no_number": (Case('id,v\n1,"1,5"\n', [], NUMBERS), 'column "v" is not a number in any of its 1 values ("1,5")'),
 }
