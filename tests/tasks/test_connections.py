@@ -107,8 +107,8 @@ def test_url_opens_same_session(database: Database, run: Run) -> None:
             "SELECT nope(b) FROM t",
             MissingResource,
             (
-                "function 'nope(text)' does not exist in {address}; correct the expression in the step. No function "
-                "matches the given name and argument types. You might need to add explicit type casts."
+                "function 'nope(text)' does not exist in {address}; correct the expression in the step; cast its "
+                "arguments in the expression"
             ),
         ),
         (
@@ -120,8 +120,8 @@ def test_url_opens_same_session(database: Database, run: Run) -> None:
             "SELECT b * 1 FROM t",
             PermanentError,
             (
-                "{address}: operator does not exist: text * integer. No operator matches the given name and argument "
-                "types. You might need to add explicit type casts. (near '* 1 FROM t')"
+                "{address}: operator does not exist: text * integer; cast its arguments in the expression "
+                "(near '* 1 FROM t')"
             ),
         ),
         ("SELECT a FRM t u v", PermanentError, "{address}: syntax error at or near \"t\" (near 't u v')"),
