@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stack.database import Cluster, Database
-from tasks.contract import MissingResource, PermanentError, Run, TransientError
+from tasks.contract import ArgumentRefused, MissingResource, PermanentError, Run, TransientError
 from tasks.postgres.tables import Bound, Executed, Rebuilt, rebuild_table, run_sql, vacuum
 from tests.support.database import Gate, Sql
 
@@ -160,7 +160,7 @@ def test_target_is_analyzed(source: None, run: Run, sql: Sql) -> None:
         ({"columns": {"nope": "1"}}, MissingResource, r"^column 'nope' does not exist in table 'target' of Postgres "),
         ({"columns": {"name": "nope"}}, MissingResource, r"^column 'nope' does not exist in Postgres at "),
         ({"columns": {"name": "name"}}, PermanentError, r'null value in column "worth" .*table s.target; column worth'),
-        ({"columns": {"worth": "name::numeric"}}, PermanentError, r'invalid input syntax for type numeric: "a"'),
+        ({"columns": {"worth": "name::numeric"}}, ArgumentRefused, r'invalid input syntax for type numeric: "a"'),
     ],
 )
 def test_failed_rebuild_keeps_old(
