@@ -62,7 +62,10 @@ def _import(name: str) -> ModuleType | None:
 
 def _call(module: str, function: str) -> None:
     if found := _import(module):
-        getattr(found, function)()
+        try:
+            getattr(found, function)()
+        except Exception:  # noqa: BLE001  # the tasks that need it meet the error, and tell it where people look
+            _log.warning("%s.%s failed ahead of tasks", module, function, exc_info=True)
 
 
 def _draw_anew() -> None:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from airflow.sdk.exceptions import AirflowSkipException
@@ -18,7 +18,9 @@ from airflow.sdk.exceptions import AirflowSkipException
 from factory.bridge.rendering import filled_in, run_of
 from factory.planning.plan import Announcement, Node, Plan
 from tasks.contract import PermanentError, TransientError
-from tasks.messages import Level, send
+
+if TYPE_CHECKING:
+    from tasks.messages import Level
 
 REASON = "reason"
 """The XCom key under which a step that fails leaves why, for the message of its pipeline."""
@@ -44,6 +46,8 @@ class Notifier:
 
     def __call__(self, context: Context) -> None:
         """Send the message; log why if that is not possible."""
+        from tasks.messages import send
+
         connection = self.announcement.connection
         try:
             title = f"{context['dag'].dag_id}: {self.about} {_ENDS[self.event]}"

@@ -61,10 +61,11 @@ MISSING = """
     from importlib import import_module
 
     preloading = import_module("stack.preloading")
-    preloading.MODULES, preloading.CALLS = {"nowhere": "", "colorsys": ""}, {"nowhere:else": ""}
+    preloading.MODULES = {"nowhere": "", "colorsys": ""}
+    preloading.CALLS = {"nowhere:else": "", "os:mkdir": "", "gc:disable": ""}
     preloading.preload()
-    import sys
-    print("colorsys" in sys.modules)
+    import gc, sys
+    print("colorsys" in sys.modules, gc.isenabled())
 """
 
 
@@ -119,7 +120,8 @@ def test_workers_are_forked_after_it() -> None:
 def test_missing_module_is_told() -> None:
     """A module that cannot be imported is logged, and the next one is imported."""
     done = run(MISSING)
-    assert done.stdout.splitlines()[-1] == "True"
+    assert done.stdout.splitlines()[-1] == "True False"
+    assert "os.mkdir failed ahead of tasks" in done.stdout + done.stderr
     assert "nowhere cannot be imported ahead of tasks: No module named 'nowhere'" in done.stdout + done.stderr
 
 
