@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from factory.language.notices import Notice
@@ -14,36 +14,32 @@ from factory.planning.plan import Announcement
 from factory.planning.scopes import Place, Scope
 
 _ONLY = "a message may name run, params and variables: a run that failed has not run all its steps"
-_OF_A_RUN = ("on_failure", "on_success")
 _OF_A_TRY = ("on_retry",)
 """Told by each step, because only a step is retried."""
 
 
 def of_pipeline(pipeline: Pipeline) -> dict[str, Announcement]:
-    """Return whom the pipeline tells at the end of a run; report mistakes in the texts."""
-    return _announcements(_of_all(pipeline), _OF_A_RUN, pipeline)
-
-
-def of_step(step: StepSpec, pipeline: Pipeline) -> dict[str, Announcement]:
-    """Return whom a step tells: its own `notify`, and what the pipeline wants told of every retry."""
-    own = layered(Source(pipeline.report.document, (*step.path, "notify"), step.notify))
-    inherited = {event: one for event, one in _of_all(pipeline).items() if event in _OF_A_TRY}
-    return _announcements({**inherited, **own}, (*_OF_A_RUN, *_OF_A_TRY), pipeline)
-
-
-def _of_all(pipeline: Pipeline) -> dict[str, Layered]:
+    """Return whom the pipeline tells, of every event; report mistakes in the texts."""
     own = Source(pipeline.report.document, ("notify",), pipeline.spec.notify)
-    return layered(*notify_sources(pipeline.project), own)
+    return _announcements(layered(*notify_sources(pipeline.project), own), pipeline)
 
 
-def _announcements(given: Mapping[str, Layered], events: Iterable[str], pipeline: Pipeline) -> dict[str, Announcement]:
-    return dict(_each({event: given[event] for event in events if event in given}, pipeline))
+def of_runs(every: Mapping[str, Announcement]) -> dict[str, Announcement]:
+    """Return what of it is told at the end of a run."""
+    return {event: one for event, one in every.items() if event not in _OF_A_TRY}
 
 
-def _each(given: Mapping[str, Layered], pipeline: Pipeline) -> Iterator[tuple[str, Announcement]]:
-    for event, one in given.items():
-        if isinstance(one.value, Notice):
-            yield event, _announcement(one.value, one, pipeline)
+def of_step(step: StepSpec, every: Mapping[str, Announcement], pipeline: Pipeline) -> dict[str, Announcement]:
+    """Return whom a step tells: its own `notify`, and what the pipeline wants told of every retry."""
+    inherited = {event: every[event] for event in _OF_A_TRY if event in every and event not in step.notify}
+    own = layered(Source(pipeline.report.document, (*step.path, "notify"), step.notify))
+    return {**inherited, **_announcements(own, pipeline)}
+
+
+def _announcements(given: Mapping[str, Layered], pipeline: Pipeline) -> dict[str, Announcement]:
+    return {
+        event: _announcement(one.value, one, pipeline) for event, one in given.items() if isinstance(one.value, Notice)
+    }
 
 
 def _announcement(notice: Notice, given: Layered, pipeline: Pipeline) -> Announcement:

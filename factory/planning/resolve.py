@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 from factory.language.document import value_at
 from factory.language.errors import Path, did_you_mean
@@ -17,7 +17,7 @@ from factory.language.templates import Template, is_template
 from factory.planning import announcements
 from factory.planning.defaults import Source, dag_sources, default_args_sources, layered, origins, values
 from factory.planning.pipeline import Pipeline
-from factory.planning.plan import Exit, Node, Plan
+from factory.planning.plan import Announcement, Exit, Node, Plan
 from factory.planning.project import Project
 from factory.planning.references import Reading, is_whole, params_of, waits_of
 from factory.planning.scopes import Place, Scope, places, scope_of
@@ -39,6 +39,11 @@ def resolve(spec: PipelineSpec, report: Report, registry: Registry, project: Pro
 @dataclass(frozen=True)
 class _Resolver:
     pipeline: Pipeline
+
+    @cached_property
+    def notices(self) -> dict[str, Announcement]:
+        """Whom the pipeline tells, of every event."""
+        return announcements.of_pipeline(self.pipeline)
 
     def plan(self) -> Plan:
         spec, report, project = self.pipeline.spec, self.pipeline.report, self.pipeline.project
@@ -66,7 +71,7 @@ class _Resolver:
             suites={suite.name: suite.path for suite in spec.suites},
             dag_origins=origins(airflow),
             default_args_origins=origins(default_args),
-            notify=announcements.of_pipeline(self.pipeline),
+            notify=announcements.of_runs(self.notices),
         )
 
     def linked(self, nodes: tuple[Node, ...], group_needs: Mapping[str, tuple[str, ...]]) -> tuple[Node, ...]:
@@ -142,7 +147,7 @@ class _Resolver:
             links=definition.links if definition else (),
             params=given.params,
             origins=given.origins,
-            notify=announcements.of_step(step, self.pipeline),
+            notify=announcements.of_step(step, self.notices, self.pipeline),
         )
 
     def definition(self, step: StepSpec) -> TaskDefinition | None:
@@ -200,7 +205,7 @@ class _Resolver:
             airflow=place.step.airflow,
             groups=place.scope.groups,
             params=params_of(conditions.values()),
-            notify=announcements.of_step(place.step, self.pipeline),
+            notify=announcements.of_step(place.step, self.notices, self.pipeline),
         )
 
     def targets(self, place: Place, arm: Arm) -> tuple[str, ...]:

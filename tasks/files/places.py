@@ -156,8 +156,7 @@ class FolderPlace:
         return (self.root / path).is_file()
 
     def names(self, folder: str) -> list[str]:
-        below = self.root / folder
-        return sorted(path.name for path in below.iterdir() if path.is_file()) if below.is_dir() else []
+        return _names(self.directly_in(folder))
 
     def directly_in(self, folder: str) -> list[Entry]:
         below = self.root / folder
@@ -239,6 +238,10 @@ class FolderPlace:
     def _scratch(self, path: str) -> Path:
         """Return a folder for this try alone: on the same disk, as a rename is atomic only there."""
         return self.root / _SCRATCH / _owner(self.run, path)
+
+
+def _names(entries: Iterable[Entry]) -> list[str]:
+    return sorted(entry.path.rpartition("/")[2] for entry in entries)
 
 
 def _owner(run: Run, path: str) -> str:
@@ -341,9 +344,7 @@ class BucketPlace:
         return self.key(path) in self._keys(self.key(path))
 
     def names(self, folder: str) -> list[str]:
-        below = f"{self.key(folder)}/"
-        names = (key.removeprefix(below) for key in self._keys(below))
-        return sorted(name for name in names if name and "/" not in name)
+        return _names(self.directly_in(folder))
 
     def directly_in(self, folder: str) -> list[Entry]:
         start, below = len(self.key("x")) - 1, f"{self.key(folder)}/".lstrip("/")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from tasks.blocks import blocks
 from tasks.contract import DataRejected
 from tasks.spark.csv_files import CUT_OFF, cut
 from tasks.spark.csv_records import END, NUL, Record, bare, records, shown
@@ -166,7 +167,7 @@ def _write(found: Iterator[Record], made: Path, file: CsvFile) -> None:
     next(found)
     schema, last = pa.schema([(TEXT, pa.string()), (_INSIDE, pa.bool_())]), ""
     with pq.ParquetWriter(made, schema, compression="snappy") as writer:
-        for batch in _batches(found):
+        for batch in blocks(found, lambda one: one.text, most=_BATCH_ROWS, characters=_BATCH_CHARACTERS):
             last = next((record.text for record in reversed(batch) if record.text.strip()), last)
             texts = [bare(record.text) for record in batch]
             writer.write_table(pa.table([texts, [record.inside for record in batch]], schema=schema))
@@ -174,15 +175,3 @@ def _write(found: Iterator[Record], made: Path, file: CsvFile) -> None:
         raise ValueError("has a header and no rows")
     if problem := cut(last, file.separator, len(file.header)):
         raise ValueError(f"ends {problem} ({shown(last)}): {CUT_OFF}")
-
-
-def _batches(found: Iterator[Record]) -> Iterator[list[Record]]:
-    batch, characters = list[Record](), 0
-    for record in found:
-        batch.append(record)
-        characters += len(record.text)
-        if len(batch) == _BATCH_ROWS or characters > _BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from tasks.blocks import blocks
 from tasks.contract import PermanentError, Run
 from tasks.postgres.loading.copying import copy_stream
 from tasks.postgres.loading.rows import Field, Row, Source, Stream, copy_blocks, kept_text
@@ -85,7 +86,7 @@ class SettingAside:
         self.cursor.execute(self._forget(source, digest))
         self.cursor.execute(_MAKE_BLOCK.format(columns=", ".join(f"f{place} text" for place in range(len(fields)))))
         loaded, aside, first = 0, 0, ""
-        for block in _blocks(source.rows()):
+        for block in blocks(source.rows(), lambda row: row.raw, most=_BLOCK_ROWS, characters=_BLOCK_CHARACTERS):
             bad = self._judge(block, fields, source)
             first = first or bad.first
             self.cursor.execute(self._set_aside(source, digest))
@@ -164,19 +165,6 @@ _COUNT_BAD = """
 def _with_place(row: Row, width: int) -> list[str | None]:
     fields = [None] * width if row.problem else row.fields
     return [str(row.line), kept_text(row.raw), row.problem or None, *fields]
-
-
-def _blocks(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    """Yield rows in blocks of a bounded size, of which one is in memory."""
-    block, size = list[Row](), 0
-    for row in rows:
-        block.append(row)
-        size += len(row.raw)
-        if len(block) == _BLOCK_ROWS or size > _BLOCK_CHARACTERS:
-            yield block
-            block, size = [], 0
-    if block:
-        yield block
 
 
 def _kind(one: Field) -> Composable:
