@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -19,3 +20,12 @@ def test_marked_tests_are_found(folders: str, mark: str) -> None:
     places = [REPOSITORY / folder for folder in folders.split()]
     assert marked
     assert [path for path in marked if not any(path.is_relative_to(place) for place in places)] == []
+
+
+@pytest.mark.parametrize("name", ["SQL", "CONF"])
+def test_dollars_are_the_users_own(name: str) -> None:
+    """What a person gives make reaches the command with its dollars."""
+    shown = f"include Makefile\nshow:\n\t@printenv {name}\n"
+    command = ["make", "-f", "-", "show", f"{name}=DO $$ BEGIN $x END $$"]
+    done = subprocess.run(command, cwd=REPOSITORY, input=shown, capture_output=True, text=True, check=True)
+    assert done.stdout == "DO $$ BEGIN $x END $$\n"

@@ -9,7 +9,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from psycopg2.sql import SQL, Identifier
 
+from stack.database import Database
 from stack.paths import REPOSITORY
 from tasks.contract import DataRejected, PermanentError, Run
 from tasks.quality.gate import validate
@@ -297,3 +299,17 @@ def test_suggestion_ignores_case(strange: Sql, run: Run) -> None:
 
     with pytest.raises(PermanentError, match='did you mean "UserId"'):
         told(run, [(NOT_NULL, {"column": "userid"})])
+
+
+def test_search_path_may_name_temporary_tables_last(strange: Sql, run: Run, database: Database) -> None:
+    """The rules judge the rows under the condition, not the whole table, whatever path the login has."""
+    strange("CREATE TABLE s.t (x int); INSERT INTO s.t VALUES (1), (2)")
+    strange(SQL("ALTER DATABASE {} SET search_path = public, pg_temp").format(Identifier(database.dbname)))
+    suite = Suite(
+        name="strange",
+        connection="crypto_postgres",
+        batch=Batch(table="s.t", where="x > 100"),
+        expectations=[Expectation(type="expect_table_row_count_to_be_between", arguments={"min_value": 1})],
+    )
+    with pytest.raises(DataRejected, match="expect_table_row_count_to_be_between"):
+        validate(suite, record_in="dqm.dq_runs", run=run)

@@ -96,3 +96,23 @@ def test_extension_may_be_behind_an_operator(sql: Sql, run: Run) -> None:
     rebuild_table("crypto_postgres", "staging.events", "raw.events", columns, "named = 'mE'", run=run)
 
     assert sql("SELECT id FROM staging.events") == [("1Me",)]
+
+
+def test_extension_may_do_what_the_server_does(sql: Sql, run: Run) -> None:
+    """A function of an extension by the name of a harmless one of Postgres', such as citext's replace, is harmless."""
+    sql(OWN)
+    sql("CREATE EXTENSION citext; ALTER TABLE raw.events ADD named citext; UPDATE raw.events SET named = 'Me'")
+
+    rebuild_table("crypto_postgres", "staging.events", "raw.events", {"id": "replace(named, 'm', 'w')"}, run=run)
+
+    assert sql("SELECT id FROM staging.events") == [("we",)]
+
+
+def test_aggregates_may_have_a_condition(sql: Sql, run: Run) -> None:
+    """The columns may be computed from all rows, and the condition still chooses among these."""
+    sql(OWN)
+    sql("INSERT INTO raw.events VALUES (2, 'c', 'd'), (3, 'e', 'f')")
+
+    rebuild_table("crypto_postgres", "staging.events", "raw.events", {"id": "count(*)::text"}, "id > 1", run=run)
+
+    assert sql("SELECT id FROM staging.events") == [("2",)]

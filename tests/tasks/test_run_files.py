@@ -345,6 +345,20 @@ def test_running_runs_are_kept(files: Files) -> None:
         got(runs[0])
 
 
+def test_only_runs_that_would_lose_a_file_are_asked_for(folder: InFolder) -> None:
+    """Files that are named by their date stay for ever, so nobody asks whether their runs still run."""
+    asked: list[str] = []
+
+    def is_running(_dag_id: str, run_id: str) -> bool:
+        asked.append(run_id)
+        return False
+
+    for day in range(1, 10):
+        run = of(folder, day)
+        put(replace(run, run=replace(run.run, is_running=is_running)), f"{day}", f"sales_{day}.csv")
+    assert asked == []
+
+
 def test_runs_of_another_airflow_are_kept_for_a_day(folder: InFolder, tmp_path: Path) -> None:
     """Nobody can say whether they have ended, until they have written nothing for a day."""
     silent, *others = (of(folder, day) for day in range(1, 6))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -184,6 +185,20 @@ def test_same_columns_are_loaded(tables: None, run: Run, sql: Sql, change: str) 
     sql(change)
 
     assert load(run).inserted == 10
+
+
+def test_search_path_is_no_change(tables: None, run: Run, sql: Sql, tmp_path: Path) -> None:
+    """A computation is the same whether the build's search_path has its schema or not."""
+    sql("CREATE SCHEMA lib; CREATE FUNCTION lib.twice(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 2 * $1'")
+    sql("ALTER TABLE s.staging ADD doubled int GENERATED ALWAYS AS (lib.twice(price)) STORED")
+    (tmp_path / "sql").mkdir()
+    fill = "TRUNCATE s.staging; INSERT INTO s.staging SELECT id, price FROM s.raw;"
+    (tmp_path / "sql" / "fill.sql").write_text(f"SET LOCAL search_path TO lib, public; {fill}")
+    building = replace(named(run, "build"), configs=tmp_path)
+
+    run_sql(CONNECTION, "fill.sql", builds=["s.staging"], run=building)
+
+    assert load(run, columns=["price"]).inserted == 10
 
 
 def test_renamed_table_is_refused(tables: None, run: Run, sql: Sql) -> None:

@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
+from psycopg2.sql import SQL, Identifier
 
 from factory.bridge.failures import StepFailed
 from factory.bridge.poking import Poke, wait_for
+from stack.database import Database
 from stack.objects import ObjectStore
 from tasks.contract import MissingResource, NotYet, PermanentError, Run
 from tasks.files.places import InBucket, InFolder
@@ -107,6 +109,19 @@ def test_object_is_found(here: Run, object_store: ObjectStore) -> None:
         object_store.client().delete_object(Bucket="pipeline-files", Key="incoming/sales/a.csv")
 
 
+def test_root_of_a_bucket_is_looked_at(here: Run, object_store: ObjectStore) -> None:
+    """A pattern without a folder, in a place without a prefix; what is in folders does not count."""
+    place, client = InBucket(connection="object_store", bucket="pipeline-files"), object_store.client()
+    keys = ("at_the_root_1.csv", "at_the_root/at_the_root_2.csv")
+    for key in keys:
+        client.put_object(Bucket="pipeline-files", Key=key, Body=b"a")
+    try:
+        assert file("at_the_root_*.csv", place, at_rest=0, run=here).files == ["at_the_root_1.csv"]
+    finally:
+        for key in keys:
+            client.delete_object(Bucket="pipeline-files", Key=key)
+
+
 # --- a row ------------------------------------------------------------------------------------------------------------
 
 
@@ -156,6 +171,32 @@ def test_query_writes_nothing(here: Run, sql_of: Sql) -> None:
     assert sql_of("SELECT count(*) FROM seen") == [(0,)]
 
 
+@pytest.mark.parametrize("end", ["", ";", "; -- done", "\n-- all of them\n;\n"])
+def test_query_may_end_in_a_comment(here: Run, database: object, end: str) -> None:
+    """What is after the query does not reach the SQL that is written around it."""
+    (here.configs / "sql" / "ready.sql").write_text(f"SELECT 7{end}")
+    assert sql("crypto_postgres", "ready.sql", run=here).value == "7"
+
+
+def test_login_that_only_reads_may_wait(here: Run, sql_of: Sql, database: Database) -> None:
+    """A login or a database that refuses to write is asked all the same."""
+    sql_of(SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(Identifier(database.dbname)))
+    (here.configs / "sql" / "ready.sql").write_text("SELECT 7")
+    assert sql("crypto_postgres", "ready.sql", run=here).value == "7"
+
+
+def test_undeclared_call_is_refused(here: Run, sql_of: Sql) -> None:
+    """A function by the syntax of a column needs to be listed too, and the triggerer knows the list."""
+    sql_of("CREATE TABLE t (n integer); INSERT INTO t VALUES (1)")
+    sql_of("CREATE FUNCTION evil(t) RETURNS integer LANGUAGE sql AS 'SELECT 7'")
+    (here.configs / "sql" / "ready.sql").write_text("SELECT t.evil FROM t")
+    with pytest.raises(PermanentError, match=r"calls public\.evil, a function of this database's own"):
+        sql("crypto_postgres", "ready.sql", run=here)
+    step = {"uses": "wait.sql", "arguments": {"connection": "crypto_postgres", "query": "ready.sql"}}
+    (here.configs / "sql" / "ready.sql").write_text("SELECT t.evil FROM t WHERE n = 2")
+    assert not deferred(step, here, functions=frozenset({"evil"})).is_there()
+
+
 @pytest.fixture(name="sql_of")
 def _sql_of(sql: Sql) -> Sql:
     """Statements in the test's database: `sql` is the task here."""
@@ -172,10 +213,10 @@ class Step:
         self.waiting_since = waiting_since
 
 
-def deferred(step: Mapping[str, Any], run: Run, timeout: float = 60) -> Poke:
+def deferred(step: Mapping[str, Any], run: Run, timeout: float = 60, functions: frozenset[str] = frozenset()) -> Poke:
     """Return the trigger that a task leaves that has to wait."""
     with pytest.raises(TaskDeferred) as caught:
-        wait_for(NotYet("nothing is there", 1, timeout), step, run, frozenset(), {"task": Step()})
+        wait_for(NotYet("nothing is there", 1, timeout), step, run, functions, {"task": Step()})
     trigger = caught.value.trigger
     assert isinstance(trigger, Poke)
     name, given = trigger.serialize()
