@@ -14,7 +14,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
 
@@ -25,6 +25,8 @@ from tasks.quality.lint import Suite
 
 KEYS = "{keys}"
 """Stands in a path for any key of a mapping."""
+_KINDS_KEPT = 4096
+"""Paths of a task whose kinds are remembered."""
 _NAME = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*\Z")
 _CLOSED = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=False)
 
@@ -109,8 +111,17 @@ class TaskDefinition:
 
     def kind_at(self, path: Path) -> TextKind | None:
         """Return what the text at `path` below `with` means, if it is more than a text."""
-        name = str(path[0])
-        return kind_in(self.hints[name], path[1:]) if name in self.parameters else None
+        return self._kinds(path)
+
+    @cached_property
+    def _kinds(self) -> Callable[[Path], TextKind | None]:
+        """Every rule asks about the same few paths of each step, and the way through a type is long."""
+
+        def kind(path: Path) -> TextKind | None:
+            name = str(path[0])
+            return kind_in(self.hints[name], path[1:]) if name in self.parameters else None
+
+        return lru_cache(maxsize=_KINDS_KEPT)(kind)
 
     def holds_sql(self, path: Path) -> bool:
         """Return whether the value at `path` below `with` has SQL somewhere in it."""
