@@ -46,12 +46,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give Airflow an empty home before any test module imports it."""
+    """Give Airflow an empty home before any test module imports it, and forget the make that may run the tests.
+
+    A make that a test starts would otherwise be a part of it, and say so among its output.
+    """
     state = Path(tempfile.mkdtemp(prefix="tf-"))  # short: it holds sockets, whose paths are limited to 107 bytes
     config.stash[STATE] = state
     os.environ["AIRFLOW_HOME"] = str(state / "airflow")
     os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    for outer in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+        os.environ.pop(outer, None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
