@@ -68,7 +68,7 @@ def _step(node: Node, document: Document) -> Iterator[RenderableType]:
 def _values(node: Node, document: Document) -> Iterator[tuple[str, str, str]]:
     for index, way in enumerate(node.exits):
         condition = f"if {way.when.text}" if way.when else "else"
-        yield condition, f"then {', '.join(way.then)}", _own(document, (*node.path, "branch", index))
+        yield condition, f"then {', '.join(way.then) or 'nowhere'}", _own(document, (*node.path, "branch", index))
     for name, value in node.arguments.items():
         yield name, _text(_plain(value)), _written(node.origins[name], document)
     for name, value in node.expand.items():

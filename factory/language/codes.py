@@ -94,7 +94,7 @@ CODES: Mapping[str, Code] = {
     "deadlocked-build": Code("A step waits for an earlier run while its own run keeps tables from that."),
     "unseen-failure": Code("If this gate or load failed, the run could still end as success."),
     "unevaluated-promotion": Code("A promotion could run although nothing has evaluated the model."),
-    "skipped-join": Code("A step waits for several arms of a branch, so it is always skipped."),
+    "skipped-join": Code("A step is always skipped: it waits for several arms of a branch, or for no arm of it."),
     "param-without-default": Code("A scheduled pipeline has a param without a default."),
     "no-start-date": Code("catchup or a timezone is set without a start_date, from which Airflow takes both."),
     "duplicate-dag-id": Code("Two specs have the same dag_id."),

@@ -311,15 +311,15 @@ class SpecReader:
         return read_notice(value, report)
 
     def branch(self, step: str, value: Value, path: Path) -> tuple[Arm, ...]:
-        arms = tuple(self.arm(one, (*path, index)) for index, one in enumerate(self.sequence(value, path)))
-        written = [arm for arm in arms if arm]
+        values = self.sequence(value, path)
+        written = [arm for index, one in enumerate(values) if (arm := self.arm(one, (*path, index)))]
         ends = [index for index, arm in enumerate(written) if arm.condition is None]
         if not ends:
             self.report.add(
                 "branch-without-else",
                 path,
                 f'the branch of step "{step}" has no else',
-                "end it with - else: <step>",
+                "end it with - else: <step>, or - else: null to go nowhere",
                 key=True,
             )
         elif ends[0] != len(written) - 1:
@@ -329,6 +329,9 @@ class SpecReader:
                 "an arm after the else is never reached",
                 "move the else to the end",
             )
+        elif all(isinstance(one, dict) and None in (one.get("then", ""), one.get("else", "")) for one in values):
+            message = f'no arm of the branch "{step}" leads to a step'
+            self.report.add("branch-form", path, message, "name a step in one of its arms", key=True)
         return tuple(written)
 
     def arm(self, value: Value, path: Path) -> Arm | None:
@@ -344,9 +347,13 @@ class SpecReader:
             )
             return None
         if form == {"else"}:
-            return Arm(path, None, self.names(values["else"], (*path, "else")))
+            return Arm(path, None, self.led_to(values["else"], (*path, "else")))
         condition = self.text(values["if"], (*path, "if"))
-        return Arm(path, condition or "", self.names(values["then"], (*path, "then")))
+        return Arm(path, condition or "", self.led_to(values["then"], (*path, "then")))
+
+    def led_to(self, value: Value, path: Path) -> tuple[str, ...]:
+        """Read where an arm leads: null is nowhere."""
+        return () if value is None else self.names(value, path)
 
     def names(self, value: Value, path: Path, what: str = "a step") -> tuple[str, ...]:
         values = value if isinstance(value, list) else [value]

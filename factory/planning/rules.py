@@ -93,7 +93,10 @@ def _guard_hint(rule: Guard, guards: list[str], node: Node) -> str:
 
 
 def skipped_joins(plan: Plan, report: Report, registry: Registry) -> None:
-    """Report a step that waits for the success of several arms of a branch, of which only one runs."""
+    """Report a step that every arm of a branch skips: it waits for several of them, or for the branch but on no arm.
+
+    A branch skips every step that waits for it and that the chosen arm does not lead to, whatever its trigger_rule.
+    """
     if not any(node.is_branch for node in plan.nodes):
         return
     guards = Guards(plan, registry)
@@ -102,11 +105,14 @@ def skipped_joins(plan: Plan, report: Report, registry: Registry) -> None:
     for node in plan.nodes:
         waits = reduce(or_, (never[name] for name in guards.upstream[node.task_id]), 0)
         for branch in skips.makers(never[node.task_id] & ~waits):
-            arms = f'several arms of the branch "{branch.task_id}", but only one of them runs'
-            message = f'step "{node.task_id}" is always skipped: it waits for {arms}'
-            report.add(
-                "skipped-join", node.path, message, "set trigger_rule: none_failed_min_one_success on it", key=True
-            )
+            if branch.task_id in node.upstream and not any(node.task_id in way.then for way in branch.exits):
+                why = f'it needs the branch "{branch.task_id}", of which no arm leads to it'
+                hint = "name it in an arm, or let it need the steps that the branch leads to"
+            else:
+                why = f'it waits for several arms of the branch "{branch.task_id}", but only one of them runs'
+                hint = "set trigger_rule: none_failed_min_one_success on it"
+            message = f'step "{node.task_id}" is always skipped: {why}'
+            report.add("skipped-join", node.path, message, hint, key=True)
 
 
 def unknown_columns(plan: Plan, report: Report, registry: Registry) -> None:

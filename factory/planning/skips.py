@@ -13,7 +13,7 @@ from functools import cached_property
 from factory.language.templates import Template
 from factory.planning.graph import bits_of, halted_in
 from factory.planning.guards import Guards
-from factory.planning.plan import Node
+from factory.planning.plan import Exit, Node
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,28 @@ class Skips:
         return [*self._branches(), *self._lists(), *self._waits()]
 
     def _branches(self) -> Iterator[tuple[Node, list[frozenset[str]]]]:
-        for node in (node for node in self.guards.plan.nodes if node.is_branch):
-            targets = {name for way in node.exits for name in way.then}
-            yield node, [frozenset(targets - {*way.then}) for way in node.exits]
+        for node, waiting in self.branches:
+            cases = [frozenset(one.task_id for one in waiting if not self._is_on(one, way)) for way in node.exits]
+            yield node, cases
+
+    @cached_property
+    def branches(self) -> list[tuple[Node, list[Node]]]:
+        """Each branch, with the steps that wait for it: those that it leads to, and any other that needs it."""
+        nodes, upstream = self.guards.plan.nodes, self.guards.upstream
+        waiting: dict[str, list[Node]] = {node.task_id: [] for node in nodes if node.is_branch}
+        for node in nodes:
+            for name in upstream[node.task_id]:
+                if name in waiting:
+                    waiting[name].append(node)
+        return [(node, waiting[node.task_id]) for node in nodes if node.is_branch]
+
+    def _is_on(self, node: Node, way: Exit) -> bool:
+        """Return whether Airflow keeps a step that waits for a branch: it begins that way, or comes later on it."""
+        return any(name == node.task_id or self._is_later(node, name) for name in way.then)
+
+    def _is_later(self, node: Node, name: str) -> bool:
+        place = self.guards.positions.get(name)
+        return place is not None and self.guards.is_earlier(self.guards.plan.nodes[place], node)
 
     def _lists(self) -> Iterator[tuple[Node, list[frozenset[str]]]]:
         for node in self.guards.plan.nodes:

@@ -26,6 +26,9 @@ steps:
     branch: [{if: "{{ params.loud }}", then: shout}, {else: whisper}]
   shout: {uses: messages.log, expand: {message: [HELLO, AGAIN]}}
   whisper: {uses: messages.log, with: {message: hello}}
+  again:
+    branch: [{if: "{{ not params.loud }}", then: repeat}, {else: null}]
+  repeat: {uses: messages.log, with: {message: hello again}}
 """
 BROKEN = "dag_id: broken\nsteps:\n  say: {uses: messages.lag, with: {message: hello}}\n"
 TWIN = "steps:\n  say: {uses: messages.log, with: {message: hello}}\ndag_id: hello\n"
