@@ -243,6 +243,10 @@ class TransientError(Exception):
         return f"{self.service}: {self.problem}"
 
 
+class Locked(TransientError):
+    """Another session holds a lock for longer than the task may wait for it: a retry may succeed."""
+
+
 @dataclass
 class Occupied(Exception):
     """Another run has what a deferrable task needs: the task is called again when that run may have ended."""

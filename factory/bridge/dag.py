@@ -32,8 +32,9 @@ from factory.bridge.links import with_links
 from factory.bridge.notifying import pipeline_callbacks, reason_kept, step_callbacks
 from factory.bridge.poking import wait_for
 from factory.bridge.rendering import PROBLEMS, FilledLater, Item, label, run_of
+from factory.bridge.retrying import ByError
 from factory.bridge.waiting import deferrable, wait
-from factory.language.arguments import AssetSpec
+from factory.language.arguments import AssetSpec, RetryRule
 from factory.language.params import for_form
 from factory.language.schedules import AssetSchedule, Schedule, TimetableSchedule
 from factory.language.spec import Airflow, ParamSpec
@@ -291,6 +292,8 @@ def _value(value: Any, timezone: str | None) -> Any:
     if isinstance(value, dt.datetime):
         return value if value.tzinfo else value.replace(tzinfo=ZoneInfo(timezone or "UTC"))
     if isinstance(value, list):
+        if rules := {one.error: one for one in value if isinstance(one, RetryRule)}:
+            return ByError(rules)
         return [_asset(one) if isinstance(one, AssetSpec) else one for one in value]
     return value
 

@@ -15,7 +15,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from factory.language.document import content_of, read, value_at
 from factory.planning.project import find_root
-from tasks.contract import ArgumentRefused, PermanentError, TransientError
+from tasks.contract import ArgumentRefused, Locked, PermanentError, TransientError
 
 
 class StepFailed(AirflowFailException):
@@ -28,6 +28,8 @@ class StepInterrupted(AirflowException):
     """A step that is retried; the text is all that is told, and `reason` is the text without the step."""
 
     reason = ""
+    is_locked = False
+    """Whether it waited too long for a lock that another session holds."""
 
 
 def fail(error: PermanentError, context: Mapping[str, Any]) -> NoReturn:
@@ -49,6 +51,7 @@ def interrupt(error: TransientError, context: Mapping[str, Any]) -> NoReturn:
     _tell_once()
     interrupted = StepInterrupted(_told(str(error), context))
     interrupted.reason = str(error)
+    interrupted.is_locked = isinstance(error, Locked)
     raise interrupted from None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from factory.language.arguments import DAG_ARGUMENTS, GROUP_ARGUMENTS, TASK_ARGUMENTS, Argument
+from factory.language.arguments import DAG_ARGUMENTS, GROUP_ARGUMENTS, RETRIED, TASK_ARGUMENTS, Argument
 from factory.language.notices import EVENTS
 from factory.language.notices import KEYS as NOTICE_KEYS
 from factory.language.params import KEYS, TYPES
@@ -18,16 +18,30 @@ from tasks.quality.lint import Batch, ExpectationSchema, Quarantine, catalogue
 _LONG = 1000
 """The length in characters from which a part of the schema is written once and referred to."""
 _TEMPLATE = {"type": "string", "pattern": r"\{\{"}
+_DURATION = {"type": "string", "description": "30s, 5m, 1h 30m"}
+_RETRY_RULE = {
+    "type": "object",
+    "minProperties": 1,
+    "properties": {"retries": {"type": "integer", "minimum": 0}, "retry_delay": _DURATION},
+    "additionalProperties": False,
+}
 _JSON_TYPES: Mapping[str, Any] = {
     "boolean": {"type": "boolean"},
     "integer": {"type": "integer"},
     "number": {"type": "number"},
     "text": {"type": "string"},
     "texts": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
-    "duration": {"type": "string", "description": "30s, 5m, 1h 30m"},
+    "duration": _DURATION,
     "datetime": {"type": "string", "description": "2026-01-01 or 2026-01-01 06:30"},
     "links": {"type": "object", "additionalProperties": {"type": "string", "pattern": "^(https?://|mailto:)"}},
     "assets": {"description": "an asset's name, {name, uri}, or a list of them"},
+    "retry_policy": {
+        "type": "object",
+        "minProperties": 1,
+        "properties": dict.fromkeys(RETRIED, _RETRY_RULE),
+        "additionalProperties": False,
+        "description": "how a step is retried by the kind of its error",
+    },
 }
 
 

@@ -14,7 +14,7 @@ from factory.language.document import Document
 from factory.language.errors import Path
 from factory.planning.defaults import Origin
 from factory.planning.graph import order
-from factory.planning.plan import Node, Plan, as_json
+from factory.planning.plan import Node, Plan, as_json, in_json
 
 
 def plan_tables(plan: Plan, document: Document) -> Iterator[RenderableType]:
@@ -74,7 +74,7 @@ def _values(node: Node, document: Document) -> Iterator[tuple[str, str, str]]:
     for name, value in node.expand.items():
         yield f"expand {name}", _text(_plain(value)), _own(document, (*node.path, "expand", name))
     for name, value in node.airflow.items():
-        yield name, _text(_plain(value)), _own(document, (*node.path, name))
+        yield name, _text(in_json(value)), _own(document, (*node.path, name))
 
 
 def _plain(value: Any) -> Any:

@@ -24,12 +24,13 @@ ArgumentKind = Literal[
     "datetime",
     "links",
     "assets",
+    "retry_policy",
     "choice",
     "choices",
     "code",
     "spec",
 ]
-ArgumentValue: TypeAlias = Value | dt.timedelta | dt.datetime | list["AssetSpec"]
+ArgumentValue: TypeAlias = Value | dt.timedelta | dt.datetime | list["AssetSpec"] | list["RetryRule"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,21 @@ class AssetSpec:
 
     name: str
     uri: str | None = None
+
+
+RETRIED = ("unavailable", "locked", "timed_out", "unexpected")
+"""The kinds of error after which a step is retried: a service does not answer, another session holds a lock, the
+`execution_timeout`, and an error that nobody foresaw."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRule:
+    """How a step is retried after one kind of error: as its other arguments say, but for what is given here."""
+
+    error: str
+    retries: int | None = None
+    """The step fails if it has been retried so often, after whatever errors."""
+    retry_delay: dt.timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +132,7 @@ TASK_ARGUMENTS: Mapping[str, Argument] = {
     "retry_delay": _DURATION,
     "retry_exponential_backoff": Argument("number", 0),
     "max_retry_delay": _DURATION,
-    "retry_policy": Argument("code", instead="use retries and retry_delay: a task itself says if retrying cannot help"),
+    "retry_policy": Argument("retry_policy"),
     "start_date": _DATETIME,
     "end_date": _DATETIME,
     "depends_on_past": _BOOLEAN,
@@ -270,6 +286,28 @@ def read_asset(value: Value) -> AssetSpec:
     raise ValueError("an asset: its name, or {name: …, uri: …}")
 
 
+def _retry_policy(_argument: Argument, value: Value) -> list[RetryRule]:
+    if not isinstance(value, dict) or not value or not set(value) <= set(RETRIED):
+        raise ValueError(f"a mapping with the keys {', '.join(RETRIED[:-1])} and {RETRIED[-1]}, or some of them")
+    return [_retry_rule(error, rule) for error, rule in value.items()]
+
+
+def _retry_rule(error: str, rule: Value) -> RetryRule:
+    if not isinstance(rule, dict) or not rule or not set(rule) <= {"retries", "retry_delay"}:
+        raise ValueError(f"one whose {error} is like {{retries: 1, retry_delay: 5m}}, or one of the two")
+    retries, delay = (_part_of_rule(error, rule, name) for name in ("retries", "retry_delay"))
+    assert isinstance(retries, int | None)
+    assert isinstance(delay, dt.timedelta | None)
+    return RetryRule(error, retries, delay)
+
+
+def _part_of_rule(error: str, rule: dict[str, Value], name: str) -> ArgumentValue:
+    try:
+        return read_argument(TASK_ARGUMENTS[name], rule[name]) if name in rule else None
+    except ValueError as wrong:
+        raise ValueError(f"one whose {error}.{name} is {wrong}") from None
+
+
 def _choice(argument: Argument, value: Value) -> str:
     if not isinstance(value, str) or value not in argument.choices:
         raise ValueError(f"one of {', '.join(argument.choices)}")
@@ -292,6 +330,7 @@ _READERS: Mapping[ArgumentKind, Callable[[Argument, Value], ArgumentValue]] = {
     "datetime": lambda _, value: read_datetime(value),
     "links": _links,
     "assets": _assets,
+    "retry_policy": _retry_policy,
     "choice": _choice,
     "choices": _choices,
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator
 
-from factory.language.arguments import AssetSpec
+from factory.language.arguments import AssetSpec, RetryRule
 from factory.language.assets import asset_problems
 from factory.language.document import Value, value_at
 from factory.language.errors import Path
@@ -23,7 +23,7 @@ MAX_TAG = 100
 
 def refused_dags(plan: Plan, report: Report, _registry: Registry) -> None:
     """Report arguments of the DAG that do not go with each other, and names that are too long for Airflow."""
-    refusals = (_long_tags, _run_types, _continuous, _ended, _fail_fast, _mapped_always)
+    refusals = (_long_tags, _run_types, _continuous, _ended, _fail_fast, _mapped_always, _retries)
     for path, message, hint in (refusal for refuse in refusals for refusal in refuse(plan)):
         report.add("wrong-value", path, message, hint)
     for path, asset in _assets(plan, report.document.value):
@@ -88,6 +88,19 @@ def _mapped_always(plan: Plan) -> Iterator[Refusal]:
             path = (*node.path, "trigger_rule" if "trigger_rule" in node.airflow else "expand")
             message = f'step "{node.task_id}" has trigger_rule always, but waits for the list that it is mapped over'
             yield path, message, "use all_done"
+
+
+def _retries(plan: Plan) -> Iterator[Refusal]:
+    """Yield each kind of error after which a step should be retried more often than Airflow retries it at all."""
+    default = plan.default_args.get("retries", 0)
+    named = [(("default_args",), plan.default_args), *((node.path, node.airflow) for node in plan.nodes)]
+    for path, airflow in named:
+        most, rules = airflow.get("retries", default), airflow.get("retry_policy")
+        for rule in rules if isinstance(rules, list) else ():
+            if isinstance(rule, RetryRule) and rule.retries and isinstance(most, int) and rule.retries > most:
+                message = f"after the error {rule.error} a step is retried {most} times at most, not {rule.retries}"
+                place = (*path, "retry_policy", rule.error, "retries")
+                yield place, message, f"set retries: {rule.retries} beside it"
 
 
 def _assets(plan: Plan, document: Value) -> Iterator[tuple[Path, AssetSpec]]:

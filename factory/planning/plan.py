@@ -144,22 +144,23 @@ _NOT_SHOWN = ("path", "kind", "params", "origins")
 def as_json(plan: Plan) -> dict[str, Any]:
     """Return `plan` as JSON that depends only on the files' contents, not on where they are."""
     shown = ("dag_id", "file", "airflow", "default_args", "timezone", "schedule", "params", "nodes", "groups", "notify")
-    return {name: _json(getattr(plan, name)) for name in shown}
+    return {name: in_json(getattr(plan, name)) for name in shown}
 
 
-def _json(value: object) -> Any:
+def in_json(value: object) -> Any:
+    """Return a value of a plan as JSON: a template as its text, a duration in seconds, what is empty left out."""
     if isinstance(value, Template):
         return value.text
     if is_dataclass(value) and not isinstance(value, type):
         return {
             one.name: shown
             for one in fields(value)
-            if one.name not in _NOT_SHOWN and (shown := _json(getattr(value, one.name))) not in ({}, [], "", None)
+            if one.name not in _NOT_SHOWN and (shown := in_json(getattr(value, one.name))) not in ({}, [], "", None)
         }
     if isinstance(value, Mapping):
-        return {str(key): _json(one) for key, one in value.items()}
+        return {str(key): in_json(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_json(one) for one in value]
+        return [in_json(one) for one in value]
     return _scalar(value)
 
 

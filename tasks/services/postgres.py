@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager, suppress
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
-from tasks.contract import MissingResource, PermanentError, TransientError
+from tasks.contract import Locked, MissingResource, PermanentError, TransientError
 from tasks.services.connection import airflow_connection
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _lock_watch(conn: Connection, session: PostgresSession, lock_timeout: float 
         yield
     except Exception as error:
         if held_by:
-            raise TransientError(_address(conn), held_by[0]) from error
+            raise Locked(_address(conn), held_by[0]) from error
         raise
     finally:
         ended.set()
