@@ -27,6 +27,7 @@ from airflow.sdk import (
 )
 
 from factory.bridge import runtime
+from factory.bridge.deadlines import alerts
 from factory.bridge.failures import fail, fail_filling, interrupt
 from factory.bridge.links import with_links
 from factory.bridge.notifying import pipeline_callbacks, reason_kept, step_callbacks
@@ -34,7 +35,7 @@ from factory.bridge.poking import wait_for
 from factory.bridge.rendering import PROBLEMS, FilledLater, Item, label, run_of
 from factory.bridge.retrying import ByError
 from factory.bridge.waiting import deferrable, wait
-from factory.language.arguments import AssetSpec, RetryRule
+from factory.language.arguments import AssetSpec, Deadline, RetryRule
 from factory.language.params import for_form
 from factory.language.schedules import AssetSchedule, Schedule, TimetableSchedule
 from factory.language.spec import Airflow, ParamSpec
@@ -66,6 +67,7 @@ def build(plan: Plan) -> DAG:
         auto_register=False,
         **pipeline_callbacks(plan),
         **_documented(_airflow(plan.airflow, plan.timezone)),
+        **_deadlines(plan),
     )
     groups = _groups(plan, dag)
     built = {node.task_id: _operator(node, plan, dag, groups) for node in plan.nodes}
@@ -274,6 +276,11 @@ def _documented(arguments: dict[str, Any]) -> dict[str, Any]:
     return {**arguments, "doc_md": f"{text}\n"} if isinstance(text, str) and text.endswith(".md") else arguments
 
 
+def _deadlines(plan: Plan) -> dict[str, Any]:
+    found = alerts(plan)
+    return {"deadline": found} if found else {}
+
+
 def _groups(plan: Plan, dag: DAG) -> dict[str, TaskGroup]:
     groups: dict[str, TaskGroup] = {}
     for group_id in plan.groups:
@@ -285,7 +292,8 @@ def _groups(plan: Plan, dag: DAG) -> dict[str, TaskGroup]:
 
 
 def _airflow(arguments: Airflow, timezone: str | None) -> dict[str, Any]:
-    return {name: _value(value, timezone) for name, value in arguments.items()}
+    given = ((name, value) for name, value in arguments.items() if not isinstance(value, Deadline))
+    return {name: _value(value, timezone) for name, value in given}
 
 
 def _value(value: Any, timezone: str | None) -> Any:

@@ -75,6 +75,7 @@ def step_callbacks(node: Node) -> dict[str, Any]:
     return {
         f"{event}_callback": [Notifier(event, f"step {node.task_id}", one, _step_facts)]
         for event, one in node.notify.items()
+        if event in _ENDS
     }
 
 
@@ -85,7 +86,11 @@ def pipeline_callbacks(plan: Plan) -> dict[str, Any]:
     def facts(context: Context) -> Iterator[str]:
         return _run_facts(context, counted)
 
-    return {f"{event}_callback": [Notifier(event, "the run", one, facts)] for event, one in plan.notify.items()}
+    return {
+        f"{event}_callback": [Notifier(event, "the run", one, facts)]
+        for event, one in plan.notify.items()
+        if event in _ENDS
+    }
 
 
 @contextmanager
@@ -133,7 +138,7 @@ def _run_facts(context: Context, counted: list[str]) -> Iterator[str]:
         yield f"Reason: {context['reason']}"
     for task_id in counted:
         yield from (f"{task_id}: {line}" for line in _counts(ti, task_id))
-    yield f"Run: {_run_url(ti)}"
+    yield f"Run: {run_url(ti.dag_id, ti.run_id)}"
 
 
 def _reason(ti: Any, name: str) -> str:
@@ -154,8 +159,9 @@ def _counts(ti: Any, task_id: str, item: int = -1) -> Iterator[str]:
             yield ", ".join(f"{name.replace('_', ' ')} {one:,}" for name, one in numbers.items())
 
 
-def _run_url(ti: Any) -> str:
+def run_url(dag_id: str, run_id: str) -> str:
+    """Return the address of a run's page."""
     from airflow.sdk.configuration import conf
 
     base = str(conf.get("api", "base_url", fallback="http://localhost:8080/")).rstrip("/")
-    return f"{base}/dags/{ti.dag_id}/runs/{quote(ti.run_id)}"
+    return f"{base}/dags/{dag_id}/runs/{quote(run_id)}"

@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from factory.language.arguments import DAG_ARGUMENTS, GROUP_ARGUMENTS, RETRIED, TASK_ARGUMENTS, Argument
+from factory.language.arguments import (
+    DAG_ARGUMENTS,
+    GROUP_ARGUMENTS,
+    REFERENCES,
+    RETRIED,
+    STEP_DEADLINE,
+    TASK_ARGUMENTS,
+    Argument,
+)
 from factory.language.notices import EVENTS
 from factory.language.notices import KEYS as NOTICE_KEYS
 from factory.language.params import KEYS, TYPES
@@ -19,6 +27,12 @@ _LONG = 1000
 """The length in characters from which a part of the schema is written once and referred to."""
 _TEMPLATE = {"type": "string", "pattern": r"\{\{"}
 _DURATION = {"type": "string", "description": "30s, 5m, 1h 30m"}
+_DEADLINE = {
+    "type": "object",
+    "required": ["interval"],
+    "properties": {"interval": _DURATION, "reference": {"enum": list(REFERENCES)}},
+    "additionalProperties": False,
+}
 _RETRY_RULE = {
     "type": "object",
     "minProperties": 1,
@@ -35,6 +49,7 @@ _JSON_TYPES: Mapping[str, Any] = {
     "datetime": {"type": "string", "description": "2026-01-01 or 2026-01-01 06:30"},
     "links": {"type": "object", "additionalProperties": {"type": "string", "pattern": "^(https?://|mailto:)"}},
     "assets": {"description": "an asset's name, {name, uri}, or a list of them"},
+    "deadline": {"anyOf": [_DURATION, _DEADLINE], "description": "when people are told that it has not ended"},
     "retry_policy": {
         "type": "object",
         "minProperties": 1,
@@ -43,6 +58,9 @@ _JSON_TYPES: Mapping[str, Any] = {
         "description": "how a step is retried by the kind of its error",
     },
 }
+
+
+_STEP_ARGUMENTS = {**TASK_ARGUMENTS, "deadline": STEP_DEADLINE}
 
 
 def json_schema(registry: Registry) -> dict[str, Any]:
@@ -59,7 +77,7 @@ def json_schema(registry: Registry) -> dict[str, Any]:
     fork: dict[str, Any] = {
         "type": "object",
         "required": ["branch"],
-        "properties": {"branch": branch, **_notify(), **_needs(), **_airflow(TASK_ARGUMENTS)},
+        "properties": {"branch": branch, **_notify(), **_needs(), **_airflow(_STEP_ARGUMENTS)},
         "additionalProperties": False,
     }
     parts.definitions["suite"] = parts.suite()
@@ -124,7 +142,7 @@ class _SpecSchema:
                 "expand": {"type": "object"},
                 **_notify(),
                 **_needs(),
-                **_airflow(TASK_ARGUMENTS),
+                **_airflow(_STEP_ARGUMENTS),
             },
             "additionalProperties": False,
         }

@@ -25,12 +25,12 @@ ArgumentKind = Literal[
     "links",
     "assets",
     "retry_policy",
+    "deadline",
     "choice",
     "choices",
     "code",
     "spec",
 ]
-ArgumentValue: TypeAlias = Value | dt.timedelta | dt.datetime | list["AssetSpec"] | list["RetryRule"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,22 @@ class RetryRule:
     retries: int | None = None
     """The step fails if it has been retried so often, after whatever errors."""
     retry_delay: dt.timedelta | None = None
+
+
+REFERENCES = ("queued_at", "logical_date", "average_runtime")
+"""From when a deadline counts: the moment when the run was queued, its logical date, or how long runs take on average.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """When people are told that a run, or one of its steps, has not ended."""
+
+    interval: dt.timedelta
+    reference: str = "queued_at"
+
+
+ArgumentValue: TypeAlias = Value | dt.timedelta | dt.datetime | list[AssetSpec] | list[RetryRule] | Deadline
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +111,7 @@ DAG_ARGUMENTS: Mapping[str, Argument] = {
     "max_active_runs": _POSITIVE,
     "max_consecutive_failed_dag_runs": _NOT_NEGATIVE,
     "dagrun_timeout": _DURATION,
-    "deadline": Argument("code", instead="use dagrun_timeout, or execution_timeout on a step"),
+    "deadline": Argument("deadline"),
     "sla_miss_callback": _CODE,
     "catchup": _BOOLEAN,
     "on_success_callback": Argument("code", instead="write notify: {on_success: <connection>}"),
@@ -308,6 +324,23 @@ def _part_of_rule(error: str, rule: dict[str, Value], name: str) -> ArgumentValu
         raise ValueError(f"one whose {error}.{name} is {wrong}") from None
 
 
+def _deadline(argument: Argument, value: Value) -> Deadline:
+    given = value if isinstance(value, dict) else {"interval": value}
+    reference, references = given.get("reference", REFERENCES[0]), argument.choices or REFERENCES
+    if "interval" not in given or not set(given) <= {"interval", "reference"}:
+        raise ValueError("a duration such as 2h, or {interval: 2h, reference: logical_date}")
+    if not isinstance(reference, str) or reference not in references:
+        raise ValueError(f"one whose reference is {' or '.join(references)}")
+    interval = read_duration(given["interval"])
+    if not interval:
+        raise ValueError("a duration above 0")
+    return Deadline(interval, reference)
+
+
+STEP_DEADLINE = Argument("deadline", choices=REFERENCES[:2])
+"""When a step should have ended, counted for its run: Airflow has no such argument."""
+
+
 def _choice(argument: Argument, value: Value) -> str:
     if not isinstance(value, str) or value not in argument.choices:
         raise ValueError(f"one of {', '.join(argument.choices)}")
@@ -331,6 +364,7 @@ _READERS: Mapping[ArgumentKind, Callable[[Argument, Value], ArgumentValue]] = {
     "links": _links,
     "assets": _assets,
     "retry_policy": _retry_policy,
+    "deadline": _deadline,
     "choice": _choice,
     "choices": _choices,
 }

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from factory.language.document import Value
 from factory.language.errors import Path
 
-EVENTS = ("on_failure", "on_success", "on_retry")
-"""When people are told: Airflow's own words."""
+ON_DEADLINE = "on_deadline"
+EVENTS = ("on_failure", "on_success", "on_retry", ON_DEADLINE)
+"""When people are told: Airflow's own words for its callbacks, and when a deadline has passed."""
 KEYS = ("connection", "message")
 _CONNECTION = re.compile(r"[A-Za-z0-9_.\-]+\Z")
 _FORM = "write on_failure: <connection>, or on_failure: {connection: …, message: …}"

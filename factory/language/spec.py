@@ -16,9 +16,11 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from factory.language.arguments import (
     DAG_ARGUMENTS,
     GROUP_ARGUMENTS,
+    STEP_DEADLINE,
     TASK_ARGUMENTS,
     Argument,
     ArgumentValue,
+    Deadline,
     read_argument,
 )
 from factory.language.document import Value, value_at
@@ -86,6 +88,7 @@ class StepSpec:
     needs: tuple[str, ...] = ()
     airflow: Airflow = field(default_factory=dict)
     notify: Notices = field(default_factory=dict)
+    deadline: Deadline | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,13 +272,8 @@ class SpecReader:
 
     def step(self, name: str, value: Value, path: Path) -> StepSpec:
         if not STEP_ID.match(name):
-            self.report.add(
-                "wrong-value",
-                path,
-                f'"{name}" cannot be the name of a step',
-                "use letters, digits and _, and start with a letter",
-                key=True,
-            )
+            hint = "use letters, digits and _, and start with a letter"
+            self.report.add("wrong-value", path, f'"{name}" cannot be the name of a step', hint, key=True)
         values = self.mapping(value, path)
         forms = [form for form in ("uses", "branch", "steps") if form in values]
         if len(forms) != 1 and isinstance(value, dict):
@@ -296,7 +294,12 @@ class SpecReader:
             needs=self.names(values.get("needs", []), (*path, "needs")),
             airflow=self.airflow(values, path, table),
             notify=self.notices(values.get("notify", {}), (*path, "notify")) if form != "steps" else {},
+            deadline=self.deadline(values, path),
         )
+
+    def deadline(self, values: Mapping[str, Value], path: Path) -> Deadline | None:
+        read = self.airflow(values, path, {"deadline": STEP_DEADLINE}).get("deadline")
+        return read if isinstance(read, Deadline) else None
 
     def notices(self, value: Value, path: Path) -> Notices:
         values = self.mapping(value, path)
@@ -423,15 +426,15 @@ def _step_form(keys: tuple[str, ...], table: Mapping[str, Argument]) -> tuple[fr
 
 
 _STEP_FORMS = {
-    "uses": _step_form(("uses", "with", "needs", "expand", "notify"), TASK_ARGUMENTS),
-    "branch": _step_form(("branch", "needs", "notify"), TASK_ARGUMENTS),
+    "uses": _step_form(("uses", "with", "needs", "expand", "notify", "deadline"), TASK_ARGUMENTS),
+    "branch": _step_form(("branch", "needs", "notify", "deadline"), TASK_ARGUMENTS),
     "steps": _step_form(("steps", "needs"), GROUP_ARGUMENTS),
 }
 """The keys of each form of a step, and the table that reads Airflow's among them."""
 _PIPELINE_KEYS = frozenset(
     (*_SPEC_KEYS, *(name for name, argument in DAG_ARGUMENTS.items() if argument.kind != "code"))
 )
-_DEFAULT_ARGS_KEYS = _STEP_FORMS["uses"][0] - {"uses", "with", "needs", "expand", "notify"}
+_DEFAULT_ARGS_KEYS = _STEP_FORMS["uses"][0] - {"uses", "with", "needs", "expand", "notify", "deadline"}
 
 
 def _is_timezone(name: str) -> bool:

@@ -12,6 +12,7 @@ from factory.language.arguments import AssetSpec, RetryRule
 from factory.language.assets import asset_problems
 from factory.language.document import Value, value_at
 from factory.language.errors import Path
+from factory.language.notices import ON_DEADLINE
 from factory.language.report import Report
 from factory.language.schedules import AssetSchedule
 from factory.language.templates import Template
@@ -25,6 +26,8 @@ def refused_dags(plan: Plan, report: Report, _registry: Registry) -> None:
     """Report arguments of the DAG that do not go with each other, and names that are too long for Airflow."""
     refusals = (_long_tags, _run_types, _continuous, _ended, _fail_fast, _mapped_always, _retries)
     for path, message, hint in (refusal for refuse in refusals for refusal in refuse(plan)):
+        report.add("wrong-value", path, message, hint)
+    for path, message, hint in _untold_deadlines(plan, report.document.value):
         report.add("wrong-value", path, message, hint)
     for path, asset in _assets(plan, report.document.value):
         for problem in asset_problems(asset):
@@ -101,6 +104,18 @@ def _retries(plan: Plan) -> Iterator[Refusal]:
                 message = f"after the error {rule.error} a step is retried {most} times at most, not {rule.retries}"
                 place = (*path, "retry_policy", rule.error, "retries")
                 yield place, message, f"set retries: {rule.retries} beside it"
+
+
+def _untold_deadlines(plan: Plan, document: Value) -> Iterator[Refusal]:
+    """Yield what should be told of a deadline that neither the pipeline nor the step has."""
+    notify = document.get("notify") if isinstance(document, dict) else None
+    deadlines = ["deadline" in plan.airflow, *(node.deadline for node in plan.nodes)]
+    if isinstance(notify, dict) and ON_DEADLINE in notify and not any(deadlines):
+        yield ("notify", ON_DEADLINE), "neither the pipeline nor a step has a deadline to tell of", "add deadline: 2h"
+    for node in plan.nodes:
+        if ON_DEADLINE in node.notify and node.deadline is None:
+            message = f'step "{node.task_id}" has no deadline to tell of'
+            yield (*node.path, "notify", ON_DEADLINE), message, "add deadline: 1h to it"
 
 
 def _assets(plan: Plan, document: Value) -> Iterator[tuple[Path, AssetSpec]]:

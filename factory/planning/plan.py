@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
-from factory.language.arguments import ArgumentValue
+from factory.language.arguments import ArgumentValue, Deadline
 from factory.language.errors import Path
 from factory.language.schedules import Schedule
 from factory.language.spec import Airflow, ParamSpec
@@ -61,6 +61,7 @@ class Node:
     """Where each of its arguments is written."""
     notify: Mapping[str, Announcement] = field(default_factory=dict)
     """Whom it tells, by event."""
+    deadline: Deadline | None = None
 
     @property
     def is_branch(self) -> bool:

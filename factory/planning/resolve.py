@@ -71,7 +71,7 @@ class _Resolver:
             suites={suite.name: suite.path for suite in spec.suites},
             dag_origins=origins(airflow),
             default_args_origins=origins(default_args),
-            notify=announcements.of_runs(self.notices),
+            notify=announcements.of_runs(self.notices, has_deadline="deadline" in airflow),
         )
 
     def linked(self, nodes: tuple[Node, ...], group_needs: Mapping[str, tuple[str, ...]]) -> tuple[Node, ...]:
@@ -148,6 +148,7 @@ class _Resolver:
             params=given.params,
             origins=given.origins,
             notify=announcements.of_step(step, self.notices, self.pipeline),
+            deadline=step.deadline,
         )
 
     def definition(self, step: StepSpec) -> TaskDefinition | None:
@@ -206,6 +207,7 @@ class _Resolver:
             groups=place.scope.groups,
             params=params_of(conditions.values()),
             notify=announcements.of_step(place.step, self.notices, self.pipeline),
+            deadline=place.step.deadline,
         )
 
     def targets(self, place: Place, arm: Arm) -> tuple[str, ...]:

@@ -31,6 +31,15 @@ steps:
   bad: {uses: postgres.vacuum, with: {connection: nowhere, table: s.t}, notify: {on_failure: people}}
 """
 
+LATE = """\
+dag_id: late
+deadline: 1s
+notify: {on_deadline: late_people}
+steps:
+  quick: {uses: messages.log, with: {message: hello}}
+  patient: {uses: wait.until, with: {moment: "2100-01-01T00:00+00:00", timeout: 3600}, deadline: 2s}
+"""
+
 
 def begun(stack: RunningStack, run: DagRun) -> None:
     """Wait until the first task of a run is at work."""
@@ -189,6 +198,26 @@ def test_people_are_told(stack: RunningStack) -> None:
     assert f"Reason: {reason}" in by_title["told: step bad failed"]
     assert f"Failed: bad: {reason}" in by_title["told: the run failed"]
     assert f"/dags/told/runs/{run.run_id[:8]}" in by_title["told: the run failed"]
+
+
+def test_late_run_is_told(stack: RunningStack) -> None:
+    """Airflow itself sees that a deadline has passed: of the run, and of a step that still waits."""
+    with hearing() as listener:
+        config = json.dumps({"config": {"path": listener.address}})
+        late: JsonValue = {"connection_id": "late_people", "conn_type": "apprise", "extra": config}
+        stack.api.request("POST", "/connections", late)
+        (stack.dags_folder / "late.yaml").write_text(LATE)
+        stack.api.await_dag("late", seconds=180)
+        stack.api.unpause("late")
+        run = stack.api.trigger("late", {})
+        eventually("both messages", lambda: len(listener.heard), lambda heard: heard == 2, seconds=120)
+        stack.api.request("PATCH", f"/dags/late/dagRuns/{run.run_id}", {"state": "failed"})
+    by_title = {one["title"]: one["message"] for one in listener.heard}
+    assert set(by_title) == {
+        "late: the run has not ended 0:00:01 after the run was queued",
+        "late: step patient has not ended 0:00:02 after the run was queued",
+    }
+    assert "Not ended: patient" in by_title["late: the run has not ended 0:00:01 after the run was queued"]
 
 
 def test_killed_database_is_survived(stack: RunningStack, dag_id: str, gate: Path) -> None:

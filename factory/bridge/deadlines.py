@@ -1,0 +1,96 @@
+"""Deadlines: people are told that a run, or a step of it, has not ended, and Airflow's page of the run shows it.
+
+The scheduler sees that a deadline has passed, and the triggerer tells; a missed deadline changes no state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from factory.bridge.notifying import run_url
+from factory.language.arguments import Deadline
+from factory.language.notices import ON_DEADLINE
+from factory.planning.plan import Announcement, Plan
+from tasks.contract import PermanentError, TransientError
+
+if TYPE_CHECKING:
+    from airflow.sdk.definitions.deadline import DeadlineAlert
+
+_SINCE = {
+    "queued_at": "after the run was queued",
+    "logical_date": "after its logical date",
+    "average_runtime": "beyond the average of the last runs",
+}
+_ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+_log = logging.getLogger(__name__)
+
+
+def alerts(plan: Plan) -> list[DeadlineAlert]:
+    """Return the deadlines of a pipeline and of its steps, as Airflow takes them."""
+    deadline = plan.airflow.get("deadline")
+    own = [_alert(deadline, plan.notify, "")] if isinstance(deadline, Deadline) else []
+    return own + [_alert(node.deadline, node.notify, node.task_id) for node in plan.nodes if node.deadline]
+
+
+def _alert(deadline: Deadline, notify: Mapping[str, Announcement], step: str) -> DeadlineAlert:
+    from airflow.sdk.definitions.callback import AsyncCallback
+    from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
+
+    references = {
+        "queued_at": DeadlineReference.DAGRUN_QUEUED_AT,
+        "logical_date": DeadlineReference.DAGRUN_LOGICAL_DATE,
+        "average_runtime": DeadlineReference.AVERAGE_RUNTIME(),
+    }
+    told = notify.get(ON_DEADLINE)
+    due = f"{deadline.interval} {_SINCE[deadline.reference]}"
+    message = told.message.text if told and told.message else ""
+    given = {"step": step, "due": due, "connection": told.connection if told else "", "message": message}
+    name = f"step {step}" if step else None
+    return DeadlineAlert(references[deadline.reference], deadline.interval, AsyncCallback(missed, given), name)
+
+
+async def missed(step: str, due: str, connection: str, message: str, context: Mapping[str, Any]) -> None:
+    """Tell that a run, or one step of it, has not ended; Airflow calls it in the triggerer."""
+    await asyncio.to_thread(_tell, step, due, connection, message, context["dag_run"])
+
+
+def _tell(step: str, due: str, connection: str, message: str, dag_run: Mapping[str, Any]) -> None:
+    from tasks.messages import send
+
+    waiting = _not_ended(step, dag_run)
+    if not waiting:
+        return
+    about = f"step {step}" if step else "the run"
+    title = f"{dag_run['dag_id']}: {about} has not ended {due}"
+    _log.warning("%s, run %s", title, dag_run["dag_run_id"])
+    if connection:
+        try:
+            send(connection, "\n".join([*_text(message), *_facts(dag_run, waiting)]), title, "warning")
+        except (PermanentError, TransientError) as error:
+            _log.error("nobody was told that %s has not ended: %s", about, error)  # the reason is all
+
+
+def _not_ended(step: str, dag_run: Mapping[str, Any]) -> list[str]:
+    """Return which steps of a run have not ended; of one step, its mapped items."""
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    run_id = dag_run["dag_run_id"]
+    states = RuntimeTaskInstance.get_task_states(
+        dag_id=dag_run["dag_id"], run_ids=[run_id], task_ids=[step] if step else None
+    )
+    return sorted(name for name, state in states.get(run_id, {}).items() if state not in _ENDED)
+
+
+def _text(message: str) -> Iterator[str]:
+    if message:
+        yield message
+        yield ""
+
+
+def _facts(dag_run: Mapping[str, Any], waiting: list[str]) -> Iterator[str]:
+    yield f"Date: {(dag_run['logical_date'] or dag_run['run_after'])[:10]}"
+    yield f"Not ended: {', '.join(waiting)}"
+    yield f"Run: {run_url(dag_run['dag_id'], dag_run['dag_run_id'])}"
