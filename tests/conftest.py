@@ -29,6 +29,7 @@ from tasks.spark.session import COMPILE_LESS, JAVA_OPTIONS
 from tests.support.demo import Demo, made
 from tests.support.ports import free_port, free_ports
 from tests.support.side_by_side import WholeFiles, is_misplaced, rank
+from tests.support.warm_taskflow import Warm, warmed_up
 from tests.support.whole_stack import IMPATIENT, IMPATIENT_DEFAULTS, RunningStack, whole_stack
 
 STATE = pytest.StashKey[Path]()
@@ -131,6 +132,13 @@ def database(cluster: Cluster, postgres: Database, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("AIRFLOW_CONN_CRYPTO_POSTGRES", fresh.airflow_connection)
     yield fresh
     cluster.drop(fresh)
+
+
+@pytest.fixture(scope="session")
+def warm_taskflow() -> Iterator[Warm]:
+    """The command `taskflow`, with Airflow already imported."""
+    with warmed_up() as taskflow:
+        yield taskflow
 
 
 @pytest.fixture(scope="session")

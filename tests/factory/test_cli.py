@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from factory.command.cli import app
+from tests.support.warm_taskflow import Warm
 
 TASKFLOW = Path(sys.executable).parent / "taskflow"
 GOOD = """\
@@ -31,6 +32,11 @@ def project(tmp_path: Path) -> Path:
 def installed(folder: Path, *arguments: str, code: int = 0) -> str:
     """Return what the installed command prints, in a process of its own."""
     done = subprocess.run([TASKFLOW, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    return ended(done, code)
+
+
+def ended(done: subprocess.CompletedProcess[str], code: int = 0) -> str:
+    """Return what a command has printed, which must have ended so."""
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -182,7 +188,7 @@ def test_run_here(project: Path) -> None:
     assert "success" in said
 
 
-def test_value_is_no_template(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_value_is_no_template(project: Path, warm_taskflow: Warm, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a param or a Variable holds is a text, whatever it looks like; an unset Variable has its default."""
     evil = "{{ macros.uuid.os.popen('id').read() }}{% raw %}"
     monkeypatch.setenv("AIRFLOW_VAR_REGION", evil)
@@ -191,18 +197,18 @@ def test_value_is_no_template(project: Path, monkeypatch: pytest.MonkeyPatch) ->
     text = GOOD.replace("{{ params.who }}", "{{ params.who }} in {{ variables.region }}, {{ variables.rows }} rows")
     (project / "pipelines" / "good.yaml").write_text(text)
 
-    said = installed(project, "run", "good", "--param", f"who={evil}")
+    said = ended(warm_taskflow(project, "run", "good", "--param", f"who={evil}"))
 
     assert f"hello {evil} in {evil}, 7 rows" in " ".join(said.split())
 
 
-def test_unset_variable_fails_at_once(project: Path) -> None:
+def test_unset_variable_fails_at_once(project: Path, warm_taskflow: Warm) -> None:
     """A Variable without a value fails its step without a retry, with where it is read and what to do."""
     (project / "configs" / "defaults.yaml").write_text("variables: {region: text}\n")
     step = "{uses: messages.log, with: {message: 'in {{ variables.region }}'}, retries: 5, retry_delay: 1h}"
     (project / "pipelines" / "good.yaml").write_text(f"dag_id: good\nsteps:\n  say: {step}\n")
 
-    said = installed(project, "run", "good", code=1)
+    said = ended(warm_taskflow(project, "run", "good"), 1)
 
     assert 'step "say", with.message: variables.region: the Variable "region" is not set in Airflow; set it' in said
 
@@ -249,14 +255,14 @@ def test_tasks_are_listed(project: Path) -> None:
     assert 'did you mean "messages.log"?' in taskflow(project, "tasks", "messages.lag", code=2)
 
 
-def test_missing_connection_fails_at_once(project: Path) -> None:
+def test_missing_connection_fails_at_once(project: Path, warm_taskflow: Warm) -> None:
     """What a retry cannot mend is not retried, and the error names what is missing and what to do."""
     (project / "configs" / "sql").mkdir()
     (project / "configs" / "sql" / "x.sql").write_text("SELECT 1;")
     step = "{uses: postgres.run_sql, with: {connection: nowhere, file: x.sql}, retries: 5, retry_delay: 1h}"
     (project / "pipelines" / "good.yaml").write_text(f"dag_id: good\nsteps:\n  run: {step}\n")
 
-    said = installed(project, "run", "good", code=1)
+    said = ended(warm_taskflow(project, "run", "good"), 1)
 
     assert "connection 'nowhere' does not exist" in said
     assert "failed" in said
@@ -271,8 +277,10 @@ def test_spec_of_no_project_is_told(tmp_path: Path) -> None:
     assert f"note: alone.yaml is of no project: neither {tmp_path} nor a folder above has configs/" in told
 
 
-def test_running_stack_gives_its_connections(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_stack_gives_its_connections(
+    project: Path, warm_taskflow: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where no stack was made, a run has the connections of the environment alone."""
     monkeypatch.setenv("TASKFLOW_HOME", str(tmp_path / "none"))
 
-    assert "with the connections" not in installed(project, "run", "good")
+    assert "with the connections" not in ended(warm_taskflow(project, "run", "good"))

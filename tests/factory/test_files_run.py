@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,7 +10,7 @@ import pytest
 
 from stack.database import Database
 from stack.paths import REPOSITORY
-from tests.factory.test_cli import TASKFLOW
+from tests.support.warm_taskflow import Warm
 
 CONFIGS = "places: {data: {folder: data}}\nwith: {'*': {files: data}}\n"
 DAY = "2026-01-05"
@@ -35,14 +34,13 @@ def guide() -> str:
     return section.partition("\n## ")[0]
 
 
-def run(project: Path, name: str) -> str:
-    command = [TASKFLOW, "run", name, "--date", DAY]
-    done = subprocess.run(command, check=False, cwd=project, capture_output=True, text=True)
+def run(taskflow: Warm, project: Path, name: str) -> str:
+    done = taskflow(project, "run", name, "--date", DAY)
     assert done.returncode == 0, done.stdout + done.stderr
     return " ".join(done.stdout.split())
 
 
-def test_files_reach_production_through_a_gate(database: Database, project: Path) -> None:
+def test_files_reach_production_through_a_gate(database: Database, project: Path, warm_taskflow: Warm) -> None:
     """A day's file is loaded, judged, merged and counted, and its summary is a file. A rerun changes nothing."""
     folder = project / "data" / "incoming" / DAY
     folder.mkdir(parents=True)
@@ -54,7 +52,7 @@ def test_files_reach_production_through_a_gate(database: Database, project: Path
             "CREATE TABLE prod.orders (order_id bigint PRIMARY KEY, ordered_on date, price numeric, note text)"
         )
         for _ in range(2):
-            said = run(project, "orders")
+            said = run(warm_taskflow, project, "orders")
             assert f"22 orders of {DAY}" in said
             cursor.execute("SELECT count(*), count(note), sum(price) FROM prod.orders")
             assert [str(one) for one in cursor.fetchall()[0]] == ["23", "22", "31.00"]
@@ -66,7 +64,7 @@ def test_files_reach_production_through_a_gate(database: Database, project: Path
 
 
 def test_rows_of_a_day_come_from_another_database(
-    database: Database, project: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database, project: Path, warm_taskflow: Warm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rows that changed on the run's date are copied, judged and merged."""
     monkeypatch.setenv("AIRFLOW_CONN_SHOP_POSTGRES", database.airflow_connection)
@@ -78,6 +76,6 @@ def test_rows_of_a_day_come_from_another_database(
             INSERT INTO public.customers VALUES (1, 'a', '2026-01-04 23:59:59.999+00'), (2, 'b', '2026-01-05 00:00+00'),
                 (3, 'c', '2026-01-05 23:59+00'), (4, 'd', '2026-01-06 00:00+00')
         """)
-        run(project, "customers")
+        run(warm_taskflow, project, "customers")
         cursor.execute("SELECT customer_id FROM prod.customers ORDER BY 1")
         assert cursor.fetchall() == [(2,), (3,)]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from stack.database import Database
 from stack.paths import REPOSITORY
 from tasks.contract import BuiltIn, Run
 from tasks.postgres.claims import claim
-from tests.factory.test_cli import TASKFLOW
 from tests.support.waiting import eventually
+from tests.support.warm_taskflow import Warm
 
 SPEC = """\
 dag_id: local
@@ -26,7 +26,7 @@ steps:
 """
 
 
-def test_local_run_waits_for_a_run_of_airflow(database: Database, tmp_path: Path) -> None:
+def test_local_run_waits_for_a_run_of_airflow(database: Database, warm_taskflow: Warm, tmp_path: Path) -> None:
     """The run in this process waits for the other one, says for whom, and goes on when its rows are loaded."""
     (tmp_path / "configs").mkdir()
     spec = tmp_path / "pipelines" / "local.yaml"
@@ -36,18 +36,16 @@ def test_local_run_waits_for_a_run_of_airflow(database: Database, tmp_path: Path
         cursor.execute("CREATE SCHEMA s; CREATE TABLE s.raw AS SELECT 1 AS id; CREATE TABLE s.staging (id int)")
         theirs = Run("crypto", "scheduled__1", "build", dt.date(2026, 1, 1), deployment="the stack")
         claim([BuiltIn("crypto_postgres", "s.staging")], theirs, 60)
-        said = tmp_path / "said"
-        with (
-            said.open("w") as out,
-            subprocess.Popen([TASKFLOW, "run", "local"], cwd=tmp_path, stdout=out, stderr=out) as process,
-        ):
+        with ThreadPoolExecutor() as threads:
+            running = threads.submit(warm_taskflow, tmp_path, "run", "local")
             told = "waiting, without a worker's slot: s.staging is claimed by crypto, run scheduled__1 of the stack"
-            eventually("the local run to wait", lambda: told in " ".join(said.read_text().split()))
+            eventually("the local run to wait", lambda: told in " ".join(warm_taskflow.said().split()))
             cursor.execute("UPDATE taskflow.claims SET is_loaded = true")
         cursor.execute("SELECT deployment FROM taskflow.claims")
         ((holder,),) = cursor.fetchall()
 
-    assert process.returncode == 0, said.read_text()
+    done = running.result()
+    assert done.returncode == 0, done.stdout + done.stderr
     assert holder.startswith("taskflow run on ")
 
 
@@ -69,7 +67,7 @@ steps:
 """
 
 
-def test_each_task_instance_keeps_its_record(database: Database, tmp_path: Path) -> None:
+def test_each_task_instance_keeps_its_record(database: Database, warm_taskflow: Warm, tmp_path: Path) -> None:
     """Two steps, of which one is mapped, may use one suite: the id of each task instance is that of its record."""
     (tmp_path / "configs").mkdir()
     spec = tmp_path / "pipelines" / "gates.yaml"
@@ -79,7 +77,7 @@ def test_each_task_instance_keeps_its_record(database: Database, tmp_path: Path)
         cursor.execute((REPOSITORY / "configs/sql/crypto/tables.sql").read_text())
         cursor.execute("CREATE SCHEMA s; CREATE TABLE s.raw AS SELECT 1 AS id")
 
-    done = subprocess.run([TASKFLOW, "run", "gates"], check=False, cwd=tmp_path, capture_output=True, text=True)
+    done = warm_taskflow(tmp_path, "run", "gates")
 
     assert done.returncode == 0, done.stdout + done.stderr
     with database.connect() as session, session.cursor() as cursor:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,8 +12,8 @@ import pytest
 from factory.bridge.runtime import paths_by_step
 from factory.compiler import compile_file
 from factory.language.templates import Template
+from tests.support.warm_taskflow import Warm
 
-TASKFLOW = Path(sys.executable).parent / "taskflow"
 CLEAN = """
   clean:
     uses: spark.clean_csv
@@ -141,7 +139,7 @@ steps:
 """
 
 
-def test_run_reads_its_own(tmp_path: Path) -> None:
+def test_run_reads_its_own(warm_taskflow: Warm, tmp_path: Path) -> None:
     """A run of an older date reads what it wrote, although the name has the file of a later one."""
     for name in ("configs", "pipelines", "data"):
         (tmp_path / name).mkdir()
@@ -149,8 +147,7 @@ def test_run_reads_its_own(tmp_path: Path) -> None:
     (tmp_path / "pipelines" / "copies.yaml").write_text(SPEC)
     for date, number in (("2026-02-10", 1), ("2026-02-03", 2)):
         pq.write_table(pa.table({"id": [number]}), tmp_path / "data" / "table.parquet")
-        command = [TASKFLOW, "run", "copies", "--date", date]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = warm_taskflow(tmp_path, "run", "copies", "--date", date)
         assert done.returncode == 0, done.stdout + done.stderr
 
     runs = sorted((tmp_path / "data" / ".runs" / "files" / "copies").iterdir())

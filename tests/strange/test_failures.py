@@ -15,9 +15,9 @@ from stack.database import Database
 from stack.paths import REPOSITORY
 from tasks.contract import ArgumentRefused, PermanentError, Run
 from tasks.postgres.tables import rebuild_table
-from tests.factory.test_cli import TASKFLOW
 from tests.support.database import Sql
 from tests.support.merging import merged
+from tests.support.warm_taskflow import Warm
 
 SETUP = """
     CREATE SCHEMA s; CREATE TABLE s.raw AS SELECT 1 AS id, 0 AS n, 'EURO' AS word;
@@ -108,10 +108,10 @@ def project(database: Database, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def shown(project: Path, expression: str) -> str:
+def shown(taskflow: Warm, project: Path, expression: str) -> str:
     """Return what `taskflow run` prints for a run that fails, without times."""
     (project / "pipelines" / "failing.yaml").write_text(SPEC.replace("EXPRESSION", expression))
-    done = subprocess.run([TASKFLOW, "run", "failing"], check=False, cwd=project, capture_output=True, text=True)
+    done = taskflow(project, "run", "failing")
     assert done.returncode == 1
     return done.stdout + done.stderr
 
@@ -119,9 +119,9 @@ def shown(project: Path, expression: str) -> str:
 NOISE = ("Traceback", "site-packages", "airflow.sdk", "AirflowFail", "other.yaml", "No tasks to run", "XCom not found")
 
 
-def test_fault_of_the_spec_is_told_once(project: Path) -> None:
+def test_fault_of_the_spec_is_told_once(project: Path, warm_taskflow: Warm) -> None:
     """The step, the reason, what to do and the line; no frames, no other spec, no notice of a library."""
-    text = shown(project, "n")
+    text = shown(warm_taskflow, project, "n")
 
     assert 'step "build": columns.v: division by zero; divide by NULLIF(…, 0), which gives null\n' in text
     assert "pipelines/failing.yaml:17: v: 10 / n" in text
@@ -129,9 +129,9 @@ def test_fault_of_the_spec_is_told_once(project: Path) -> None:
     assert [word for word in NOISE if word in text] == []
 
 
-def test_fault_of_the_data_is_told_once(project: Path) -> None:
+def test_fault_of_the_data_is_told_once(project: Path, warm_taskflow: Warm) -> None:
     """A gate says once which rule is broken, by which values, and which step to clear."""
-    text = shown(project, "(n + 1)")
+    text = shown(warm_taskflow, project, "(n + 1)")
 
     assert 'step "checks.gate": suite whole on s.built, 1 row: rejected, 1 of 1 expectations failed\n' in text
     assert text.count("expect_column_values_to_be_null") == 1

@@ -1,8 +1,8 @@
 """Which tests share a process where several run them side by side, and which are begun first.
 
 A process has services of its own. Java and MLflow take long to start and a training needs both, so the files of either
-share one process; any other file may go to any process. (xdist's own `loadgroup` does nothing with pytest 9.2: it
-writes the group to the private `_nodeid`, which pytest no longer reads.)
+share one process, and so do those that use `taskflow run`; any other file may go to any process. (xdist's own
+`loadgroup` does nothing with pytest 9.2: it writes the group to the private `_nodeid`, which pytest no longer reads.)
 """
 
 from __future__ import annotations
@@ -32,7 +32,18 @@ WITH_JAVA_OR_MLFLOW = (
     "tests/stack/test_spark.py",
     "tests/factory/test_spark_pages.py",
 )
-SLOW_FIXTURES = {"java", "mlflow_server"}
+WITH_A_WARM_TASKFLOW = (
+    "tests/factory/test_files_run.py",
+    "tests/factory/test_local_run.py",
+    "tests/strange/test_failures.py",
+    "tests/factory/test_written_files.py",
+    "tests/factory/test_cli.py",
+)
+SLOW_FIXTURES = {
+    "java": WITH_JAVA_OR_MLFLOW,
+    "mlflow_server": WITH_JAVA_OR_MLFLOW,
+    "warm_taskflow": WITH_A_WARM_TASKFLOW,
+}
 LONG = (
     *WITH_JAVA_OR_MLFLOW,
     "tests/stack/test_lifecycle.py",
@@ -42,18 +53,19 @@ LONG = (
     "tests/factory/test_linear.py",
     "tests/bridge/test_bridge.py",
     "tests/tasks/test_quality.py",
-    "tests/factory/test_cli.py",
+    *WITH_A_WARM_TASKFLOW,
     "tests/factory/test_ui.py",
 )
 """The files that take long, and are begun before the others: what is begun last should be short."""
 
 
 class WholeFiles(LoadScopeScheduling):
-    """Gives a process whole files, and all those of Java and MLflow to one."""
+    """Gives a process whole files, and all those of Java and MLflow to one, and those of `taskflow run`."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = file_of(nodeid)
-        return "java and mlflow" if file in WITH_JAVA_OR_MLFLOW else file
+        groups = {"java and mlflow": WITH_JAVA_OR_MLFLOW, "taskflow run": WITH_A_WARM_TASKFLOW}
+        return next((name for name, files in groups.items() if file in files), file)
 
 
 def rank(nodeid: str) -> int:
@@ -63,8 +75,8 @@ def rank(nodeid: str) -> int:
 
 
 def is_misplaced(nodeid: str, fixtures: tuple[str, ...]) -> bool:
-    """Return whether a test would start Java or MLflow in a process that has none."""
-    return not SLOW_FIXTURES.isdisjoint(fixtures) and file_of(nodeid) not in WITH_JAVA_OR_MLFLOW
+    """Return whether a test would start what takes long in a process that has none of it."""
+    return any(name in fixtures and file_of(nodeid) not in files for name, files in SLOW_FIXTURES.items())
 
 
 def file_of(nodeid: str) -> str:
