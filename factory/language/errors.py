@@ -111,11 +111,17 @@ def hint_text(hint: Hint) -> str | None:
 def did_you_mean(word: str, known: Iterable[str], what: str) -> str:
     """Return a hint: the closest of the `known` names, or all of them if none is close."""
     names = sorted(known)
-    folded = {name.casefold(): name for name in reversed(names)}
-    if near := difflib.get_close_matches(word[:MAX_WORD].casefold(), folded, n=1, cutoff=0.6):
-        return f'did you mean "{folded[near[0]]}"?'
+    if near := closest(word, names):
+        return f'did you mean "{near}"?'
     more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
     return f"{what}: {', '.join(names[:MAX_NAMES])}{more}" if names else f"there are no {what}"
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """Return the closest of the `known` names, however it is capitalized, or None if none is close."""
+    folded = {name.casefold(): name for name in sorted(known, reverse=True)}
+    near = difflib.get_close_matches(word[:MAX_WORD].casefold(), folded, n=1, cutoff=0.6)
+    return folded[near[0]] if near else None
 
 
 def shortened(text: str) -> str:

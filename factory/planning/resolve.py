@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 from factory.language.document import value_at
-from factory.language.errors import Path, did_you_mean
+from factory.language.errors import Path, closest, did_you_mean
 from factory.language.report import Report
 from factory.language.spec import Airflow, Arm, PipelineSpec, StepSpec
 from factory.language.templates import Template, is_template
@@ -157,7 +157,7 @@ class _Resolver:
             return None
         if step.uses in registry:
             return registry[step.uses]
-        hint = partial(did_you_mean, step.uses, registry.tasks, "tasks")
+        hint = partial(_nearest_task, step.uses, registry)
         self.pipeline.report.add("unknown-task", (*step.path, "uses"), f'there is no task "{step.uses}"', hint)
         return None
 
@@ -230,6 +230,16 @@ class _Resolver:
             message = "the condition may be something other than true or false"
             report.add("template-type", path, message, "compare it: {{ … > 0 }}, or name a boolean")
         return reading
+
+
+def _nearest_task(uses: str, registry: Registry) -> str:
+    """Return a hint: the task that is meant; all of an area if it is right and no action of it is near."""
+    area, _, action = uses.partition(".")
+    actions = [name.partition(".")[2] for name in registry.tasks if name.startswith(f"{area}.")]
+    if not actions:
+        return did_you_mean(uses, registry.tasks, "tasks")
+    meant = closest(action, actions)
+    return f'did you mean "{area}.{meant}"?' if meant else f"{area} has the tasks {', '.join(sorted(actions))}"
 
 
 def _own_cycle(place: Place, target: Place) -> str | None:
