@@ -37,8 +37,9 @@ from factory.bridge.retrying import ByError
 from factory.bridge.waiting import deferrable, wait
 from factory.language.arguments import AssetSpec, Deadline, RetryRule
 from factory.language.params import for_form
+from factory.language.reader import Airflow
 from factory.language.schedules import AssetSchedule, Schedule, TimetableSchedule
-from factory.language.spec import Airflow, ParamSpec
+from factory.language.spec import ParamSpec
 from factory.language.templates import Template
 from factory.planning.plan import GuardsBefore, Node, Plan
 from factory.planning.project import ENVIRONMENT, find_root, load_project

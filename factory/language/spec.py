@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from factory.language.arguments import (
@@ -19,19 +17,15 @@ from factory.language.arguments import (
     STEP_DEADLINE,
     TASK_ARGUMENTS,
     Argument,
-    ArgumentValue,
     Deadline,
-    read_argument,
 )
-from factory.language.document import Value, value_at
-from factory.language.errors import Hint, Path, did_you_mean
+from factory.language.document import Value
+from factory.language.errors import Hint, Path
 from factory.language.notices import EVENTS, Notice, Notices, read_notice
 from factory.language.params import param_problems
+from factory.language.reader import Airflow, Reader, shown
 from factory.language.report import Report
 from factory.language.schedules import Schedule, read_schedule
-
-Airflow: TypeAlias = Mapping[str, ArgumentValue]
-"""Arguments for Airflow, by Airflow's own names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +124,8 @@ def parse_suite(report: Report, name: str) -> SuiteSpec:
     return suite
 
 
-@dataclass
-class SpecReader:
-    """Reads values by their path, and reports those of the wrong form."""
-
-    report: Report
-    date_paths: set[Path] = field(default_factory=set)
+class SpecReader(Reader):
+    """Reads a pipeline, or a suite."""
 
     def pipeline(self, root: Mapping[str, Value]) -> PipelineSpec:
         self.unknown_keys(root, (), _PIPELINE_KEYS, DAG_ARGUMENTS, "a pipeline")
@@ -163,7 +153,7 @@ class SpecReader:
         if not isinstance(value, str) or not _DAG_ID.match(value):
             hint = "use letters, digits, _ - and . (at most 250)"
             self.report.add(
-                "wrong-value", ("dag_id",), f"dag_id is {_shown(value)}, which Airflow does not accept", hint
+                "wrong-value", ("dag_id",), f"dag_id is {shown(value)}, which Airflow does not accept", hint
             )
             return "unnamed"
         return value
@@ -176,7 +166,7 @@ class SpecReader:
         self.report.add(
             "wrong-value",
             path,
-            f"{_shown(value)} is not a time zone",
+            f"{shown(value)} is not a time zone",
             "write a name such as UTC or America/Buenos_Aires",
         )
         return None
@@ -192,21 +182,6 @@ class SpecReader:
         self.unknown_keys(values, path, _DEFAULT_ARGS_KEYS, TASK_ARGUMENTS, "default_args")
         return self.airflow(values, path, TASK_ARGUMENTS)
 
-    def airflow(self, values: Mapping[str, Value], path: Path, table: Mapping[str, Argument]) -> Airflow:
-        """Read those of `values` that are Airflow's arguments."""
-        read: dict[str, ArgumentValue] = {}
-        for name, value in values.items():
-            argument = table.get(name)
-            if argument is None or argument.kind in ("code", "spec"):
-                continue
-            if argument.kind == "datetime":
-                self.date_paths.add((*path, name))
-            try:
-                read[name] = read_argument(argument, value)
-            except ValueError as error:
-                self.report.add("wrong-value", (*path, name), f"{name} is {_shown(value)}; it should be {error}")
-        return read
-
     def params(self, value: Value) -> tuple[ParamSpec, ...]:
         return tuple(self.param(name, one, ("params", name)) for name, one in self.mapping(value, ("params",)).items())
 
@@ -216,8 +191,8 @@ class SpecReader:
                 "wrong-value", path, f'"{name}" cannot be the name of a param', "use letters, digits and _", key=True
             )
         if not isinstance(value, dict):
-            hint = f"write {name}: {{type: …, default: {_shown(value)}}}"
-            self.report.add("wrong-type", path, f'param "{name}" is {_shown(value)}; it should be a mapping', hint)
+            hint = f"write {name}: {{type: …, default: {shown(value)}}}"
+            self.report.add("wrong-type", path, f'param "{name}" is {shown(value)}; it should be a mapping', hint)
             return ParamSpec(name, path, {}, None)
         schema = {key: one for key, one in value.items() if key != "default"}
         problems = param_problems(
@@ -247,7 +222,7 @@ class SpecReader:
             return ExpectationSpec(value, path, {}, None)
         names = [key for key in value if key != "reason"] if isinstance(value, dict) else []
         if not isinstance(value, dict) or len(names) != 1:
-            actual = f"it names {len(names)}" if isinstance(value, dict) else f"it is {_shown(value)}"
+            actual = f"it names {len(names)}" if isinstance(value, dict) else f"it is {shown(value)}"
             message = f"an item of expectations must name exactly one expectation; {actual}"
             self.report.add("expectation-form", path, message, hint)
             return None
@@ -256,7 +231,7 @@ class SpecReader:
             self.report.add(
                 "wrong-value",
                 (*path, "reason"),
-                f"reason is {_shown(reason)}; it should be a code such as invalid_site_id",
+                f"reason is {shown(reason)}; it should be a code such as invalid_site_id",
             )
             reason = None
         arguments = self.mapping(value[names[0]] if value[names[0]] is not None else {}, (*path, names[0]))
@@ -308,7 +283,7 @@ class SpecReader:
 
     def notice(self, value: Value, path: Path) -> Notice | None:
         def report(where: Path, message: str, hint: Hint) -> None:
-            told = f"{'.'.join(map(str, path))} is {_shown(value)}: {message}"
+            told = f"{'.'.join(map(str, path))} is {shown(value)}: {message}"
             self.report.add("wrong-value", (*path, *where), told, hint)
 
         return read_notice(value, report)
@@ -358,68 +333,6 @@ class SpecReader:
         """Read where an arm leads: null is nowhere."""
         return () if value is None else self.names(value, path)
 
-    def names(self, value: Value, path: Path, what: str = "a step") -> tuple[str, ...]:
-        values = value if isinstance(value, list) else [value]
-        wrong = [one for one in values if not isinstance(one, str)]
-        if wrong:
-            self.report.add(
-                "wrong-type",
-                path,
-                f"{path[-1]} contains {_shown(wrong[0])}; it should be the name of {what}, or a list of names",
-            )
-        return tuple(one for one in values if isinstance(one, str))
-
-    def text(self, value: Value, path: Path) -> str | None:
-        if isinstance(value, str):
-            return value
-        self.report.add("wrong-type", path, f"{path[-1]} is {_shown(value)}; it should be a text")
-        return None
-
-    def mapping(self, value: Value, path: Path) -> dict[str, Value]:
-        if isinstance(value, dict):
-            return value
-        what = path[-1] if path else "the file"
-        self.report.add("wrong-type", path, f"{what} is {_shown(value)}; it should be a mapping")
-        return {}
-
-    def sequence(self, value: Value, path: Path) -> list[Value]:
-        if isinstance(value, list):
-            return value
-        self.report.add("wrong-type", path, f"{path[-1]} is {_shown(value)}; it should be a list")
-        return []
-
-    def unknown_keys(
-        self,
-        values: Mapping[str, Value],
-        path: Path,
-        allowed: Collection[str],
-        table: Mapping[str, Argument],
-        what: str,
-    ) -> None:
-        for key in values:
-            if key in allowed:
-                continue
-            refused = table.get(key)
-            if refused is not None and refused.kind == "code":
-                hint = refused.instead or "a spec contains no code"
-                self.report.add(
-                    "code-argument", (*path, key), f'Airflow\'s "{key}" cannot be set in a spec', hint, key=True
-                )
-            else:
-                self.report.add(
-                    "unknown-key",
-                    (*path, key),
-                    f'"{key}" is not a key of {what}',
-                    partial(did_you_mean, key, allowed, "keys"),
-                    key=True,
-                )
-
-    def stray_dates(self) -> None:
-        for path in self.report.document.dates - self.date_paths:
-            text = value_at(self.report.document.value, path)
-            message = f"{text} is a date in YAML 1.1 and a text in YAML 1.2"
-            self.report.add("implicit-date", path, message, f'quote it: "{text}"')
-
 
 def _step_form(keys: tuple[str, ...], table: Mapping[str, Argument]) -> tuple[frozenset[str], Mapping[str, Argument]]:
     return frozenset((*keys, *(name for name, argument in table.items() if argument.kind != "code"))), table
@@ -442,8 +355,3 @@ def _is_timezone(name: str) -> bool:
         return bool(ZoneInfo(name).key)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         return False
-
-
-def _shown(value: Value) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -13,8 +13,9 @@ from typing import Any
 
 from factory.language.arguments import ArgumentValue, Deadline
 from factory.language.errors import Path
+from factory.language.reader import Airflow
 from factory.language.schedules import Schedule
-from factory.language.spec import Airflow, ParamSpec
+from factory.language.spec import ParamSpec
 from factory.language.templates import Template
 from factory.planning.defaults import Origin
 from tasks.contract import BuiltIn, Role, TaskKind

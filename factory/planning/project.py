@@ -14,8 +14,9 @@ from factory.language.arguments import DAG_ARGUMENTS
 from factory.language.document import MAX_BYTES, Document, Value, content_of, read
 from factory.language.errors import Diagnostic, did_you_mean
 from factory.language.notices import Notices
+from factory.language.reader import Airflow
 from factory.language.report import Report
-from factory.language.spec import Airflow, SpecReader, SuiteSpec, parse_suite
+from factory.language.spec import SpecReader, SuiteSpec, parse_suite
 from factory.language.variables import BadVariable, Variable, read_variable
 from factory.registry import Registry
 

@@ -11,8 +11,9 @@ from functools import cached_property, partial
 
 from factory.language.document import value_at
 from factory.language.errors import Path, closest, did_you_mean
+from factory.language.reader import Airflow
 from factory.language.report import Report
-from factory.language.spec import Airflow, Arm, PipelineSpec, StepSpec
+from factory.language.spec import Arm, PipelineSpec, StepSpec
 from factory.language.templates import Template, is_template
 from factory.planning import announcements
 from factory.planning.defaults import Source, dag_sources, default_args_sources, layered, origins, values
