@@ -23,7 +23,7 @@ from factory.language.expressions import Path
 from factory.language.functions import ComputationError, written
 from factory.language.params import pattern_problems
 from factory.language.spec import ParamSpec
-from factory.language.templates import Source, Template, filled
+from factory.language.templates import Source, Template, constant, filled
 from factory.language.tokens import TemplateProblem
 from factory.language.value_types import typed
 from factory.language.variables import is_sensitive, variable_value
@@ -179,6 +179,8 @@ class RunValues:
             raise ComputationError(f"{'.'.join(source.parts)}: {error}") from None
 
     def read(self, root: str, names: tuple[str, ...], source: Source) -> object:
+        if root == "each":
+            return constant(source)
         if root == "params":
             return _param(self.context["params"], names)
         if root == "run":

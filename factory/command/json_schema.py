@@ -60,6 +60,13 @@ _JSON_TYPES: Mapping[str, Any] = {
 }
 
 
+_FOR_EACH = {
+    "anyOf": [
+        {"type": "array", "minItems": 1, "items": {"type": "string"}},
+        {"type": "object", "minProperties": 1, "additionalProperties": {"type": ["object", "null"]}},
+    ],
+    "description": "the names of the groups that are made of these steps, or a mapping from names to fields of each",
+}
 _STEP_ARGUMENTS = {**TASK_ARGUMENTS, "deadline": STEP_DEADLINE}
 
 
@@ -71,7 +78,12 @@ def json_schema(registry: Registry) -> dict[str, Any]:
     group: dict[str, Any] = {
         "type": "object",
         "required": ["steps"],
-        "properties": {"steps": {"$ref": "#/$defs/steps"}, **_needs(), **_airflow(GROUP_ARGUMENTS)},
+        "properties": {
+            "steps": {"$ref": "#/$defs/steps"},
+            "for_each": _FOR_EACH,
+            **_needs(),
+            **_airflow(GROUP_ARGUMENTS),
+        },
         "additionalProperties": False,
     }
     fork: dict[str, Any] = {

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from factory.language.arguments import (
@@ -83,6 +83,8 @@ class StepSpec:
     airflow: Airflow = field(default_factory=dict)
     notify: Notices = field(default_factory=dict)
     deadline: Deadline | None = None
+    each: Mapping[str, Value] = field(default_factory=dict)
+    """The fields of the item of `for_each` that it is written for, whose name is one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +126,12 @@ def parse_suite(report: Report, name: str) -> SuiteSpec:
     return suite
 
 
+@dataclass
 class SpecReader(Reader):
     """Reads a pipeline, or a suite."""
+
+    each: Mapping[str, Value] = field(default_factory=dict)
+    """The fields of the item of `for_each` whose steps are read."""
 
     def pipeline(self, root: Mapping[str, Value]) -> PipelineSpec:
         self.unknown_keys(root, (), _PIPELINE_KEYS, DAG_ARGUMENTS, "a pipeline")
@@ -265,12 +271,42 @@ class SpecReader(Reader):
             arguments=self.mapping(values.get("with", {}), (*path, "with")) if form == "uses" else {},
             expand=self.mapping(values.get("expand", {}), (*path, "expand")) if form == "uses" else {},
             branch=self.branch(name, values["branch"], (*path, "branch")) if form == "branch" else None,
-            steps=self.steps(values["steps"], (*path, "steps")) if form == "steps" else None,
+            steps=self.group(values, path) if form == "steps" else None,
             needs=self.names(values.get("needs", []), (*path, "needs")),
             airflow=self.airflow(values, path, table),
             notify=self.notices(values.get("notify", {}), (*path, "notify")) if form != "steps" else {},
             deadline=self.deadline(values, path),
+            each=self.each,
         )
+
+    def group(self, values: Mapping[str, Value], path: Path) -> tuple[StepSpec, ...]:
+        """Read the steps of a group; with `for_each`, a group of them for each item."""
+        where = (*path, "steps")
+        if "for_each" not in values:
+            return self.steps(values["steps"], where)
+        return tuple(
+            StepSpec(name, path, steps=replace(self, each={**self.each, **item}).steps(values["steps"], where))
+            for name, item in self.items(values["for_each"], (*path, "for_each"))
+        )
+
+    def items(self, value: Value, path: Path) -> Iterator[tuple[str, dict[str, Value]]]:
+        """Yield the items of `for_each` by their names: a list of names, or a mapping from names to fields."""
+        given = (
+            dict.fromkeys(self.names(value, path, "an item")) if isinstance(value, list) else self.mapping(value, path)
+        )
+        if not given and isinstance(value, list | dict):
+            self.report.add("wrong-value", path, "for_each is empty: there is nothing to run", "name an item", key=True)
+        for name, fields in given.items():
+            where = (*path, name) if isinstance(value, dict) else path
+            if not STEP_ID.match(name):
+                message = f'"{name}" cannot be the name of an item: it is that of a group'
+                hint = "use letters, digits and _, start with a letter, and give the item a field"
+                self.report.add("wrong-value", where, message, hint, key=isinstance(value, dict))
+            elif "name" in (item := {} if fields is None else self.mapping(fields, where)):
+                message, hint = "each.name is the name of the item", "give the field another name"
+                self.report.add("wrong-value", (*where, "name"), message, hint, key=True)
+            else:
+                yield name, {**item, "name": name}
 
     def deadline(self, values: Mapping[str, Value], path: Path) -> Deadline | None:
         read = self.airflow(values, path, {"deadline": STEP_DEADLINE}).get("deadline")
@@ -341,7 +377,7 @@ def _step_form(keys: tuple[str, ...], table: Mapping[str, Argument]) -> tuple[fr
 _STEP_FORMS = {
     "uses": _step_form(("uses", "with", "needs", "expand", "notify", "deadline"), TASK_ARGUMENTS),
     "branch": _step_form(("branch", "needs", "notify", "deadline"), TASK_ARGUMENTS),
-    "steps": _step_form(("steps", "needs"), GROUP_ARGUMENTS),
+    "steps": _step_form(("steps", "for_each", "needs"), GROUP_ARGUMENTS),
 }
 """The keys of each form of a step, and the table that reads Airflow's among them."""
 _PIPELINE_KEYS = frozenset(

@@ -5,6 +5,7 @@ A text has expressions and nothing else: no blocks, no comments. What it is fill
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ RUN_FIELDS: dict[str, Types] = {
     "try_number": (INTEGER,),
 }
 """The fields of `run`."""
-ROOTS = ("params", "run", "steps", "variables")
+ROOTS = ("each", "params", "run", "steps", "variables")
 """The names that a path may begin with."""
 
 Chain: TypeAlias = tuple[str, ...]
@@ -63,6 +64,8 @@ class Source:
     """Whether that step is mapped: the value is then a list, with an item for each of its runs."""
     default: object = None
     """The value of a Variable that is not set, if its declaration has one."""
+    constant: str = ""
+    """The value itself as JSON, of a field of `each`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,11 @@ def check_written(types: Types, expression: Expression, text: str, *, sql: bool)
     if wrong:
         hint = f"join its items: {source} | join(', ')" if wrong[0].name == "list" else "name one of its fields"
         raise TemplateProblem(f"{shown(wrong)} cannot be put into {'SQL' if sql else 'a text'}", hint, span)
+
+
+def constant(source: Source) -> object:
+    """Return the value of a field of `each`."""
+    return json.loads(source.constant)
 
 
 def filled(

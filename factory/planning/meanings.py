@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ from factory.language.report import Problem
 from factory.language.spec import ParamSpec
 from factory.language.templates import ROOTS, RUN_FIELDS, Source
 from factory.language.tokens import TemplateProblem
-from factory.language.value_types import ANYTHING, Types, list_of, part_types, schema_types
+from factory.language.value_types import ANYTHING, Types, list_of, part_types, schema_types, types_of
 from factory.language.variables import Variable
 from factory.planning.inference import param_values, part_values
 from factory.planning.scopes import Place
@@ -58,6 +59,8 @@ class Names:
             return _run_field(path, tuple(rest))
         if root == "variables":
             return self._variable(path, tuple(rest))
+        if root == "each" and self.place.step.each:
+            return self._field_of_item(path, tuple(rest))
         return Meaning(problem=self._unknown_root(path, str(root)))
 
     def _param(self, path: Path, rest: Parts) -> Meaning:
@@ -74,6 +77,18 @@ class Names:
         exact = part_values(param_values(param), tuple(inner))
         return Meaning(found.types, exact, source, frozenset((param.name,)), found.problem)
 
+    def _field_of_item(self, path: Path, rest: Parts) -> Meaning:
+        name, item = str(rest[0]) if rest else "", self.place.step.each
+        if name not in item:
+            hint = partial(did_you_mean, name, item, "fields of each")
+            message = (
+                f'the item "{item["name"]}" has no field "{name}"' if name else f'"{path}" does not say which field'
+            )
+            return Meaning(problem=_problem("unknown-field", message, hint, path))
+        source = Source(("each", name), types_of(item[name]), constant=json.dumps(item[name]))
+        found = _inside(path, source, rest[1:])
+        return Meaning(found.types, part_values((item[name],), rest[1:]), source, problem=found.problem)
+
     def _variable(self, path: Path, rest: Parts) -> Meaning:
         name = str(rest[0]) if rest else ""
         variable = self.variables.get(name)
@@ -89,7 +104,7 @@ class Names:
     def _output(self, path: Path, rest: Parts) -> Meaning:
         names = tuple(str(one) for one in rest)
         producer, used = self._producer(names)
-        if producer is None or producer.step is self.place.step:
+        if producer is None or producer.task_id == self.place.task_id:
             hint = partial(self._step_hint, names[0] if names else "")
             message = f'"{path}" does not name another step of this pipeline'
             return Meaning(problem=_problem("unknown-step", message, hint, path))
@@ -148,6 +163,8 @@ class Names:
             return f"write {_CONSTANTS[root]}"
         if root in FUNCTIONS:
             return f"it is a function: write {FUNCTIONS[root].example}"
+        if root == "each":
+            return "only the steps of a group with for_each have one"
         if root in self.params:
             return f"write params.{path}"
         if root in self.place.scope.known():

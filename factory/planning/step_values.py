@@ -13,6 +13,7 @@ from factory.language.report import Problem
 from factory.language.templates import SqlForm, is_template
 from factory.planning.defaults import Layered, Origin, Source, argument_sources, layered, origins, values
 from factory.planning.inference import Samples
+from factory.planning.items import of_item
 from factory.planning.pipeline import Pipeline
 from factory.planning.project import Project
 from factory.planning.references import Reading, is_whole, params_of, sql_from_template, sql_problems, waits_of
@@ -38,7 +39,7 @@ class StepValues:
 
 def step_values(place: Place, definition: TaskDefinition, pipeline: Pipeline) -> StepValues:
     """Return the values that the step at `place` gives its task; report mistakes in them."""
-    return _StepReader(place, definition, pipeline).read()
+    return _StepReader(of_item(place, definition, pipeline.references), definition, pipeline).read()
 
 
 def unchecked_values(place: Place, pipeline: Pipeline) -> StepValues:

@@ -17,6 +17,7 @@ from factory.language.errors import Path
 from factory.language.report import Problem, Report
 from factory.language.spec import ExpectationSpec, SuiteSpec
 from factory.language.templates import is_template
+from factory.planning.items import plain
 from factory.planning.references import (
     Reading,
     References,
@@ -48,7 +49,8 @@ class SuiteValues:
 def suite_values(spec: SuiteSpec, report: Report, place: Place, references: References) -> SuiteValues:
     """Return the suite as the step at `place` uses it; report mistakes in it."""
     expectations: list[Value] = [_written(expectation) for expectation in spec.expectations]
-    written: dict[str, Value] = {**spec.settings, "name": spec.name, "expectations": expectations}
+    settings: dict[str, Value] = {**spec.settings, "name": spec.name, "expectations": expectations}
+    written = plain(settings, place, kind_in_suite, references)
     for expectation in spec.expectations:
         _check_expectation(spec, expectation, report)
     readings = _readings(written, place, references)

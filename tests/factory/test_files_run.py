@@ -23,7 +23,7 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "defaults.yaml").write_text(CONFIGS)
     (tmp_path / "pipelines").mkdir()
-    for text in re.findall(r"```yaml\n(dag_id: (?:orders|customers)\n.*?)```", guide(), re.DOTALL):
+    for text in re.findall(r"```yaml\n(dag_id: (?:orders|customers|shop)\n.*?)```", guide(), re.DOTALL):
         name = text.partition("\n")[0].removeprefix("dag_id: ")
         (tmp_path / "pipelines" / f"{name}.yaml").write_text(text)
     return tmp_path
@@ -79,3 +79,20 @@ def test_rows_of_a_day_come_from_another_database(
         run(warm_taskflow, project, "customers")
         cursor.execute("SELECT customer_id FROM prod.customers ORDER BY 1")
         assert cursor.fetchall() == [(2,), (3,)]
+
+
+def test_each_table_is_copied_judged_and_merged(
+    database: Database, project: Path, warm_taskflow: Warm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One spec brings two tables from another database, each through a gate of its own."""
+    monkeypatch.setenv("AIRFLOW_CONN_SHOP_POSTGRES", database.airflow_connection)
+    with database.connect() as session, session.cursor() as cursor:
+        cursor.execute("CREATE SCHEMA staging; CREATE SCHEMA prod")
+        for name, key in (("products", "product_id"), ("shops", "shop_id")):
+            cursor.execute(f"CREATE TABLE public.{name} AS SELECT n AS {key}, 'x' AS name FROM generate_series(1, 3) n")
+            cursor.execute(f"CREATE TABLE prod.{name} ({key} int PRIMARY KEY, name text)")
+        said = run(warm_taskflow, project, "shop")
+        assert "3 shops are new" in said
+        assert "3 products are new" in said
+        cursor.execute("SELECT (SELECT count(*) FROM prod.products), (SELECT sum(shop_id) FROM prod.shops)")
+        assert cursor.fetchall() == [(3, 6)]
