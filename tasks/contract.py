@@ -15,9 +15,20 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 Role = Literal[
-    "source", "transform", "gate", "load", "maintenance", "report", "notify", "train", "evaluate", "promote", "wait"
+    "source",
+    "transform",
+    "gate",
+    "load",
+    "maintenance",
+    "report",
+    "notify",
+    "train",
+    "evaluate",
+    "promote",
+    "wait",
+    "stop",
 ]
-"""What a task does to the world; the factory's rules rely on it."""
+"""What a task does to the world; the factory's rules rely on it. One that stops may skip what needs its success."""
 
 TaskKind = Literal["plain", "deferrable"]
 """How Airflow runs a task: `plain` is a function that a worker's process calls once.
@@ -277,6 +288,10 @@ class NotYet(Exception):
 
     def __str__(self) -> str:
         return self.problem
+
+
+class NothingToDo(Exception):
+    """The run need not go on from here: the task is skipped, and with it every step that needs its success."""
 
 
 Conflict = tuple[tuple[str | int, ...], str]

@@ -28,7 +28,7 @@ from airflow.sdk import (
 
 from factory.bridge import runtime
 from factory.bridge.deadlines import alerts
-from factory.bridge.failures import fail, fail_filling, interrupt
+from factory.bridge.failures import fail, fail_filling, interrupt, skip
 from factory.bridge.links import with_links
 from factory.bridge.notifying import pipeline_callbacks, reason_kept, step_callbacks
 from factory.bridge.poking import wait_for
@@ -44,7 +44,7 @@ from factory.language.templates import Template
 from factory.planning.plan import GuardsBefore, Node, Plan
 from factory.planning.project import ENVIRONMENT, find_root, load_project
 from factory.registry import load_registry
-from tasks.contract import NotYet, Occupied, PermanentError, Run, TaskKind, TransientError
+from tasks.contract import NothingToDo, NotYet, Occupied, PermanentError, Run, TaskKind, TransientError
 
 _TIMETABLES = {
     "CronDataIntervalTimetable": CronDataIntervalTimetable,
@@ -97,6 +97,8 @@ def _executed(step: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, 
         return runtime.call(step["uses"], step["arguments"], run, step.get("before", {}), functions)
     except Occupied as occupied:
         wait(occupied, run, context)
+    except NothingToDo as nothing:
+        skip(str(nothing), run)
     except NotYet as not_yet:
         wait_for(not_yet, step, run, functions, context)
     except PermanentError as error:

@@ -1,4 +1,4 @@
-"""How a step fails in Airflow: its reason once, with the line of the spec, and without frames of Airflow.
+"""How a step fails or is skipped in Airflow: its reason once, with the line of the spec, and without frames of Airflow.
 
 A fault of the data, the spec or a service is told by one message. An error that nobody foresaw keeps its traceback:
 it is a bug.
@@ -11,11 +11,11 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from factory.language.document import content_of, read, value_at
 from factory.planning.project import find_root
-from tasks.contract import ArgumentRefused, Locked, PermanentError, TransientError
+from tasks.contract import ArgumentRefused, Locked, PermanentError, Run, TransientError
 
 
 class StepFailed(AirflowFailException):
@@ -53,6 +53,12 @@ def interrupt(error: TransientError, context: Mapping[str, Any]) -> NoReturn:
     interrupted.reason = str(error)
     interrupted.is_locked = isinstance(error, Locked)
     raise interrupted from None
+
+
+def skip(reason: str, run: Run) -> NoReturn:
+    """Skip the task, and say why."""
+    run.log.info("skipped: %s", reason)
+    raise AirflowSkipException(reason) from None
 
 
 def _told(text: str, context: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
-"""Which steps a branch, an empty list that a step is mapped over, or a wait that gives up can skip.
+"""Which steps can be skipped by a branch, an empty list, a wait that gives up, or a step that stops the run.
 
-A case is one outcome of one such choice: a way of a branch, whether a list is empty, or what is waited for comes. For
+A case is one outcome of one such choice: a way of a branch, whether a list that a step is mapped over is empty, whether
+what is waited for comes, whether a step stops the run. For
 every step, the bits of a number are the cases in which it is skipped, by itself or because of what it waits for.
 """
 
@@ -25,7 +26,7 @@ class Skips:
     @cached_property
     def _choices(self) -> list[tuple[Node, list[frozenset[str]]]]:
         """Each choice: the step that makes it, and for each of its cases the steps that it skips at once."""
-        return [*self._branches(), *self._lists(), *self._waits()]
+        return [*self._branches(), *self._lists(), *self._stops()]
 
     def _branches(self) -> Iterator[tuple[Node, list[frozenset[str]]]]:
         for node, waiting in self.branches:
@@ -56,9 +57,10 @@ class Skips:
             if any(isinstance(values, Template) or not values for values in node.expand.values()):
                 yield node, [frozenset((node.task_id,)), frozenset()]
 
-    def _waits(self) -> Iterator[tuple[Node, list[frozenset[str]]]]:
+    def _stops(self) -> Iterator[tuple[Node, list[frozenset[str]]]]:
         for node in self.guards.plan.nodes:
-            if node.role == "wait" and node.arguments.get("soft_fail", False) is not False:
+            gives_up = node.role == "wait" and node.arguments.get("soft_fail", False) is not False
+            if gives_up or node.role == "stop":
                 yield node, [frozenset((node.task_id,)), frozenset()]
 
     @cached_property

@@ -1,6 +1,7 @@
 """The command line, as a person uses it."""
 
 import json
+import re
 import subprocess
 import sys
 from contextlib import chdir
@@ -200,6 +201,30 @@ def test_value_is_no_template(project: Path, warm_taskflow: Warm, monkeypatch: p
     said = ended(warm_taskflow(project, "run", "good", "--param", f"who={evil}"))
 
     assert f"hello {evil} in {evil}, 7 rows" in " ".join(said.split())
+
+
+STOPPED = """\
+dag_id: good
+params: {rows: {type: integer, default: 0}}
+steps:
+  enough: {uses: flow.stop_if, with: {condition: "{{ params.rows == 0 }}", reason: no new rows}}
+  load: {uses: messages.log, needs: enough, with: {message: loading}}
+  end: {uses: messages.log, needs: load, trigger_rule: none_failed, with: {message: the end}}
+"""
+
+
+def test_run_without_work_ends_quietly(project: Path, warm_taskflow: Warm) -> None:
+    """A step that stops the run is skipped with what needs it, says why, and the run is a success."""
+    (project / "pipelines" / "good.yaml").write_text(STOPPED)
+
+    said = ended(warm_taskflow(project, "run", "good"))
+    assert "skipped: no new rows" in said
+    assert re.findall(r"(enough|load|end) +│ (\w+)", said) == [
+        ("enough", "skipped"),
+        ("load", "skipped"),
+        ("end", "success"),
+    ]
+    assert "loading" in ended(warm_taskflow(project, "run", "good", "--param", "rows=1"))
 
 
 def test_unset_variable_fails_at_once(project: Path, warm_taskflow: Warm) -> None:
