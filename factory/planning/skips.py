@@ -1,8 +1,8 @@
 """Which steps can be skipped by a branch, an empty list, a wait that gives up, or a step that stops the run.
 
 A case is one outcome of one such choice: a way of a branch, whether a list that a step is mapped over is empty, whether
-what is waited for comes, whether a step stops the run. For
-every step, the bits of a number are the cases in which it is skipped, by itself or because of what it waits for.
+what is waited for comes, whether a step stops the run. For every step, the bits of a number are the cases in which it
+is skipped, by itself or because of what it waits for.
 """
 
 from __future__ import annotations
