@@ -21,7 +21,8 @@ from factory.language.arguments import (
 from factory.language.document import Value
 from factory.language.errors import Path, did_you_mean
 
-PRESETS = ("@once", "@continuous", "@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
+_CRON_PRESETS = ("@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
+PRESETS = ("@once", "@continuous", *_CRON_PRESETS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,8 @@ def _timetable_argument(fields: Mapping[str, Argument], key: str, value: Value, 
     except ValueError as error:
         complain((key,), f"{key} is {json.dumps(value)}; it should be {error}")
         return None
-    problem = cron_problem(value) if key == "expression" and isinstance(value, str) else None
+    is_cron = key == "expression" and isinstance(value, str) and value not in _CRON_PRESETS
+    problem = cron_problem(str(value)) if is_cron else None
     if problem:
         complain((key,), f'"{value}" is not a cron: {problem}')
     return read
