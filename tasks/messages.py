@@ -105,4 +105,16 @@ def _shown(service: Any) -> str:
 
 
 def _deliver(service: apprise.NotifyBase, message: str, title: str | None, level: Level) -> bool:
-    return bool(service.notify(body=message, title=title or "", notify_type=_KINDS[level]))
+    """Let a service send the message as text: what is in it is data, and no markup of the service's own."""
+    import apprise
+
+    alone = apprise.Apprise()
+    alone.add(service)
+    return bool(
+        alone.notify(
+            body=message,
+            title=" ".join((title or "").split()),
+            notify_type=_KINDS[level],
+            body_format=apprise.NotifyFormat.TEXT,
+        )
+    )

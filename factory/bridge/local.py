@@ -15,6 +15,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from factory.bridge.deployment import be_local
+from factory.compiler import Compiled
 from factory.planning.plan import Plan
 
 
@@ -37,12 +38,15 @@ class RunOutcome:
 
 
 def run_here(
-    plan: Plan, file: Path, date: dt.date, params: Mapping[str, object], *, log: logging.Handler
+    compiled: Compiled, file: Path, date: dt.date, params: Mapping[str, object], *, log: logging.Handler
 ) -> RunOutcome:
-    """Run `plan`, made from the spec `file`, step by step; the tasks' log goes to `log`."""
+    """Run the plan of the spec `file` step by step; the tasks' log goes to `log`.
+
+    Raises SpecError if Airflow's providers refuse it.
+    """
     with tempfile.TemporaryDirectory(prefix="taskflow-run-") as home:
         _configure(Path(home), file)
-        return _outcome(_run(plan, file, date, params, log))
+        return _outcome(_run(compiled, file, date, params, log))
 
 
 def _configure(home: Path, file: Path) -> None:
@@ -63,11 +67,16 @@ def _configure(home: Path, file: Path) -> None:
     warnings.simplefilter("ignore")
 
 
-def _run(plan: Plan, file: Path, date: dt.date, params: Mapping[str, object], log: logging.Handler) -> Any:
+def _run(compiled: Compiled, file: Path, date: dt.date, params: Mapping[str, object], log: logging.Handler) -> Any:
     from airflow.utils.db import initdb
 
+    from factory.bridge.asset_rules import report_refused_assets
     from factory.bridge.dag import build
 
+    report_refused_assets(compiled)
+    compiled.report.require_no_errors()
+    plan = compiled.plan
+    assert plan is not None
     initdb()
     dag = build(_silent(plan))
     dag.fileloc, dag.relative_fileloc = str(file.absolute()), file.name

@@ -60,6 +60,7 @@ def import_spec(path: Path, shown: str) -> Imported:
 
 
 def _import(path: Path, shown: str) -> Imported:
+    from factory.bridge.asset_rules import report_refused_assets
     from factory.bridge.dag import build
     from factory.compiler import compile_file
     from factory.planning.project import ENVIRONMENT
@@ -68,6 +69,7 @@ def _import(path: Path, shown: str) -> Imported:
     compiled = compile_file(path, environment=os.environ.get(ENVIRONMENT))
     if compiled.plan and (other := _earlier_spec(path, compiled.plan.dag_id)):
         report_taken(compiled.plan, compiled.report, os.path.relpath(other, compiled.plan.root))
+    report_refused_assets(compiled)
     errors = compiled.errors
     if errors or compiled.plan is None:
         return Imported(problem=_problem(errors))

@@ -10,6 +10,7 @@ import datetime as dt
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
@@ -17,11 +18,11 @@ from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 from factory.bridge.deployment import deployment, is_local
 from factory.bridge.waiting import is_running
 from factory.language.errors import Path as Where
-from factory.language.errors import did_you_mean
+from factory.language.errors import did_you_mean, shortened
 from factory.language.evaluation import Absent, part_of
 from factory.language.expressions import Path
 from factory.language.functions import ComputationError, written
-from factory.language.params import pattern_problems
+from factory.language.params import problems_unseen_by_form
 from factory.language.spec import ParamSpec
 from factory.language.templates import Source, Template, constant, filled
 from factory.language.tokens import TemplateProblem
@@ -32,6 +33,8 @@ from tasks.postgres.expressions import filled_expression, filled_query
 
 PROBLEMS = "problems"
 """The key of what could not be filled in."""
+MAX_TOLD = 10
+"""How many of the names that are not params are told, and how many problems of one param."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +125,16 @@ class _Filling:
 def _run_problems(params: tuple[ParamSpec, ...], context: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is wrong with the params of a run that Airflow itself does not check: names, patterns, moments."""
     names = [param.name for param in params]
-    for name in context["dag_run"].conf or {}:
-        if name not in names:
-            hint = did_you_mean(name, names, "params") if names else "the pipeline has no params"
-            yield f'the run was started with "{name}", which is not a param; {hint}'
+    strange = [name for name in context["dag_run"].conf or {} if name not in names]
+    for name in strange[:MAX_TOLD]:
+        hint = did_you_mean(name, names, "params") if names else "the pipeline has no params"
+        yield f'the run was started with "{shortened(name)}", which is not a param; {hint}'
+    if len(strange) > MAX_TOLD:
+        yield f"the run was started with {len(strange) - MAX_TOLD:,} more names that are not params"
     for param in params:
         if param.name in context["params"]:
-            for path, message in pattern_problems(param.schema, context["params"][param.name]):
+            found = problems_unseen_by_form(param.schema, context["params"][param.name])
+            for path, message in islice(found, MAX_TOLD):
                 yield f'param "{".".join(map(str, (param.name, *path)))}": {message}'
 
 

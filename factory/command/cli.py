@@ -126,7 +126,7 @@ def run(
     params = _params(param or [], compiled)
     if stack := use_running_stack():
         err.print(f"[dim]with the connections of the stack in {escape(stack)}[/]")
-    outcome = run_here(compiled.plan, _file(pipeline), day, params, log=log_handler(out))
+    outcome = run_here(compiled, _file(pipeline), day, params, log=log_handler(out))
     out.print(run_table(compiled.plan.dag_id, outcome))
     raise typer.Exit(0 if outcome.state == "success" else 1)
 

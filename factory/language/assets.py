@@ -1,7 +1,8 @@
 """Which assets Airflow refuses: by its own rules, and by those of its providers for the URIs of their schemes.
 
 Airflow raises where a DAG is built, and drops parts of a URI without an error; here both are mistakes. Airflow is not
-imported: a test compares these rules with the functions of the installed providers.
+imported: a test compares these rules with the functions of the installed providers. Those of other schemes are asked
+where Airflow is.
 """
 
 from __future__ import annotations
@@ -66,6 +67,12 @@ def _uri_problems(uri: str) -> Iterator[Problem]:
     form = _FORMS.get(scheme)
     if form and not form.fits(parts._replace(path=parts.path.rstrip("/") or "/")):
         yield f"the asset {uri} is not a URI of {scheme}", f"write {form.shown}, or a name without ://"
+
+
+def is_for_providers(asset: AssetSpec) -> bool:
+    """Return whether the scheme of a sound URI is one whose rules only its provider knows, if one is installed."""
+    scheme = urlsplit(asset.name if asset.uri is None else asset.uri).scheme.lower()
+    return bool(scheme) and not scheme.startswith(_OWN_SCHEME) and scheme not in _FORMS
 
 
 def _has_names(count: int) -> Callable[[SplitResult], bool]:

@@ -18,7 +18,7 @@ from yaml.cyaml import CParser  # type: ignore[attr-defined]  # the stubs do not
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from factory.language.errors import Diagnostic, Path, Span, shortened
-from factory.language.positions import CUT_OFF, Positions, is_cut_off
+from factory.language.positions import CUT_OFF, Positions, after_anchor, is_cut_off
 
 Entries: TypeAlias = dict[str | int, tuple[Node, Node]]
 """The nodes of a mapping's keys and values, by key."""
@@ -102,7 +102,7 @@ class Document:
         if not isinstance(node, ScalarNode):
             return self.span(path)
         begin, stop = ((mark.line, mark.column) for mark in (node.start_mark, node.end_mark))
-        positions = Positions(node.value, node.style, begin, stop, self.lines)
+        positions = Positions(node.value, node.style, after_anchor(self.lines, *begin), stop, self.lines)
         line, column = positions.of(start)
         last_line, last_column = positions.of(max(end - 1, start))
         last = last_column + 1 if last_line == line else len(self.lines[line])
@@ -111,7 +111,8 @@ class Document:
     def quote_at(self, path: Path) -> str:
         """Return the quotation mark around the text at `path`, or nothing."""
         span = self.span(path)
-        sign = self.lines[span.line - 1][span.column - 1 : span.column]
+        line, column = after_anchor(self.lines, span.line - 1, span.column - 1)
+        sign = self.lines[line][column : column + 1]
         return sign if sign in ("'", '"') else ""
 
     def diagnose(

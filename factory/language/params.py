@@ -1,16 +1,17 @@
 """The params of a pipeline: a closed part of JSON Schema, from which Airflow draws the trigger form.
 
-A schema refers to nothing outside of it, and its patterns never reach Python's `re`, which some patterns keep busy for
-hours: RE2, which reads each text once, checks them here and when a run starts.
+A schema refers to nothing outside of it. What may keep Airflow busy for hours is checked here and when a run starts
+instead, in time that grows with the value alone: patterns, by RE2, and whether the items of a list are unique.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -21,8 +22,13 @@ FORMATS = ("date", "date-time", "duration", "email", "ipv4", "ipv6", "multiline"
 """The formats that are checked, and `multiline`, which only makes the field of the form larger."""
 MAX_OPTIONS, MAX_CHOICES, MAX_ITEMS = 1000, 20, 1000
 """How many values and schemas there may be to choose from, and items in a default: each is compared with each."""
-MAX_DEPTH = 5
-"""How deep a schema may be nested: a choice between choices is tried branch by branch."""
+MAX_DEPTH, MAX_SCHEMAS = 5, 100
+"""How deep a schema may be nested, and how many one may hold: a choice between choices is tried branch by branch."""
+CHECKED_HERE = ("pattern", "uniqueItems")
+"""The keys that Airflow is not given: the time that it takes for one does not grow with the value alone."""
+
+_MAX_SHOWN = 200
+"""How much of a text a problem shows."""
 
 Found: TypeAlias = tuple[Path, str, str | None]
 """A problem: its path below the param, what is wrong, and how to mend it."""
@@ -43,7 +49,7 @@ def param_problems(schema_json: str, default_json: str, *, has_default: bool) ->
 
 
 def _long_lists(value: Any, path: Path) -> Iterator[Found]:
-    """Yield lists of too many items: whether they are unique is found by comparing each with each."""
+    """Yield lists of too many items: each is compared with every value that it may have."""
     if isinstance(value, list) and len(value) > MAX_ITEMS:
         yield path, f"its default has a list of {len(value):,} items, more than {MAX_ITEMS:,}", None
     elif isinstance(value, list | dict):
@@ -57,31 +63,61 @@ def value_problems(schema: Mapping[str, Any], value: Any) -> Iterator[tuple[Path
 
     for error in Draft202012Validator(for_form(schema), format_checker=FormatChecker()).iter_errors(value):
         yield tuple(error.absolute_path), error.message
-    yield from pattern_problems(schema, value)
+    yield from problems_unseen_by_form(schema, value)
 
 
-def pattern_problems(schema: Mapping[str, Any], value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
-    """Yield what no form checks: texts that do not match their pattern or format, and numbers that are not finite."""
+def problems_unseen_by_form(schema: Mapping[str, Any], value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
+    """Yield what no form checks: patterns, some formats, numbers that are not finite, items that are not unique."""
     if isinstance(value, str):
         pattern, read = schema.get("pattern"), _MOMENTS.get(schema.get("format", ""))
         if pattern is not None and not _compiled(pattern).search(value):
-            yield path, f"{value!r} does not match {pattern!r}"
+            yield path, f"{_in_short(value)} does not match {pattern!r}"
         if read and not _is_moment(read, value):
-            yield path, f"{value!r} is not a {schema['format']!r}"
+            yield path, f"{_in_short(value)} is not a {schema['format']!r}"
     if isinstance(value, float) and not math.isfinite(value):
         yield path, f"{value} is not a finite number"
-    if isinstance(value, list) and isinstance(schema.get("items"), dict):
-        for index, one in enumerate(value):
-            yield from pattern_problems(schema["items"], one, (*path, index))
+    if isinstance(value, list):
+        if schema.get("uniqueItems"):
+            yield from ((path, message) for message in _repetition(value))
+        if isinstance(schema.get("items"), dict):
+            for index, one in enumerate(value):
+                yield from problems_unseen_by_form(schema["items"], one, (*path, index))
     if isinstance(value, dict):
         for name, inner in (schema.get("properties") or {}).items():
             if name in value:
-                yield from pattern_problems(inner, value[name], (*path, name))
+                yield from problems_unseen_by_form(inner, value[name], (*path, name))
+
+
+def _repetition(items: list[Any]) -> Iterator[str]:
+    """Yield which two items are equal, for the first item that was there before."""
+    places: dict[str, int] = {}
+    for place, item in enumerate(items):
+        try:  # a text, since Python salts its hashes: of integers, whoever gives them could choose some of one hash
+            written = json.dumps(_plain(item), sort_keys=True)
+        except RecursionError:
+            yield f"has an item, [{place}], that is nested too deeply to be compared with the others"
+            return
+        if (first := places.setdefault(written, place)) != place:
+            yield f"has two equal items, [{first}] and [{place}]; they should be unique"
+            return
+
+
+def _plain(value: Any) -> Any:
+    """Return a value in which 1.0 is written as 1, to which it is equal."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _in_short(text: str) -> str:
+    return repr(text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 1]}…")
 
 
 def for_form(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the schema as Airflow gets it: without patterns."""
-    kept: dict[str, Any] = {key: value for key, value in schema.items() if key != "pattern"}
+    """Return the schema as Airflow gets it."""
+    kept: dict[str, Any] = {key: value for key, value in schema.items() if key not in CHECKED_HERE}
     if isinstance(kept.get("items"), dict):
         kept["items"] = for_form(kept["items"])
     if isinstance(kept.get("properties"), dict):
@@ -127,12 +163,17 @@ class _Reader:
 
     depth: int = 0
     is_choice: bool = False
+    read: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    """Counts the schemas of the whole param."""
 
     def problems(self, schema: Any, path: Path) -> Iterator[Found]:
         if not isinstance(schema, dict):
             yield path, f"{_shown(schema)} is not a schema", "write a mapping such as {type: string}"
         elif self.depth > MAX_DEPTH:
             yield path, f"more than {MAX_DEPTH} schemas are around this one", "make it flatter"
+        elif (count := next(self.read)) > MAX_SCHEMAS:
+            too_many = f"more than {MAX_SCHEMAS} schemas are in it, and each may be tried on each value"
+            yield from [(path, too_many, "make several params of it")] if count == MAX_SCHEMAS + 1 else []
         else:
             for key, value in schema.items():
                 yield from self.of_key(key, value, (*path, key))
@@ -143,15 +184,15 @@ class _Reader:
             if key.startswith("$"):
                 hint = "a param refers to nothing outside of itself: write the schema here"
             yield path, f'"{key}" is not a key of a param', hint
-        elif key == "pattern" and self.is_choice:
-            yield path, "a pattern cannot be inside anyOf, oneOf or allOf", "write it beside the type"
+        elif key in CHECKED_HERE and self.is_choice:
+            yield path, f"{key} cannot be inside anyOf, oneOf or allOf", "write it beside the type"
         elif wanted := _KEYS[key](value):
             yield path, f"its {key} is {_shown(value)}; it should be {wanted}", None
         else:
             yield from self.inside(key, value, path)
 
     def inside(self, key: str, value: Any, path: Path) -> Iterator[Found]:
-        deeper = _Reader(self.depth + 1, self.is_choice or key in _CHOICES)
+        deeper = _Reader(self.depth + 1, self.is_choice or key in _CHOICES, self.read)
         if key in _CHOICES:
             for index, one in enumerate(value):
                 yield from deeper.problems(one, (*path, index))

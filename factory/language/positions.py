@@ -28,6 +28,15 @@ def is_cut_off(lines: Sequence[str], line: int, column: int) -> bool:
     return line < len(lines) and _COMMENT_LIKE_TEXT.match(lines[line], column) is not None
 
 
+_ANCHOR = re.compile(r"&\S+\s+")
+
+
+def after_anchor(lines: Sequence[str], line: int, column: int) -> Place:
+    """Return where a text begins whose node begins there, perhaps with an anchor."""
+    anchor = _ANCHOR.match(lines[line], column) if line < len(lines) else None
+    return line, anchor.end() if anchor else column
+
+
 @dataclass(frozen=True)
 class Positions:
     """The places of the characters of `text`, which is written from `start` to `end` in one of YAML's styles.

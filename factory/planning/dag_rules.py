@@ -29,7 +29,7 @@ def refused_dags(plan: Plan, report: Report, _registry: Registry) -> None:
         report.add("wrong-value", path, message, hint)
     for path, message, hint in _untold_deadlines(plan, report.document.value):
         report.add("wrong-value", path, message, hint)
-    for path, asset in _assets(plan, report.document.value):
+    for path, asset in assets_of(plan, report.document.value):
         for problem in asset_problems(asset):
             report.add("wrong-value", path, *problem)
 
@@ -118,7 +118,8 @@ def _untold_deadlines(plan: Plan, document: Value) -> Iterator[Refusal]:
             yield (*node.path, "notify", ON_DEADLINE), message, "add deadline: 1h to it"
 
 
-def _assets(plan: Plan, document: Value) -> Iterator[tuple[Path, AssetSpec]]:
+def assets_of(plan: Plan, document: Value) -> Iterator[tuple[Path, AssetSpec]]:
+    """Yield the assets of a plan, each with its path in `document`."""
     if isinstance(plan.schedule, AssetSchedule):
         path: Path = ("schedule", "assets")
         yield from _scheduled(plan.schedule, value_at(document, path), path)

@@ -148,17 +148,35 @@ class _StepReader:
             self.report_argument(problem, given)
 
     def conflicts(self, arguments: Mapping[str, Value]) -> Iterator[Problem]:
-        """Yield the arguments that do not go together, which are each right by themselves."""
-        if self.definition.conflicts is not None:
-            for path, message in self.definition.conflicts(arguments):
-                yield Problem("bad-argument", message, path=path)
+        """Yield the arguments that do not go together, which are each right by themselves.
+
+        Each value that the step is mapped over is tried, beside one of every other list.
+        """
+        if self.definition.conflicts is None:
+            return
+        mapped = {
+            name: value if isinstance(value, list) and value else [value]
+            for name, value in self.place.step.expand.items()
+            if name in self.definition.parameters and name not in arguments
+        }
+        found: dict[tuple[Path, str], None] = {}
+        for turn in range(max(map(len, mapped.values()), default=1)):
+            places = {name: turn % len(items) for name, items in mapped.items()}
+            chosen = {name: mapped[name][place] for name, place in places.items()}
+            for (first, *rest), message in self.definition.conflicts({**arguments, **chosen}):
+                is_item = isinstance(self.place.step.expand.get(str(first)), list) and first in places
+                found[(first, *([places[str(first)]] if is_item else []), *rest), message] = None
+        for path, message in found:
+            yield Problem("bad-argument", message, path=path)
 
     def report_argument(self, problem: Problem, given: Mapping[str, Layered]) -> None:
         step, path = self.place.step, problem.path
         message, where = f'step "{step.id}": {problem.message}', self.where(path)
         if not path and step.arguments:
             where = (*step.path, "with")
-        if path and path[0] not in step.arguments:
+        if path and path[0] not in step.arguments and path[0] in step.expand:
+            where = (*step.path, "expand", *path)
+        elif path and path[0] not in step.arguments:
             message += f" (from {given[str(path[0])].origin})"
         self.pipeline.report.add(problem.code, where, message, self.hint(problem), key=problem.key)
 

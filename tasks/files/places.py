@@ -153,18 +153,33 @@ class FolderPlace:
         return str(self.root / path)
 
     def exists(self, path: str) -> bool:
-        return (self.root / path).is_file()
+        return self._at(path).is_file()
+
+    def _at(self, path: str) -> Path:
+        """Return the local path; raise PermanentError if a link of somebody else's is on the way.
+
+        Whoever may put files into a folder could otherwise have any file read that the worker's user reads.
+        """
+        at = self.root
+        for part in Path(path).parts:
+            at /= part
+            with suppress(FileNotFoundError, NotADirectoryError):
+                status = at.lstat()
+                if stat.S_ISLNK(status.st_mode) and status.st_uid not in (0, os.geteuid(), self.root.stat().st_uid):
+                    remedy = "let the owner of the place make it, or put the file itself there"
+                    raise PermanentError(f"{at} is a link that another user made, so it is not followed; {remedy}")
+        return at
 
     def names(self, folder: str) -> list[str]:
         return _names(self.directly_in(folder))
 
     def directly_in(self, folder: str) -> list[Entry]:
-        below = self.root / folder
+        below = self._at(folder)
         files = [path for path in below.iterdir() if path.is_file()] if below.is_dir() else []
         return self._entries(files)
 
     def below(self, folder: str) -> list[Entry]:
-        files = (Path(parent, name) for parent, _, names in os.walk(self.root / folder) for name in names)
+        files = (Path(parent, name) for parent, _, names in os.walk(self._at(folder)) for name in names)
         return self._entries(files)
 
     def _entries(self, files: Iterable[Path]) -> list[Entry]:
@@ -177,7 +192,7 @@ class FolderPlace:
 
     def stamp(self, path: str) -> str | None:
         try:
-            status = (self.root / path).stat()
+            status = self._at(path).stat()
         except FileNotFoundError:
             return None
         return f"{status.st_size} bytes of {status.st_mtime_ns}" if stat.S_ISREG(status.st_mode) else None
@@ -188,14 +203,14 @@ class FolderPlace:
 
     def text(self, path: str) -> str | None:
         try:
-            return (self.root / path).read_text(encoding="utf-8")
+            return self._at(path).read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
 
     def link(self, source: str, path: str) -> None:
         with self._replacing(path) as made:
             try:
-                _link((self.root / source).resolve(), made)
+                _link(self._at(source).resolve(), made)
             except FileNotFoundError:
                 raise missing(source, self) from None
 
@@ -214,7 +229,7 @@ class FolderPlace:
     @contextmanager
     def _replacing(self, path: str) -> Iterator[Path]:
         """Provide a name in a private folder; at the end of the block, what has it replaces `path`."""
-        target = self.root / path
+        target = self._at(path)
         scratch = self._scratch(path)
         try:
             _sweep(scratch.parent)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from tasks.names import nearest
-from tasks.postgres.functions import harmless
+from tasks.postgres.functions import catalogue, harmless
 from tasks.postgres.grammar import Tree, nodes
 
 Place: TypeAlias = tuple[int, int]
@@ -89,15 +89,56 @@ def placed(call: Call, place: Place) -> Call:
     return replace(call, place=place)
 
 
+def tables_of(tree: Tree) -> list[tuple[str, str]]:
+    """Return the tables that a tree names, each with its schema, or none: not the names of its WITH clauses."""
+    found: list[tuple[str, str]] = []
+    parts: list[tuple[str, Tree, frozenset[str]]] = [("", tree, frozenset())]
+    while parts:
+        kind, part, bound = parts.pop()
+        if kind == "RangeVar" and (part.get("schemaname") or part["relname"] not in bound):
+            found.append((part.get("schemaname", ""), part["relname"]))
+        elif isinstance(part, list):
+            parts += [("", one, bound) for one in part if isinstance(one, dict | list)]
+        elif isinstance(part, dict):
+            inside, bound = _with_queries(part.get("withClause", {}), bound)
+            rest = [one for one in part.items() if one[0] != "withClause" and isinstance(one[1], dict | list)]
+            parts += [*inside, *((name, one, bound) for name, one in rest)]
+    return found
+
+
+def _with_queries(clause: Tree, bound: frozenset[str]) -> tuple[list[tuple[str, Tree, frozenset[str]]], frozenset[str]]:
+    """Return the queries of a WITH clause, each with the names bound in it, and those bound in the statement."""
+    expressions = [one["CommonTableExpr"] for one in clause.get("ctes", ())]
+    every = bound | {one["ctename"] for one in expressions}
+    queries = []
+    for one in expressions:  # without RECURSIVE a query sees the names before its own, and not its own
+        queries.append(("", one["ctequery"], every if clause.get("recursive") else bound))
+        bound |= {one["ctename"]}
+    return queries, every
+
+
+_SERVERS_SCHEMA = "information_schema"
+_SERVERS_PREFIX = "pg_"
+_SHARED_EVERYWHERE = frozenset({"pg_buffercache", "pg_stat_statements", "pg_stat_statements_info"})
+"""Views of extensions that show what other people do, in whatever schema they are."""
+
+
 def catalogue_tables(tree: Tree) -> list[str]:
     """Return the tables in a tree that belong to the server: its catalogue has the logins, and what others run."""
-    ranges = [part for name, part in nodes(tree) if name == "RangeVar"]
-    named = [(part.get("schemaname", ""), part["relname"]) for part in ranges]
-    return [
-        ".".join(filter(None, (schema, table)))
-        for schema, table in named
-        if (schema or table).startswith("pg_") or schema == "information_schema"
-    ]
+    return [".".join(filter(None, (schema, table))) for schema, table in tables_of(tree) if _is_servers(schema, table)]
+
+
+def _is_servers(schema: str, table: str) -> bool:
+    if table in _SHARED_EVERYWHERE:
+        return True
+    if schema:  # nobody else can make a schema with this prefix
+        return schema.startswith(_SERVERS_PREFIX) or schema == _SERVERS_SCHEMA
+    return table in catalogue()  # the server looks there first, whatever the search_path
+
+
+def doubtful_tables(tree: Tree) -> list[str]:
+    """Return the tables without a schema that a later release may have in its catalogue: there the server tells."""
+    return [table for schema, table in tables_of(tree) if not schema and table.startswith(_SERVERS_PREFIX)]
 
 
 def _calls(name: str, part: Tree) -> Iterator[Call]:

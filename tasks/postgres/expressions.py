@@ -22,6 +22,7 @@ from tasks.postgres.calls import (
     catalogue_tables,
     clock_reads,
     placed,
+    tables_of,
     unknown,
 )
 from tasks.postgres.functions import harmless
@@ -146,8 +147,7 @@ def clocks_in_query(pieces: Pieces) -> tuple[Call, ...]:
 def tables_read(pieces: Pieces, schema: str) -> set[str]:
     """Return the tables that a query reads, as `schema.table`; one without a schema is taken for one of `schema`."""
     tree = check_query(pieces, None)
-    ranges = [part for name, part in nodes(tree) if name == "RangeVar"]
-    return {f"{part.get('schemaname', schema)}.{part['relname']}" for part in ranges} - {f"{schema}.{BATCH}"}
+    return {f"{own or schema}.{table}" for own, table in tables_of(tree)} - {f"{schema}.{BATCH}"}
 
 
 def filled_expression(pieces: Pieces, values: Sequence[object]) -> str:

@@ -27,7 +27,7 @@ from tasks.postgres.grammar import (
     require_shallow,
     tokens,
 )
-from tasks.postgres.values_as_code import misuses
+from tasks.postgres.values_as_code import functions_given, misuses
 from tasks.sql_files import FileProblem
 
 ANY: Final = object()
@@ -240,13 +240,29 @@ def _problems(written: _Text, refused: Refused) -> Iterator[FileProblem]:
 
 def _misused(written: _Text, read: Read) -> Iterator[FileProblem]:
     """Yield texts of the step that would be more than a value; a number or a boolean cannot be."""
-    first, last = (bisect_left(written.places, place, key=itemgetter(0)) for place in (read.start, read.end))
-    places = [(start, end) for start, end, _ in written.places[first:last]]
-    texts = {read.byte(start): (start, end) for start, end in places if read.text[start - read.start] == "'"}
+    texts = _texts(written, read)
     for byte, reason in misuses(read.tree, texts):
         start, end = texts[byte]
         hint = "a value can only be part of an expression: write the statement out, or branch in the spec"
         yield FileProblem(f"{written.text[start:end]} {reason}", hint, start, end)
+
+
+def _texts(written: _Text, read: Read) -> dict[int, tuple[int, int]]:
+    """Return where the texts of the step are in a statement: in the parsed text, and in the file."""
+    first, last = (bisect_left(written.places, place, key=itemgetter(0)) for place in (read.start, read.end))
+    places = [(start, end) for start, end, _ in written.places[first:last]]
+    return {read.byte(start): (start, end) for start, end in places if read.text[start - read.start] == "'"}
+
+
+def functions_given_texts(text: str, values: Mapping[str, object]) -> set[str]:
+    """Return the functions to which a sound file gives texts of the step."""
+    written = _Text.of(text, values)
+    reads = [
+        Read(start, end, tree, filled)
+        for start, end in written.statements()
+        for tree, filled in _read(written, start, end)[0]
+    ]
+    return set().union(*(functions_given(read.tree, _texts(written, read)) for read in reads))
 
 
 def _misplaced(written: _Text, found: Sequence[Token]) -> Iterator[FileProblem]:
@@ -312,7 +328,7 @@ def _refused_queries(trees: list[Read], functions: frozenset[str] | None) -> Ite
             yield FileProblem("this statement is not a SELECT that only reads", hint, read.start, read.end)
         yield from _unknown_calls(read, functions)
         for table in catalogue_tables(read.tree):
-            hint = "read tables and views that people made; write the schema of one whose name begins with pg_"
+            hint = "read tables and views that people made; one of theirs with this name needs its schema"
             yield FileProblem(f'this statement reads "{table}" of the server itself', hint, read.start, read.end)
     for read in trees[1:]:
         yield FileProblem("a second statement, where one SELECT is expected", hint, read.start, read.end)

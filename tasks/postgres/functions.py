@@ -1,4 +1,4 @@
-"""The functions that SQL in a spec may call: the harmless ones of Postgres, by the rules in `functions.sql`."""
+"""What comes with Postgres: the harmless functions, by the rules in `functions.sql`, and the catalogue's tables."""
 
 from __future__ import annotations
 
@@ -27,3 +27,9 @@ def harmless() -> Functions:
     """Return the functions of Postgres that are harmless."""
     names = json.loads(resources.files("tasks.postgres").joinpath("functions.json").read_text(encoding="utf-8"))
     return Functions(**{kind: frozenset(names[kind]) for kind in ("of_values", "of_rows", "aggregates", "of_one")})
+
+
+@cache
+def catalogue() -> frozenset[str]:
+    """Return the names of the tables and views in Postgres' own schema."""
+    return frozenset(json.loads(resources.files("tasks.postgres").joinpath("catalogue.json").read_text("utf-8")))

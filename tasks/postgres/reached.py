@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tasks.contract import PermanentError
+from tasks.postgres.calls import doubtful_tables
 from tasks.postgres.functions import harmless
-from tasks.postgres.grammar import without_comments
+from tasks.postgres.grammar import statements, without_comments
 from tasks.postgres.sql import fragment
 from tasks.postgres.statements import joined, name, only_row, statement
 
@@ -95,7 +96,8 @@ def require_known_calls(cursor: Cursor, rows: Composable, expressions: Mapping[s
 
 
 def require_known_calls_of(cursor: Cursor, query: Composable, what: str, run: Run) -> None:
-    """Do the same for a whole query."""
+    """Do the same for a whole query, which may not read the server's own tables either."""
+    _require_no_catalogue(cursor, query.as_string(cursor), what)
     _refuse(what, _calls(cursor, statement("SELECT 1 AS one WHERE EXISTS ({query}\n)", query=query), run))
 
 
@@ -109,6 +111,23 @@ def require_known_calls_in(
         asked = cursor.mogrify(text, dict(values) if values else None).decode()
         require_known_calls_of(cursor, SQL(without_comments(asked)), what, run)
     session.rollback()
+
+
+_CATALOGUE = """
+    SELECT relname::text FROM pg_catalog.pg_class
+    WHERE oid IN (SELECT pg_catalog.to_regclass(pg_catalog.quote_ident(name)) FROM unnest(%s) AS name)
+        AND relnamespace = 'pg_catalog'::regnamespace
+    ORDER BY 1
+"""
+
+
+def _require_no_catalogue(cursor: Cursor, text: str, what: str) -> None:
+    """Raise PermanentError for a table that this release of the server has and lint does not know."""
+    names = [table for tree in statements(text) for table in doubtful_tables(tree)] if "pg_" in text else []
+    if names:
+        cursor.execute(_CATALOGUE, (names,))
+        for (table,) in cursor.fetchall():
+            raise PermanentError(f"{what} reads {table} of the server itself; read tables and views that people made")
 
 
 def _selected(rows: Composable, expressions: Iterable[str]) -> Composable:

@@ -40,7 +40,8 @@ _COLUMNS = """
 # An index that is partial or checked at commit cannot decide an ON CONFLICT, nor can one that permits two nulls.
 _UNIQUE_KEYS = """
     SELECT array_agg(attname::text), conname, pg_get_constraintdef(max(pg_constraint.oid)),
-           indimmediate, indpred IS NULL, indisvalid, array_agg(attname::text) FILTER (WHERE NOT attnotnull)
+           indimmediate, indpred IS NULL, indisvalid, array_agg(attname::text) FILTER (WHERE NOT attnotnull),
+           coalesce(bool_or((to_jsonb(pg_index) ->> 'indnullsnotdistinct')::boolean), false)  -- new in Postgres 15
     FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey[:indnkeyatts - 1])
     LEFT JOIN pg_constraint ON conindid = indexrelid AND contype IN ('p', 'u')
     WHERE indrelid = format('%%I.%%I', %s, %s)::regclass AND indisunique AND indexprs IS NULL
@@ -184,6 +185,7 @@ class _Unique:
     is_whole: bool
     is_valid: bool
     nullable: list[str] | None
+    permits_one_null: bool
 
     @property
     def is_enough(self) -> bool:
@@ -200,4 +202,5 @@ class _Unique:
             name = _quoted(str(self.constraint))
             return "it is deferrable", f"DROP CONSTRAINT {name}, ADD CONSTRAINT {name} {definition}"
         nullable = self.nullable or []
-        return f"{', '.join(nullable)} may be null, and nulls count as different", ", ".join(map(_not_null, nullable))
+        why = "a merge finds rows by =, which finds no null" if self.permits_one_null else "nulls count as different"
+        return f"{', '.join(nullable)} may be null, and {why}", ", ".join(map(_not_null, nullable))

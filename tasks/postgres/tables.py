@@ -32,7 +32,7 @@ from tasks.contract import (
 )
 from tasks.postgres.blame import Parts, blamed
 from tasks.postgres.claims import claim, note_loaded, require_claims
-from tasks.postgres.file_text import statement_problems, unused
+from tasks.postgres.file_text import functions_given_texts, statement_problems, unused
 from tasks.postgres.merging import Deactivation, Merged, Terms, Timestamps, merge_tables
 from tasks.postgres.passes import Judged, fingerprint, require_passes
 from tasks.postgres.reached import require_known_calls
@@ -104,6 +104,7 @@ def run_sql(
         claim((BuiltIn(connection, table) for table in builds), run, claim_timeout)
     started = monotonic()
     with postgres(connection, run=run, lock_timeout=lock_timeout) as session, session.cursor() as cursor:
+        _require_values_are_not_run(cursor, file, text, values or {})
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('postgres.run_sql'), hashtext(%s))", (file,))
         cursor.execute(text, values or None)
         rows = max(cursor.rowcount, 0)
@@ -118,6 +119,24 @@ def check_values(file: str, text: str, values: Mapping[str, object]) -> None:
     """Raise PermanentError for a value of the step that the file does not use."""
     for unknown in unused(text, values):
         raise PermanentError(f"configs/sql/{file} has no %({unknown})s; remove {unknown} from `values`, or use it")
+
+
+_OTHER_NAMES = """
+    SELECT DISTINCT proname::text FROM pg_catalog.pg_proc
+    WHERE proname = ANY(%s) AND probin IN ('$libdir/dblink', '$libdir/pgxml', '$libdir/tablefunc')
+    ORDER BY 1
+"""
+"""What is made of the libraries whose functions run a text, as the manual of crosstab shows."""
+
+
+def _require_values_are_not_run(cursor: Cursor, file: str, text: str, values: Mapping[str, object]) -> None:
+    if given := functions_given_texts(text, values) if values else ():
+        cursor.execute(_OTHER_NAMES, (sorted(given),))
+        for (function,) in cursor.fetchall():
+            raise PermanentError(
+                f"configs/sql/{file} gives a value of the step to {function}, which runs it, or takes it for a server; "
+                "a value can only be part of an expression: write the statement out, or branch in the spec"
+            )
 
 
 def _rebuild_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:

@@ -6,17 +6,24 @@ some functions run the text that they are given.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator
 
 from tasks.postgres.calls import called
 from tasks.postgres.grammar import Tree, nodes
 
-_RUNNING = re.compile(
-    r"query_to_xml|ts_stat$|ts_rewrite$|dblink|crosstab|connectby$|xpath_table$"
-    r"|pg_read_|pg_ls_|pg_stat_file$|pg_file_|lo_import$|lo_export$"
-)
+_RUNNING = frozenset(
+    {
+        "connectby", "crosstab", "crosstab2", "crosstab3", "crosstab4", "crosstabn", "dblink",
+        "dblink_build_sql_delete", "dblink_build_sql_insert", "dblink_build_sql_update", "dblink_close",
+        "dblink_connect", "dblink_connect_u", "dblink_exec", "dblink_fetch", "dblink_open", "dblink_send_query",
+        "lo_export", "lo_import", "pg_file_rename", "pg_file_sync", "pg_file_unlink", "pg_file_write", "pg_ls_dir",
+        "pg_ls_replslotdir", "pg_read_binary_file", "pg_read_file", "pg_stat_file", "query_to_xml",
+        "query_to_xml_and_xmlschema", "query_to_xmlschema", "ts_stat", "xpath_table",
+    }
+)  # fmt: skip
 """Functions of Postgres and its extensions that run a text as SQL, or take it for a file or the address of a server."""
+_ARGUMENTS_WITH_QUERY = 2
+"""Of ts_rewrite: with three it rewrites by texts alone."""
 _SETTINGS = frozenset({"VariableSetStmt", "setstmt"})
 
 
@@ -37,13 +44,20 @@ def misuses(tree: Tree, starts: Collection[int]) -> Iterator[tuple[int, str]]:
                 yield start, "sets a setting of the server"
 
 
+def functions_given(tree: Tree, starts: Collection[int]) -> set[str]:
+    """Return the functions that are given any of the texts at `starts`, without their schemas."""
+    calls = [part for name, part in nodes(tree) if name == "FuncCall"]
+    return {called(call).rpartition(".")[2] for call in calls if _constants(call.get("args", [])) & set(starts)}
+
+
 def _does(call: Tree) -> str | None:
     """Return what a function does with the texts that it is given, if it does more than compute."""
     name = called(call).rpartition(".")[2]
     if name == "set_config":
         first = call.get("args", [{}])[0].get("A_Const", {}).get("sval", {}).get("sval", "")
         return None if "." in first else "sets a setting of the server"
-    return "runs it, or takes it for a file or a server" if _RUNNING.match(name) else None
+    runs = name in _RUNNING or (name == "ts_rewrite" and len(call.get("args", ())) == _ARGUMENTS_WITH_QUERY)
+    return "runs it, or takes it for a file or a server" if runs else None
 
 
 def _constants(tree: Tree) -> set[int]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from factory.command.fixing import fix
+from factory.command.fixing import FixError, fix
 from factory.compiler import compile_file
 from factory.language.errors import render
 from factory.planning.project import find_root
@@ -96,6 +96,55 @@ def test_everything_else_is_kept(tmp_path: Path) -> None:
     assert after == before.replace("a {{ ds }}", "a {{ run.date }}").replace("'b'   {{ ds }}", "'b'   {{ run.date }}")
     assert (tmp_path / "made.yaml").stat().st_mode & 0o777 == 0o640
     assert sorted(path.name for path in tmp_path.iterdir()) == ["configs", "made.yaml"]
+
+
+SAY = 'dag_id: made\nsteps:\n  say: {uses: messages.log, with: {message: "on {{ ds }}"}}\n'
+
+
+def test_no_file_outside_of_the_project_is_written(tmp_path: Path) -> None:
+    """A link to a file of the project is followed; one that leads out of it is told, and nothing is written."""
+    project, outside = tmp_path / "project", tmp_path / "outside.yaml"
+    (project / "configs").mkdir(parents=True)
+    outside.write_text(SAY)
+    (project / "inside.txt").write_text(SAY)
+    (project / "out.yaml").symlink_to(outside)
+    (project / "in.yaml").symlink_to("inside.txt")
+
+    with pytest.raises(FixError, match=r"out.yaml is a link to .*/outside.yaml, which is not in the project"):
+        fix(compile_file(project / "out.yaml").report.diagnostics, project)
+    fix(compile_file(project / "in.yaml").report.diagnostics, project)
+
+    assert outside.read_text() == SAY
+    assert (project / "in.yaml").is_symlink()
+    assert "run.date" in (project / "inside.txt").read_text()
+
+
+@pytest.mark.parametrize("now", ["", "x\n" + SAY, SAY.replace("on {{", "at {{")])
+def test_file_that_has_changed_is_kept(now: str, tmp_path: Path) -> None:
+    """What somebody has saved since the file was read is neither lost nor cut in the wrong place."""
+    (tmp_path / "configs").mkdir()
+    spec = tmp_path / "made.yaml"
+    spec.write_text(SAY)
+    found = compile_file(spec).report.diagnostics
+    spec.write_text(now)
+
+    with pytest.raises(FixError, match=r"made.yaml has changed since it was read; run it again"):
+        fix(found, tmp_path)
+
+    assert spec.read_text() == now
+
+
+@pytest.mark.parametrize(
+    "other", ["{uses: messages.log, with: {message: *a}}", "{uses: messages.log, doc_md: *a, with: {message: *a}}"]
+)
+def test_alias_is_rewritten_once(other: str, tmp_path: Path) -> None:
+    """A text that an anchor gives to several steps stands once in the file; the second fix finds nothing."""
+    text = SAY.replace('message: "on', 'message: &a "on') + f"  again: {other}\n"
+
+    once = fixed(tmp_path, text)
+
+    assert once == text.replace("{{ ds }}", "{{ run.date }}")
+    assert fixed(tmp_path, once) == once
 
 
 def test_suite_of_another_file_is_fixed(tmp_path: Path) -> None:

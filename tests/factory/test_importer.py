@@ -1,9 +1,11 @@
 """Airflow's own DagBag and file discovery, with specs in the folder."""
 
 from pathlib import Path
+from urllib.parse import SplitResult
 
 import pytest
 from airflow.dag_processing.dagbag import BundleDagBag
+from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
 from airflow.utils.file import list_py_file_paths
 
 GOOD = "dag_id: good\nsteps:\n  say: {uses: messages.log, with: {message: hello}}\n"
@@ -65,6 +67,34 @@ def test_import_error_is_report(folder: Path) -> None:
         "4 |   more: {usos: x}\n"
         "  |          ^^^^\n"
         '  hint: did you mean "uses"?'
+    )
+
+
+def _accounts(parts: SplitResult) -> SplitResult:
+    if parts.netloc not in {"savings", "current"}:
+        raise ValueError(f"no account {parts.netloc or 'of that name'}")
+    return parts
+
+
+def test_provider_refuses_assets(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An asset that only a provider of this Airflow refuses is an error with its line and what to write."""
+    monkeypatch.setitem(ProvidersManagerTaskRuntime().asset_uri_handlers, "ledger", _accounts)
+    (folder / "good.yaml").write_text(
+        GOOD.replace("hello}", "hello}, outlets: ['ledger://savings', 'ledger://shares']")
+        + "schedule: {assets: {any: [rows, {name: a, uri: 'Ledger:other'}]}}\n"
+    )
+    assert bag(folder).import_errors["good.yaml"] == (
+        "pipelines/good.yaml:3:83: error: the provider of its scheme refuses the asset "
+        '"ledger://shares": no account shares [wrong-value]\n'
+        "3 |   say: {uses: messages.log, with: {message: hello}, outlets: ['ledger://savings', 'ledger://shares']}\n"
+        "  |                                                                                   ^^^^^^^^^^^^^^^^^\n"
+        "  hint: correct its URI as its provider wants it, or use a name without ://\n"
+        "\n"
+        "pipelines/good.yaml:4:33: error: the provider of its scheme refuses the asset "
+        '"Ledger:other": no account of that name [wrong-value]\n'
+        "4 | schedule: {assets: {any: [rows, {name: a, uri: 'Ledger:other'}]}}\n"
+        "  |                                 ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^\n"
+        "  hint: correct its URI as its provider wants it, or use a name without ://"
     )
 
 

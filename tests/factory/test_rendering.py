@@ -9,11 +9,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.sdk import Param
 from airflow.sdk._shared.secrets_masker import DEFAULT_SENSITIVE_FIELDS
 from airflow.sdk.definitions._internal.templater import SandboxedEnvironment, Templater
 
 from factory.bridge.rendering import FilledLater, Item, label
 from factory.compiler import compile_content
+from factory.language.params import for_form
 from factory.language.spec import ParamSpec
 from factory.language.templates import Source, Template
 from factory.language.value_types import ANY_OBJECT, DATE, DATETIME, INTEGER, NULL, NUMBER, TEXT, list_of
@@ -372,6 +374,34 @@ def test_patterns_are_checked_when_a_run_starts() -> None:
         "param \"until\": 'tomorrow' is not a 'date-time'",
     ]
     assert started_with(sites=[math.nan]) == ['param "sites.0": nan is not a finite number']
+
+
+def test_items_are_compared_by_the_factory() -> None:
+    """Airflow would compare each item with each, for a minute where there are some thousand: it is not asked to."""
+    schema = {"type": "array", "uniqueItems": True, "items": {}}
+    items: list[Any] = [{"a": place, "b": [1]} for place in range(5000)]
+    declared = (ParamSpec("rows", (), {"type": "object", "properties": {"x": schema}}, {}),)
+
+    def problems(value: list[Any]) -> list[str]:
+        Param({}, schema=for_form(declared[0].schema)).resolve({"x": value})
+        run = FilledLater("load", {"arguments": {}}, declared).resolve(context(rows={"x": value}))
+        return run.get("problems", [])  # type: ignore[no-any-return]  # of values that may be anything
+
+    assert problems(items) == []
+    assert problems([*items, {"b": [1.0], "a": 7}]) == [
+        'param "rows.x": has two equal items, [7] and [5000]; they should be unique'
+    ]
+    assert problems([1, True, "1", None, False, 0]) == []
+
+
+def test_flood_of_wrong_values_is_told_in_short() -> None:
+    """A run that was started with a hundred thousand wrong names and values fills no log, and no step compares them."""
+    names = {f"x{place}": 1 for place in range(100_000)} | {"y" * 1_000_000: 1}
+    found = started_with(names, sites=["b" * 1_000_000] * 1000)
+
+    assert found[10] == "the run was started with 99,991 more names that are not params"
+    assert len(found) == 11 + 10
+    assert max(map(len, found)) < 300
 
 
 def test_name_that_is_no_param_is_refused() -> None:

@@ -192,6 +192,7 @@ def test_columns_that_are_not_carried_are_told(run: Run, sql: Sql, caplog: pytes
         ("(id int UNIQUE, other int PRIMARY KEY GENERATED ALWAYS AS IDENTITY)", "id may be null, and nulls count as"),
         ("(id int); CREATE UNIQUE INDEX ON s.t ((id + 1))", "has no unique constraint on exactly (id)"),
         ("(id int); CREATE UNIQUE INDEX ON s.t (id) INCLUDE (id)", "id may be null, and nulls count as different"),
+        ("(id int UNIQUE NULLS NOT DISTINCT)", "id may be null, and a merge finds rows by =, which finds no null"),
         ("(id int, v int, PRIMARY KEY (id, v))", "has no unique constraint on exactly (id)"),
     ],
 )

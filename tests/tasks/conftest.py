@@ -20,7 +20,7 @@ from tests.support.training import Trainer
 if TYPE_CHECKING:
     from psycopg2.sql import Composable
 
-    from stack.database import Database
+    from stack.database import Cluster, Database
     from stack.tracking_server import Tracking
     from tasks.models.training import Training
 
@@ -34,7 +34,16 @@ def run() -> Run:
 @pytest.fixture
 def sql(database: Database) -> Sql:
     """A function that runs statements in the test's database and returns the rows of the last."""
+    return _asking(database)
 
+
+@pytest.fixture
+def superuser(cluster: Cluster, database: Database) -> Sql:
+    """The same, by the server's superuser."""
+    return _asking(cluster.superuser.named(database.dbname))
+
+
+def _asking(database: Database) -> Sql:
     def execute(text: str | Composable, *values: object) -> list[tuple[Any, ...]]:
         with database.connect() as session, session.cursor() as cursor:
             cursor.execute(text, values or None)

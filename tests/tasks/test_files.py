@@ -172,6 +172,28 @@ def test_link_to_another_disk(here: Run, tmp_path: Path) -> None:
         assert not (tmp_path / "data" / "taken.csv").is_symlink()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a link somebody else's")
+@pytest.mark.parametrize("link", ["incoming", "incoming/a.csv"])
+def test_link_of_another_user_is_not_followed(here: Run, tmp_path: Path, link: str) -> None:
+    """Whoever brings files into a folder cannot have others read; links of the place's owner lead where they say."""
+    outside, place = tmp_path / "outside", FolderPlace(tmp_path / "data", here)
+    outside.mkdir()
+    (outside / "a.csv").write_text("secret")
+    made = tmp_path / "data" / link
+    made.parent.mkdir(parents=True)
+    made.symlink_to(outside if link == "incoming" else outside / "a.csv")
+    assert text_of(place, "incoming/a.csv") == "secret"
+
+    os.lchown(made, 4711, 4711)
+
+    for access in (place.exists, place.text, place.digest, place.stamp, lambda path: put(place, path, "x")):
+        with pytest.raises(PermanentError, match=f"/data/{link} is a link that another user made, so it is not"):
+            access("incoming/a.csv")
+    with pytest.raises(PermanentError, match="is a link that another user made"):
+        place.link("incoming/a.csv", "b.csv")
+    assert (outside / "a.csv").read_text() == "secret"
+
+
 def test_folder_on_another_disk(here: Run, tmp_path: Path) -> None:
     """A folder that is a link to another disk is written as any other, and nothing else is left in it."""
     if Path("/dev/shm").stat().st_dev == tmp_path.stat().st_dev:

@@ -10,6 +10,7 @@ from importlib import resources
 
 import pytest
 
+from tasks.postgres.file_text import statement_problems
 from tasks.postgres.functions import harmless
 from tests.support.database import Sql
 
@@ -82,6 +83,43 @@ def found(sql: Sql) -> dict[str, list[str]]:
 def test_list_is_servers(sql: Sql) -> None:
     """The list holds the server's harmless functions, no more and no fewer."""
     assert json.loads(FOLDER.joinpath("functions.json").read_text(encoding="utf-8")) == found(sql)
+
+
+CATALOGUE = """
+    SELECT relname::text COLLATE "C" FROM pg_class
+    WHERE relnamespace = 'pg_catalog'::regnamespace AND relkind IN ('r', 'v') ORDER BY 1
+"""
+
+
+def test_catalogue_is_servers(sql: Sql) -> None:
+    """The tables that are refused by their names alone are all those of the server's own schema."""
+    names = json.loads(FOLDER.joinpath("catalogue.json").read_text(encoding="utf-8"))
+    assert names == [name for (name,) in sql(CATALOGUE)]
+
+
+EXTENSIONS = """
+    CREATE EXTENSION dblink; CREATE EXTENSION tablefunc;
+    SELECT DISTINCT proname::text
+    FROM pg_depend JOIN pg_extension ON pg_extension.oid = refobjid JOIN pg_proc ON pg_proc.oid = objid
+    WHERE classid = 'pg_proc'::regclass AND extname IN ('dblink', 'tablefunc') AND 'text'::regtype = ANY (proargtypes)
+    ORDER BY 1
+"""
+LOOKUPS = {
+    "dblink_cancel_query", "dblink_disconnect", "dblink_error_message", "dblink_fdw_validator", "dblink_get_notify",
+    "dblink_get_pkey", "dblink_get_result", "dblink_is_busy",
+}  # fmt: skip
+"""Those that look for a connection, or a table, of that name, and do no more with the text."""
+
+
+def test_extensions_that_run_a_text_are_known(superuser: Sql) -> None:
+    """A value of a step is given to no function of an extension that would run it."""
+    functions = [name for (name,) in superuser(EXTENSIONS) if name not in LOOKUPS]
+    text = ";".join(f"SELECT {name}(%(a)s)" for name in functions)
+
+    assert {"crosstab", "connectby", "dblink", "dblink_fetch"} <= set(functions)
+    assert [problem.message.split(",")[0] for problem in statement_problems(text, {"a": "x"})] == [
+        f"%(a)s is given to {name}" for name in functions
+    ]
 
 
 @pytest.mark.parametrize("name", DANGEROUS)

@@ -63,6 +63,23 @@ def test_services_hear_it(run: Run, listener: Listener, connect: Connect, *, as_
     assert told == [("Drift", "it moved", "failure")] * 2
 
 
+@pytest.mark.parametrize(
+    ("form", "title", "message"),
+    [
+        ("text", "<b>1</b> X-To: a", "<img src=x> & {{ params.x }} %s\n*b*"),
+        ("html", "<b>1</b> X-To: a", "&lt;img&nbsp;src=x&gt;&nbsp;&amp;&nbsp;{{&nbsp;params.x&nbsp;}}&nbsp;%s<br/>*b*"),
+    ],
+)
+def test_message_is_no_markup(
+    run: Run, listener: Listener, connect: Connect, form: str, title: str, message: str
+) -> None:
+    """Names of files and values of rows get into messages: a service that takes HTML shows them, and renders none."""
+    address = connect([{"path": f"{listener.address}/?format={form}"}])
+    notify("<img src=x> & {{ params.x }} %s\n*b*", "<b>1</b>\r\nX-To:\ta", connection=address, run=run)
+
+    assert [(one["title"], one["message"]) for one in listener.heard] == [(title, message)]
+
+
 def test_refusing_service_is_named(run: Run, listener: Listener, connect: Connect) -> None:
     """A service that does not take the message is named without its secrets, and the step can be retried."""
     address = listener.address.replace("://", "://user:secret@")

@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 
 from tasks.contract import PermanentError, Run
+from tasks.postgres import calls
+from tasks.postgres.query import query
 from tasks.postgres.tables import rebuild_table
 from tests.support.database import Sql
 
@@ -116,3 +118,13 @@ def test_aggregates_may_have_a_condition(sql: Sql, run: Run) -> None:
     rebuild_table("crypto_postgres", "staging.events", "raw.events", {"id": "count(*)::text"}, "id > 1", run=run)
 
     assert sql("SELECT id FROM staging.events") == [("2",)]
+
+
+def test_server_tells_its_own_tables(sql: Sql, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later release may have tables that lint takes for a person's: those without a schema, the server looks up."""
+    sql("CREATE TABLE public.pg_orders (id int); INSERT INTO public.pg_orders VALUES (7)")
+    monkeypatch.setattr(calls, "catalogue", lambda: frozenset({"pg_authid"}))
+
+    assert query("crypto_postgres", "SELECT id FROM pg_orders", run=run).value == 7
+    with pytest.raises(PermanentError, match=r"^the query reads pg_user of the server itself"):
+        query("crypto_postgres", "SELECT usename FROM pg_orders, pg_user", run=run)

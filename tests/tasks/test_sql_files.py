@@ -73,6 +73,12 @@ STATEMENTS: list[tuple[str, dict[str, object], list[tuple[str, str]]]] = [
         ("%(a)s is given to lo_export, which runs it, or takes it for a file or a server", "%(a)s"),
         ("%(b)s is given to pg_read_file, which runs it, or takes it for a file or a server", "%(b)s"),
     ]),
+    ("SELECT dblink_open('c', %(a)s), ts_rewrite(a, %(a)s)", {"a": "x"}, [
+        ("%(a)s is given to dblink_open, which runs it, or takes it for a file or a server", "%(a)s"),
+        ("%(a)s is given to ts_rewrite, which runs it, or takes it for a file or a server", "%(a)s"),
+    ]),
+    ("SELECT crosstabulated(%(a)s), own.dblinked(%(a)s), pg_read_models(%(a)s), ts_rewrite(a, b, %(a)s)",
+     {"a": "x"}, []),
     ("PREPARE p AS SELECT %(a)s; EXECUTE p(%(a)s); CALL app.load(%(a)s)", {"a": "x"}, []),
     ("CREATE TABLE p PARTITION OF t FOR VALUES FROM (%(a)s) TO (%(b)s)", {"a": "x", "b": ANY}, []),
     ("SELECT nextval(%(a)s), %(a)s::regclass; MERGE INTO t USING u ON t.a = %(a)s WHEN MATCHED THEN DELETE",
@@ -111,6 +117,23 @@ def test_value_cannot_end_a_comment(sql: Sql, run: Run, tmp_path: Path) -> None:
             "crypto_postgres", "noted.sql", {"who": "me\n; DROP TABLE kept; --"}, run=replace(run, configs=tmp_path)
         )
     assert sql("SELECT count(*) FROM kept") == [(0,)]
+
+
+def test_value_is_not_run_under_another_name(superuser: Sql, run: Run, tmp_path: Path) -> None:
+    """The manual of crosstab makes functions of other names; the server tells that they run what they are given."""
+    superuser("""CREATE EXTENSION tablefunc;
+    CREATE FUNCTION sales_by_month(text) RETURNS TABLE (a text, b text) LANGUAGE C STABLE STRICT
+        AS '$libdir/tablefunc', 'crosstab';
+    CREATE FUNCTION crosstabulated(text) RETURNS text LANGUAGE sql AS 'SELECT $1'""")
+    (tmp_path / "sql").mkdir()
+    file, here = tmp_path / "sql" / "sales.sql", replace(run, configs=tmp_path)
+    file.write_text("SELECT * FROM sales_by_month(%(query)s)")
+
+    with pytest.raises(PermanentError, match=r"^configs/sql/sales.sql gives a value .* to sales_by_month, which runs"):
+        run_sql("crypto_postgres", "sales.sql", {"query": "SELECT 1, 2, 3"}, run=here)
+
+    file.write_text("SELECT crosstabulated(%(query)s)")
+    assert run_sql("crypto_postgres", "sales.sql", {"query": "SELECT 1, 2, 3"}, run=here).rows == 1
 
 
 RESULTS = [
@@ -166,6 +189,36 @@ def test_query_only_reads() -> None:
         ],
         "SELECT rolpassword FROM pg_authid": [
             ('this statement reads "pg_authid" of the server itself', "SELECT rolpassword FROM pg_authid")
+        ],
+        "WITH pg_authid AS (SELECT 1 AS a), b AS (TABLE pg_authid) SELECT a FROM b, pg_authid": [],
+        "WITH RECURSIVE pg_user AS (SELECT 1 UNION SELECT 1 FROM pg_user) TABLE pg_user UNION TABLE pg_user": [],
+        "SELECT * FROM pg_orders, own.pg_authid": [],
+        "WITH pg_user AS (TABLE pg_user) TABLE pg_user": [
+            ('this statement reads "pg_user" of the server itself', "WITH pg_user AS (TABLE pg_user) TABLE pg_user")
+        ],
+        "SELECT (WITH pg_user AS (SELECT 1) SELECT 1) FROM pg_user": [
+            (
+                'this statement reads "pg_user" of the server itself',
+                "SELECT (WITH pg_user AS (SELECT 1) SELECT 1) FROM pg_user",
+            )
+        ],
+        "WITH b AS (TABLE pg_user), pg_user AS (SELECT 1) TABLE b": [
+            (
+                'this statement reads "pg_user" of the server itself',
+                "WITH b AS (TABLE pg_user), pg_user AS (SELECT 1) TABLE b",
+            )
+        ],
+        "WITH pg_user AS (SELECT 1) TABLE pg_catalog.pg_user": [
+            (
+                'this statement reads "pg_catalog.pg_user" of the server itself',
+                "WITH pg_user AS (SELECT 1) TABLE pg_catalog.pg_user",
+            )
+        ],
+        "SELECT query FROM public.pg_stat_statements": [
+            (
+                'this statement reads "public.pg_stat_statements" of the server itself',
+                "SELECT query FROM public.pg_stat_statements",
+            )
         ],
         "SELECT 1; SELECT 2": [("a second statement, where one SELECT is expected", "SELECT 2")],
         "DELETE FROM t": [(not_reading, "DELETE FROM t")],
