@@ -78,6 +78,7 @@ CODES: Mapping[str, Code] = {
     "reason-without-row": Code("An expectation has a reason, but cannot tell which rows break it."),
     "bad-template": Code("A template cannot be read or computed, or combines values that cannot be combined."),
     "template-type": Code("A template may have a value of a type that is not allowed there."),
+    "uncarried-column": Code("A load that insists on `every_column` would leave one behind."),
     "unknown-column": Code("The query that makes a file does not return this column."),
     "secret-template": Code("A template reads a connection, or a Variable that is a secret: the UI would show it."),
     "quoted-template": Code("A template is in quotes inside SQL, where values are inserted as quoted literals."),

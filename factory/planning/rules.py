@@ -10,6 +10,7 @@ from operator import or_
 from factory.language.errors import did_you_mean, quoted_list
 from factory.language.report import Report
 from factory.planning.build_rules import contested_builds, deadlocked_builds
+from factory.planning.carried_columns import uncarried_columns
 from factory.planning.dag_rules import refused_dags
 from factory.planning.graph import cycle
 from factory.planning.guards import Guards
@@ -214,6 +215,7 @@ RULES: tuple[Rule, ...] = (
     too_many_pairs,
     unseen_failures,
     unknown_columns,
+    uncarried_columns,
     skipped_joins,
     unset_params,
     unstarted_schedules,

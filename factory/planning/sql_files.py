@@ -17,7 +17,8 @@ from factory.language.document import MAX_BYTES, Document, content_of
 from factory.language.errors import Diagnostic, Span
 from factory.language.templates import is_template
 from tasks.contract import TextKind
-from tasks.postgres import file_text
+from tasks.postgres import definitions, file_text
+from tasks.postgres.definitions import Columns
 from tasks.spark import query_text
 from tasks.sql_files import FileProblem
 
@@ -44,14 +45,23 @@ def unused_values(file: FilePath, kind: TextKind, values: Mapping[str, Any]) -> 
 
 def columns_of(folder: FilePath, name: str, kind: TextKind) -> frozenset[str]:
     """Return the names of the result's columns; none if the text does not say, or is no readable file of the folder."""
+    text = _text_in(folder, name)
+    return frozenset() if text is None else _columns(text, kind.of)
+
+
+def tables_of(folder: FilePath, name: str) -> Mapping[str, Columns | None]:
+    """Return the tables that a file of statements defines; none if it is no readable file of the folder."""
+    text = _text_in(folder, name)
+    return {} if text is None else _tables(text)
+
+
+def _text_in(folder: FilePath, name: str) -> str | None:
+    """Return the text of a file; None for one that is not readable, which is reported as the step's mistake."""
     try:
         file = folder / name
-        if not file.resolve().is_relative_to(folder.resolve()):
-            return frozenset()
-        text = _text(file, file.stat().st_mtime_ns)
-    except (OSError, ValueError):  # reported as the step's mistake
-        return frozenset()
-    return _columns(text, kind.of)
+        return _text(file, file.stat().st_mtime_ns) if file.resolve().is_relative_to(folder.resolve()) else None
+    except (OSError, ValueError):
+        return None
 
 
 Known = tuple[tuple[str, Any], ...] | None
@@ -88,6 +98,9 @@ def _text(file: FilePath, _changed: int) -> str:
     if len(content) > MAX_BYTES:
         raise ValueError(f"{file} is larger than {MAX_BYTES:,} bytes")
     return content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+
+
+_tables = lru_cache(maxsize=256)(definitions.tables_of)
 
 
 @lru_cache(maxsize=256)

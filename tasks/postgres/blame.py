@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from tasks.contract import ArgumentRefused, PermanentError
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Place = tuple[str | int, ...]
 Parts = Mapping[Place, "Composable"]
 """Statements that each compute one argument of a step alone, by its place in the arguments; in the order of blame."""
+K = TypeVar("K")
 
 _REMEDIES = {
     "22001": "shorten the values, or widen the column",
@@ -42,20 +43,31 @@ def blamed(cursor: Cursor, parts: Callable[[], Parts]) -> Iterator[None]:
 
 
 @contextmanager
-def blamed_column(cursor: Cursor, source: str, parts: Callable[[], Parts]) -> Iterator[None]:
-    """Raise PermanentError that names the first column of `source` whose part fails as the block does."""
+def blamed_text(cursor: Cursor, parts: Callable[[], Mapping[str, Composable]]) -> Iterator[None]:
+    """Raise PermanentError with the name of the first of `parts` that fails as the statements of the block do."""
     with _tried(cursor, parts) as found:
         yield
-    for (column, *_), problem in found:
-        raise PermanentError(f'column "{column}" of {source}: {problem}')
+    for name, problem in found:
+        raise PermanentError(f"{name}: {problem}")
 
 
 @contextmanager
-def _tried(cursor: Cursor, parts: Callable[[], Parts]) -> Iterator[list[tuple[Place, str]]]:
+def blamed_whole(place: Place) -> Iterator[None]:
+    """Raise ArgumentRefused for the argument at `place`, of which the block's only statement is made."""
+    from psycopg2 import DataError
+
+    try:
+        yield
+    except DataError as error:
+        raise ArgumentRefused(place, _told(error)) from error
+
+
+@contextmanager
+def _tried(cursor: Cursor, parts: Callable[[], Mapping[K, Composable]]) -> Iterator[list[tuple[K, str]]]:
     """Run the block; where it fails for a value, give the part that fails alike, or let the error be."""
     from psycopg2 import DataError
 
-    found: list[tuple[Place, str]] = []
+    found: list[tuple[K, str]] = []
     try:
         yield found
     except DataError as error:
@@ -64,11 +76,15 @@ def _tried(cursor: Cursor, parts: Callable[[], Parts]) -> Iterator[list[tuple[Pl
         for place, part in parts().items():
             cursor.execute("ROLLBACK TO SAVEPOINT blameless")
             if _fails_alike(cursor, part, error):
-                problem = error.diag.message_primary or str(error).strip()
-                remedy = _REMEDIES.get(error.pgcode or "")
-                found.append((place, f"{problem}; {remedy}" if remedy else problem))
+                found.append((place, _told(error)))
                 return
         raise
+
+
+def _told(error: DataError) -> str:
+    problem = error.diag.message_primary or str(error).strip()
+    remedy = _REMEDIES.get(error.pgcode or "")
+    return f"{problem}; {remedy}" if remedy else problem
 
 
 def _fails_alike(cursor: Cursor, part: Composable, error: DataError) -> bool:

@@ -29,9 +29,10 @@ from tasks.contract import (
     Table,
     reusable,
 )
+from tasks.postgres.blame import blamed_text
 from tasks.postgres.claims import claim
 from tasks.postgres.loading.targets import differences, fields_of, make_table
-from tasks.postgres.relations import columns_of, kind_of, require_columns
+from tasks.postgres.relations import columns_alone, columns_of, kind_of, require_columns
 from tasks.postgres.sql import table_identifier
 from tasks.postgres.statements import EXACT_TEXTS, joined, name, names, only_row, statement, value
 from tasks.postgres.versions import record_build
@@ -107,7 +108,9 @@ def copy_table(
             cursor.execute(EXACT_TEXTS)
             columns = _prepared(cursor, source, target, types)
             cursor.execute(statement("TRUNCATE {target}", target=table_identifier(target)))
-            moved = _Pipe(there, source_connection, _out(source, columns, where)).into(cursor, _into(target, columns))
+            moved = _Pipe(there, source, source_connection, _out(source, columns, where)).into(
+                cursor, _into(target, columns)
+            )
             rows = record_build(cursor, target, run)
             _require_rows(rows, moved, source, target, allow_empty=allow_empty)
             cursor.execute(statement("ANALYZE {target}", target=table_identifier(target)))  # for the next query's plan
@@ -184,8 +187,9 @@ def _require_rows(rows: int, moved: int, source: str, target: str, *, allow_empt
 class _Pipe:
     """One session's COPY TO that another session's COPY FROM reads."""
 
-    def __init__(self, cursor: Cursor, connection: str, copying: Composable) -> None:
+    def __init__(self, cursor: Cursor, source: str, connection: str, copying: Composable) -> None:
         self._cursor = cursor
+        self._source = source
         self._connection = connection
         self._copying = copying
         self._problem: Exception | None = None
@@ -203,11 +207,16 @@ class _Pipe:
                 failed = problem
         writer.join()
         if self._problem is not None:
-            with statement_errors(self._connection):
+            with statement_errors(self._connection), blamed_text(self._cursor, self._alone):
                 raise self._problem
         if failed is not None:
             raise failed
         return int(self._cursor.rowcount)
+
+    def _alone(self) -> dict[str, Composable]:
+        """Return what computes each column of the source alone."""
+        parts = columns_alone(self._cursor, self._source)
+        return {f"{column} (connection {self._connection!r})": part for column, part in parts.items()}
 
     def _write(self, rows: IO[bytes]) -> None:
         try:

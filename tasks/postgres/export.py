@@ -30,8 +30,10 @@ from tasks.contract import (
 )
 from tasks.files.places import Files
 from tasks.files.run_files import files_of
+from tasks.postgres.blame import blamed_text, blamed_whole
 from tasks.postgres.expressions import PLACEHOLDER, check_query
 from tasks.postgres.loading.csv_rows import CsvForm
+from tasks.postgres.relations import columns_alone
 from tasks.postgres.sql import table_identifier
 from tasks.postgres.statements import EXACT_TEXTS, joined, name, statement, value
 from tasks.services.postgres import postgres
@@ -107,7 +109,8 @@ def export(
         session.set_session(isolation_level="REPEATABLE READ", readonly=True)  # columns and rows of one moment
         with session.cursor() as cursor:
             cursor.execute(EXACT_TEXTS)
-            rows = _WRITERS[format](cursor, query, file, csv or CsvForm(), compressed)
+            with blamed_whole(("sql",)) if sql else blamed_text(cursor, lambda: columns_alone(cursor, str(table))):
+                rows = _WRITERS[format](cursor, query, file, csv or CsvForm(), compressed)
         if not rows and not allow_empty:
             raise DataRejected(f"{table or 'the query'} has no rows; say `allow_empty: true` where that is right")
     run.log.info("%s: %s rows in %.1f s", of_run.address(output), f"{rows:,}", monotonic() - started)

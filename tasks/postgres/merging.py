@@ -8,19 +8,20 @@ window, so the work of a run does not grow with the target's history.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from tasks.contract import DataRejected, Model, Output, PermanentError, Run, Sql, TableColumn
-from tasks.postgres.blame import Parts, blamed_column
-from tasks.postgres.relations import columns_of, require_columns, require_unique_key
+from tasks.postgres.blame import blamed_text
+from tasks.postgres.relations import columns_of, require_columns, require_own_rows, require_unique_key
 from tasks.postgres.sql import fragment, table_identifier
 from tasks.postgres.statements import joined, name, names, only_row, statement, value
 from tasks.postgres.versions import Build, foreign_rows, require_unchanged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from psycopg2.extensions import cursor as Cursor  # noqa: N812  psycopg2 spells its class in lower case
     from psycopg2.sql import Composable
@@ -90,7 +91,7 @@ def merge_tables(cursor: Cursor, terms: Terms, run: Run) -> Merged:
     merge = _planned(cursor, terms, run)
     rows = merge.count_source(cursor, run)
     if merge.is_converted:
-        with blamed_column(cursor, terms.source, merge.converted_alone):
+        with blamed_text(cursor, merge.converted_alone):
             merge.convert(cursor)
     if not rows and terms.deactivate and not terms.allow_empty:
         problem = f"{terms.source} is empty: deactivating all of its window in {terms.target} is refused"
@@ -114,6 +115,8 @@ def _planned(cursor: Cursor, terms: Terms, run: Run) -> _Merge:
     carried = [*terms.keys, *(common if terms.columns is None else terms.columns)]
     require_columns(terms.source, source, carried)
     require_columns(terms.target, target, [*carried, *terms.kept])
+    require_own_rows(cursor, terms.target)
+    _refuse_generated(terms, [column for column in carried if target[column].generated])
     require_unique_key(cursor, terms.target, terms.keys)
     if terms.columns is None:
         free = [one for one in target if one not in carried]
@@ -122,6 +125,12 @@ def _planned(cursor: Cursor, terms: Terms, run: Run) -> _Merge:
     _tell_carried(terms, carried, [one for one in source if one not in carried], own, run)
     is_converted = any(source[column].type != target[column].type for column in carried)
     return _Merge(terms, carried[len(terms.keys) :], is_converted)
+
+
+def _refuse_generated(terms: Terms, generated: Sequence[str]) -> None:
+    if generated:
+        problem = f"only the server fills {', '.join(generated)} of {terms.target} (GENERATED ALWAYS)"
+        raise PermanentError(f"{problem}, so no merge can; take others as keys and columns, or make it BY DEFAULT")
 
 
 def _refuse_other_case(terms: Terms, left_out: Sequence[str], target: Iterable[str]) -> None:
@@ -167,14 +176,16 @@ class _Merge:
         """
         cursor.execute(statement(text, carried=carried, target=self.target, source=self.source))
 
-    def converted_alone(self) -> Parts:
+    def converted_alone(self) -> Mapping[str, Composable]:
         """Return what converts each column alone."""
         text = """
             CREATE TEMPORARY TABLE alone ON COMMIT DROP AS SELECT {column} FROM {target} WITH NO DATA;
             INSERT INTO alone SELECT {column} FROM {source}
         """
         return {
-            (column,): statement(text, column=name(column), target=self.target, source=self.source)
+            f'column "{column}" of {self.terms.source}': statement(
+                text, column=name(column), target=self.target, source=self.source
+            )
             for column in self.carried
         }
 
@@ -231,7 +242,8 @@ class _Merge:
 
     def count_differences(self, cursor: Cursor) -> dict[str, int]:
         """Return the rows of each kind of difference."""
-        cursor.execute("SELECT __kind, count(*) FROM pg_temp.difference GROUP BY __kind")
+        text = "SELECT {kind}, count(*) FROM pg_temp.difference GROUP BY {kind}"
+        cursor.execute(statement(text, kind=self.kind))
         return dict(cursor.fetchall())
 
     def keys_are_unique(self, cursor: Cursor, counts: dict[str, int], rows: int) -> bool:
@@ -251,10 +263,12 @@ class _Merge:
         """Raise DataRejected, with a sample, if two rows of the source share their keys."""
         keys = names(self.terms.keys)
         text = """
-            SELECT {keys}, count(*) FROM ({source}) AS s GROUP BY {keys} HAVING count(*) > 1
+            SELECT {texts}, count(*) FROM ({source}) AS s GROUP BY {keys} HAVING count(*) > 1
             ORDER BY count(*) DESC, {keys} LIMIT 3
         """
-        cursor.execute(statement(text, keys=keys, source=self.typed_source))
+        # As the server writes them: some values are none of Python's.
+        texts = joined(", ", (statement("{key}::text", key=name(key)) for key in self.terms.keys))
+        cursor.execute(statement(text, keys=keys, texts=texts, source=self.typed_source))
         if sample := cursor.fetchall():
             shown = "; ".join(f"({', '.join(map(str, key))}) {count} times" for *key, count in sample)
             problem = f"has several rows with the same key ({', '.join(self.terms.keys)}), among them {shown}"
@@ -274,10 +288,11 @@ class _Merge:
     def look_outside_window(self, cursor: Cursor, counts: dict[str, int]) -> dict[str, int]:
         """Look for keys that are not in the window elsewhere in the target."""
         text = """
-            UPDATE pg_temp.difference AS s SET __kind = {kind}
-            FROM {target} AS t WHERE s.__kind = 'inserted' AND {same_key}
+            UPDATE pg_temp.difference AS s SET {kind} = {kind_of_match}
+            FROM {target} AS t WHERE s.{kind} = 'inserted' AND {same_key}
         """
-        cursor.execute(statement(text, kind=self.kind_of_match, target=self.target, same_key=self.same_key))
+        terms = {"kind": self.kind, "kind_of_match": self.kind_of_match}
+        cursor.execute(statement(text, target=self.target, same_key=self.same_key, **terms))
         if not cursor.rowcount:
             return counts
         self.refuse_duplicates(cursor)
@@ -295,6 +310,12 @@ class _Merge:
     def carried(self) -> list[str]:
         """The columns that come from the source: keys and values."""
         return [*self.terms.keys, *self.columns]
+
+    @property
+    def kind(self) -> Composable:
+        """The column of the differences that says what becomes of a row: no column of the tables has its name."""
+        free = (f"__kind{number}" for number in count() if f"__kind{number}" not in self.carried)
+        return name(next(free))
 
     @property
     def typed_source(self) -> Composable:
@@ -341,7 +362,7 @@ class _Merge:
             CREATE TEMPORARY TABLE pg_temp.difference ON COMMIT DROP AS
             SELECT {carried},
                 CASE WHEN {no_source} THEN CASE WHEN {inactive} THEN 'absent' ELSE 'deactivated' END
-                     WHEN {no_target} THEN 'inserted' ELSE {kind_of_match} END AS __kind
+                     WHEN {no_target} THEN 'inserted' ELSE {kind_of_match} END AS {kind}
             FROM ({source}) AS s {join} (SELECT * FROM {target} WHERE {window}) AS t ON {same_key}
             WHERE {no_source} OR {no_target} OR {inactive} OR {differs}
         """
@@ -352,6 +373,7 @@ class _Merge:
             no_target=statement("{t} IS NULL", t=name(keys[0], of="t")),
             inactive=self.inactive,
             differs=self.differs,
+            kind=self.kind,
             kind_of_match=self.kind_of_match,
             source=self.typed_source,
             join=statement("FULL JOIN" if deactivate else "LEFT JOIN"),
@@ -362,8 +384,8 @@ class _Merge:
 
     @property
     def differences_to_write(self) -> Composable:
-        text = "SELECT {carried} FROM pg_temp.difference WHERE __kind = ANY ({written})"
-        return statement(text, carried=names(self.carried), written=value(list(_WRITTEN)))
+        text = "SELECT {carried} FROM pg_temp.difference WHERE {kind} = ANY ({written})"
+        return statement(text, carried=names(self.carried), kind=self.kind, written=value(list(_WRITTEN)))
 
     def upsert(self, rows: Composable) -> Composable:
         """Return the INSERT of `rows` that updates if the key exists."""
@@ -389,12 +411,13 @@ class _Merge:
         updated = self.terms.timestamps.updated
         text = """
             UPDATE {target} AS t SET {flag} = FALSE {stamp}
-            FROM pg_temp.difference AS s WHERE s.__kind = 'deactivated' AND {same_key}
+            FROM pg_temp.difference AS s WHERE s.{kind} = 'deactivated' AND {same_key}
         """
         return statement(
             text,
             target=self.target,
             flag=name(self.terms.deactivate.flag),
+            kind=self.kind,
             stamp=statement(", {updated} = now()", updated=name(updated)) if updated else statement(""),
             same_key=self.same_key,
         )

@@ -25,6 +25,7 @@ from tasks.contract import (
     Run,
     reusable,
 )
+from tasks.postgres.blame import blamed_whole
 from tasks.postgres.expressions import PLACEHOLDER, check_query
 from tasks.postgres.reached import require_known_calls_in
 from tasks.postgres.statements import EXACT_TEXTS
@@ -109,7 +110,8 @@ def query(
         session.set_session(readonly=True)
         with session.cursor() as settings, session.cursor(name="taskflow") as cursor:
             settings.execute(EXACT_TEXTS)
-            names, codes, found = _fetched(cursor, sql, limit + 1)
+            with blamed_whole(("sql",)):
+                names, codes, found = _fetched(cursor, sql, limit + 1)
     _require_columns(names, returns)
     if len(found) > limit:
         raise DataRejected(f"the query returns more than {limit:,} rows; add a LIMIT or a condition, or raise `limit`")

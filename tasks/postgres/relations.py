@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 
 from tasks.contract import MissingResource, PermanentError
 from tasks.names import nearest
+from tasks.postgres.sql import table_identifier
+from tasks.postgres.statements import name, statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from psycopg2.extensions import cursor as Cursor  # noqa: N812  psycopg2 spells its class in lower case
+    from psycopg2.sql import Composable
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ _UNIQUE_KEYS = """
            coalesce(bool_or((to_jsonb(pg_index) ->> 'indnullsnotdistinct')::boolean), false)  -- new in Postgres 15
     FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey[:indnkeyatts - 1])
     LEFT JOIN pg_constraint ON conindid = indexrelid AND contype IN ('p', 'u')
-    WHERE indrelid = format('%%I.%%I', %s, %s)::regclass AND indisunique AND indexprs IS NULL
+    WHERE indrelid = format('%%I.%%I', %s, %s)::regclass AND indisunique AND NOT indisexclusion AND indexprs IS NULL
     GROUP BY indexrelid, conname, indimmediate, indpred IS NULL, indisvalid
 """
 
@@ -80,6 +83,15 @@ def columns_of(cursor: Cursor, table: str) -> dict[str, ColumnFacts]:
     """Return the columns of `schema.table`, in order."""
     cursor.execute(_COLUMNS, table.split("."))
     return {column: ColumnFacts(*facts) for column, *facts in cursor.fetchall()}
+
+
+def columns_alone(cursor: Cursor, table: str) -> dict[str, Composable]:
+    """Return what computes each column of a table or view alone, by its name for people."""
+    text = "SELECT count({column}) FROM {table}"
+    return {
+        f'column "{column}" of {table}': statement(text, column=name(column), table=table_identifier(table))
+        for column in columns_of(cursor, table)
+    }
 
 
 # Not the value that a column added with a default has in older rows: a VACUUM FULL writes it into them and forgets it.
@@ -140,6 +152,22 @@ def require_columns(table: str, there: Mapping[str, ColumnFacts], wanted: Iterab
             raise MissingResource("column", column, f"table {table}", remedy)
 
 
+def require_own_rows(cursor: Cursor, table: str) -> None:
+    """Raise PermanentError for a target whose keys its own constraints do not decide: a view, or one with heirs."""
+    if kind_of(cursor, table) == "v":
+        raise PermanentError(f"{table} is a view, and a merge needs a table: name the table that it shows")
+    cursor.execute(_HEIRS, table.split("."))
+    if heirs := ", ".join(heir for (heir,) in cursor.fetchall()):
+        problem = f"{table} also shows the rows of {heirs}, for which its unique constraint does not count"
+        raise PermanentError(f"{problem}; merge into a table that no other inherits from, or a partitioned one")
+
+
+_HEIRS = """
+    SELECT inhrelid::regclass::text FROM pg_inherits JOIN pg_class ON oid = inhparent
+    WHERE inhparent = format('%%I.%%I', %s, %s)::regclass AND relkind = 'r' ORDER BY 1
+"""
+
+
 def require_unique_key(cursor: Cursor, table: str, keys: Sequence[str]) -> None:
     """Raise PermanentError, with a statement that mends it, unless a constraint keeps `keys` unique and not null."""
     cursor.execute(_UNIQUE_KEYS, table.split("."))
@@ -148,6 +176,7 @@ def require_unique_key(cursor: Cursor, table: str, keys: Sequence[str]) -> None:
         return
     problem = f"{table} has no unique constraint on exactly ({', '.join(keys)}), which a merge needs"
     lack, changes = found[0].lack() if found else ("", "")
+    first = "" if changes else "once no two rows share these keys, "
     if not changes:
         cursor.execute(_NULLABLE, [*table.split("."), list(keys)])
         nullable = [column for (column,) in cursor.fetchall()]
@@ -157,7 +186,7 @@ def require_unique_key(cursor: Cursor, table: str, keys: Sequence[str]) -> None:
         f"{table} has a unique constraint on ({', '.join(keys)}) that a merge cannot use: {lack}" if lack else problem
     )
     target = ".".join(map(_quoted, table.split(".")))
-    raise PermanentError(f"{problem}; mend it: ALTER TABLE {target} {changes}")
+    raise PermanentError(f"{problem}; {first}mend it: ALTER TABLE {target} {changes}")
 
 
 _NULLABLE = """

@@ -268,7 +268,8 @@ def merge(
     is set on new rows, and `updated` on all that were written or deactivated. `keys` must be the columns of a unique
     constraint of `target`, and no two rows of `source` may share them. `columns` are the values to copy, by default
     all columns that both tables have; the log says which are carried and which are not. With `every_column`, a column
-    that would not be carried is an error, and nothing is written. With `deactivate`, active rows of `target` inside its
+    that would not be carried is an error, and nothing is written; lint reports it where the SQL files of the pipeline
+    define the tables. With `deactivate`, active rows of `target` inside its
     `window` that are not in `source` get their flag set to false, and rows that come back get it set to true; an empty
     `source` deactivates nothing unless `allow_empty`. Other writers of `target` wait meanwhile; readers do not.
 
@@ -295,12 +296,22 @@ def merge(
         )
         if deactivate:
             require_known_calls(cursor, table_identifier(target), {"deactivate.window": deactivate.window}, run)
-        done = merge_tables(cursor, terms, run)
+        with blamed(cursor, lambda: _window_alone(target, deactivate)):
+            done = merge_tables(cursor, terms, run)
         note_loaded(cursor, source, run)
         require_claims(run)
     counts = ", ".join(f"{rows:,} {kind}" for kind, rows in done)
     run.log.info("%s: %s in %.1f s", target, counts, monotonic() - started)
     return done
+
+
+def _window_alone(target: str, deactivate: Deactivation | None) -> Parts:
+    """Return what computes the window alone."""
+    if deactivate is None:
+        return {}
+    text = "SELECT count(*) FROM {target} WHERE {window}"
+    counted = statement(text, target=table_identifier(target), window=fragment(deactivate.window))
+    return {("deactivate", "window"): counted}
 
 
 def _taken(cursor: Cursor, source: str, run: Run, *, is_external: bool) -> Judged:

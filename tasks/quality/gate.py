@@ -13,6 +13,7 @@ import json
 import uuid
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tasks.contract import (
@@ -29,6 +30,7 @@ from tasks.contract import (
     TransientError,
     reusable,
 )
+from tasks.postgres.blame import blamed_text
 from tasks.postgres.expressions import tables_read
 from tasks.postgres.passes import Judged, fingerprint, is_table, record_pass, same_judgements
 from tasks.postgres.reached import require_known_calls
@@ -38,7 +40,7 @@ from tasks.postgres.statements import joined, name, statement
 from tasks.postgres.versions import make_records, standing_build
 from tasks.quality.data_docs import Links, publish
 from tasks.quality.expectations import QUERIES
-from tasks.quality.on_postgres.quarantine import batch_rows, quarantine, require_validation_id
+from tasks.quality.on_postgres.quarantine import batch_rows, condition_alone, quarantine, require_validation_id
 from tasks.quality.on_postgres.row_queries import SUBSELECT
 from tasks.quality.record import Record
 from tasks.quality.suites import Suite
@@ -125,7 +127,8 @@ def _judge(session: PostgresSession, cursor: Cursor, record: Record) -> tuple[Ve
     if suite.quarantine:
         require_validation_id(cursor, suite.quarantine)
     make_records(cursor)
-    judged = _judged(cursor, suite, run)
+    with blamed_text(cursor, partial(condition_alone, suite.batch)):
+        judged = _judged(cursor, suite, run)
     verdict = judge(session, suite, run, rows=_rows_known(judged, suite, run))
     if verdict.failed and suite.quarantine and not judged.version:
         judged = judged._replace(fingerprint=_of_batch(cursor, suite))

@@ -12,15 +12,17 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from tasks.contract import MissingResource, PermanentError, TransientError
+from tasks.postgres.blame import blamed_text
 from tasks.postgres.reached import require_known_calls_of
 from tasks.postgres.relations import columns_of, require_columns
 from tasks.postgres.statements import name, only_row, statement
 from tasks.quality.expectations import QUERIES, alike, problems
 from tasks.quality.on_postgres import row_queries
-from tasks.quality.on_postgres.quarantine import batch_rows
+from tasks.quality.on_postgres.quarantine import batch_rows, condition_alone
 from tasks.quality.on_postgres.values import keep_values, know_types, shown
 from tasks.services.postgres import postgres, statement_errors
 
@@ -265,7 +267,8 @@ class _Library:
     def _raise(self, expectation: Expectation, problem: str) -> NoReturn:
         if not self.errors:
             raise UnansweredError(f"{_named(self.suite, expectation)}: {problem}")
-        with _blamed(self.suite, expectation):
+        alone = partial(condition_alone, self.suite.batch)
+        with _blamed(self.suite, expectation), self.session.cursor() as cursor, blamed_text(cursor, alone):
             raise self.errors[0]
 
 

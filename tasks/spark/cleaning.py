@@ -61,8 +61,8 @@ class CsvSource(Model):
     The file is plain, or packed with gzip, bzip2, xz, or alone in a zip; its lines end in LF, CRLF or CR. A field may
     be in quotes (`"`), and a quote in it is doubled. A line that has too many or too few fields, or ends within quotes,
     is a broken row, and so is each line of a field of several lines, unless `multiline` is true: then that field is
-    read, by one process. A field such as `"a"b` is kept as it is, with its quotes. A line of nothing but spaces is not
-    a row. A column without a name in the header is `""` here.
+    read, by one process. A field such as `"a"b` is kept as it is, with its quotes. A line of nothing but spaces, or
+    Ctrl-Z (0x1A) as DOS programs end a text, is not a row. A column without a name in the header is `""` here.
     """
 
     file: DataFile

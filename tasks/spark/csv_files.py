@@ -10,6 +10,7 @@ import io
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from string import whitespace
 from typing import BinaryIO, TextIO
 
 from tasks.names import nearest
@@ -18,9 +19,11 @@ from tasks.spark.csv_records import fields, records, shown
 _LONGEST_HEADER = 1 << 20
 _TAIL = 1 << 20
 _SEPARATORS = ",;|\t"
+END_MARK = "\x1a"
+"""What DOS programs write after the last line."""
 _REPLACEMENT = "\ufffd"
 """What a decoder writes in place of bytes that are not text."""
-CUT_OFF = "the file seems to be cut off; export or copy it again"
+_CUT_OFF = "the file seems to be cut off; export or copy it again"
 
 
 def read_header(text: TextIO, separator: str, *, multiline: bool) -> list[str]:
@@ -78,7 +81,7 @@ def check_end(file: BinaryIO, separator: str, columns: int) -> None:
         raise ValueError("has a header and no rows")
     last = line.decode("utf-8", "replace")  # bytes that are not text elsewhere in it are checked by column
     if problem := cut(last, separator, columns):
-        raise ValueError(f"ends in line {_lines(file):,} {problem} ({shown(last)}): {CUT_OFF}")
+        raise ValueError(f"ends in line {_lines(file):,} {problem}")
 
 
 def cut(last: str, separator: str, columns: int) -> str | None:
@@ -86,11 +89,18 @@ def cut(last: str, separator: str, columns: int) -> str | None:
     if last.endswith(("\n", "\r")):
         return None
     if last.endswith(_REPLACEMENT):
-        return "within a character of UTF-8; if it has another encoding, set `encoding`"
+        return f"within a character of UTF-8; if it has another encoding, set `encoding` ({shown(last)}): {_CUT_OFF}"
     values = fields(last, separator)
     if values is None:
-        return "within quotes"
-    return f"after {len(values)} of {columns} fields" if len(values) < columns else None
+        return f"within quotes ({shown(last)}): {_CUT_OFF}"
+    if len(values) < columns:
+        return f"after {len(values)} of {columns} fields ({shown(last)}): {_CUT_OFF}"
+    return "with Ctrl-Z (0x1A) right after its last value; remove it" if last.endswith(END_MARK) else None
+
+
+def is_nothing(line: str) -> bool:
+    """Return whether a line has neither text nor more than the end mark of DOS."""
+    return not line.strip(f"{whitespace}{END_MARK}")
 
 
 def _last_line(file: BinaryIO) -> bytes | None:
@@ -100,7 +110,7 @@ def _last_line(file: BinaryIO) -> bytes | None:
     while True:
         file.seek(size - tail)
         lines = file.read(tail).splitlines(keepends=True)
-        there = [place for place, line in enumerate(lines) if line.strip()]
+        there = [place for place, line in enumerate(lines) if not is_nothing(line.decode("latin-1"))]
         if there and there[-1] > 0:
             return lines[there[-1]]
         if tail == size:
@@ -112,6 +122,6 @@ def _lines(file: BinaryIO) -> int:
     """Return the number of the last line that is not empty."""
     file.seek(0)
     text = io.TextIOWrapper(file, "latin-1", newline="")
-    number = max((number for number, line in enumerate(text, start=1) if line.strip()), default=0)
+    number = max((number for number, line in enumerate(text, start=1) if not is_nothing(line)), default=0)
     text.detach()
     return number

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, TextIO
 
 from tasks.blocks import blocks
 from tasks.contract import DataRejected
-from tasks.spark.csv_files import CUT_OFF, cut
-from tasks.spark.csv_records import END, NUL, Record, bare, records, shown
+from tasks.spark.csv_files import END_MARK, cut, is_nothing
+from tasks.spark.csv_records import END, NUL, Record, bare, records
 from tasks.spark.csv_text import is_plain, opened_text
 
 if TYPE_CHECKING:
@@ -76,10 +76,10 @@ def rows(session: SparkSession, file: CsvFile, copy: Parts, log: logging.Logger)
 
 
 def is_blank(file: CsvFile) -> Expression:
-    """Return whether a line has nothing but spaces, and so is not a row."""
+    """Return whether a line has nothing but spaces, or the end mark of DOS, and so is not a row."""
     from pyspark.sql import functions as sql
 
-    return (sql.col(TEXT) if file.separator == " " else sql.trim(sql.col(TEXT))) == ""
+    return sql.trim(sql.col(TEXT), sql.lit(END_MARK if file.separator == " " else f" {END_MARK}")) == ""
 
 
 def is_plain_file(file: CsvFile) -> bool:
@@ -168,10 +168,10 @@ def _write(found: Iterator[Record], made: Path, file: CsvFile) -> None:
     schema, last = pa.schema([(TEXT, pa.string()), (_INSIDE, pa.bool_())]), ""
     with pq.ParquetWriter(made, schema, compression="snappy") as writer:
         for batch in blocks(found, lambda one: one.text, most=_BATCH_ROWS, characters=_BATCH_CHARACTERS):
-            last = next((record.text for record in reversed(batch) if record.text.strip()), last)
+            last = next((record.text for record in reversed(batch) if not is_nothing(record.text)), last)
             texts = [bare(record.text) for record in batch]
             writer.write_table(pa.table([texts, [record.inside for record in batch]], schema=schema))
     if not last:
         raise ValueError("has a header and no rows")
     if problem := cut(last, file.separator, len(file.header)):
-        raise ValueError(f"ends {problem} ({shown(last)}): {CUT_OFF}")
+        raise ValueError(f"ends {problem}")

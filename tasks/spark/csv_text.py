@@ -1,39 +1,22 @@
-"""The bytes of a CSV file as text: unpacked, decoded and split into lines.
+"""The bytes of a CSV file as text: decoded and split into lines.
 
-Knows how files are packed and encoded; knows nothing about quotes, fields or rows.
+Knows how files are encoded; knows nothing about quotes, fields or rows.
 """
 
 from __future__ import annotations
 
-import bz2
 import codecs
-import gzip
 import io
-import lzma
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, BinaryIO, TextIO, cast
+from typing import Annotated, BinaryIO, TextIO
 
 from pydantic import AfterValidator
 
-_UNPACKERS: dict[bytes, Callable[[BinaryIO], object]] = {
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ\x00": lzma.open,
-}
-"""By a file's first bytes."""
-_ZIP, _EMPTY_ZIP = b"PK\x03\x04", b"PK\x05\x06"
-_REFUSED = {
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"7z\xbc\xaf\x27\x1c": "7z",
-    b"\xd0\xcf\x11\xe0": "an old Excel workbook",
-    b"PAR1": "Parquet",
-}
+from tasks.files.packed import is_packed, unpacked
+
 _PACKED_NAMES = (".gz", ".bz2", ".xz", ".zip", ".zst", ".lz4", ".snappy", ".deflate")
 """Names by which Hadoop would unpack a file, whatever is in it."""
-_HEAD = 8
 _NO_TEXT = ("utf-7", "idna", "punycode", "unicode-escape", "raw-unicode-escape", "undefined")
 """Python's encodings of something else than a file's text."""
 _MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -59,9 +42,7 @@ Encoding = Annotated[str, AfterValidator(_encoding)]
 
 def is_plain(file: BinaryIO, name: str, encoding: str) -> bool:
     """Return whether Spark reads the file's lines itself: UTF-8, and not packed."""
-    head = _head(file)
-    packed = any(head.startswith(magic) for magic in (*_UNPACKERS, _ZIP, _EMPTY_ZIP))
-    return encoding == "utf-8" and not packed and not name.lower().endswith(_PACKED_NAMES)
+    return encoding == "utf-8" and not is_packed(file) and not name.lower().endswith(_PACKED_NAMES)
 
 
 @contextmanager
@@ -71,49 +52,15 @@ def opened_text(file: BinaryIO, encoding: str) -> Iterator[TextIO]:
     Bytes that are not text become U+FFFD. Raises ValueError for a file that is packed in a way that is not known here,
     for a packed one that is broken, and for one whose first bytes say that it has another encoding.
     """
-    try:
-        with _unpacked(file) as plain:
-            start = plain.read(4)
-            _check_mark(start, encoding)
-            plain.seek(0)
-            text = io.TextIOWrapper(plain, encoding=encoding, errors="replace", newline="")
-            if text.read(1) != _MARK:
-                text.seek(0)
-            yield text
-            text.detach()
-    except (EOFError, zipfile.BadZipFile, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as error:
-        raise ValueError(f"is packed, and broken or cut off ({error}); export or copy it again") from error
-
-
-@contextmanager
-def _unpacked(file: BinaryIO) -> Iterator[BinaryIO]:
-    head = _head(file)
-    for magic, kind in _REFUSED.items():
-        if head.startswith(magic):
-            raise ValueError(f"is {kind}, not CSV; export it as CSV, plain or packed as gzip, bzip2, xz or zip")
-    for magic, opener in _UNPACKERS.items():
-        if head.startswith(magic):
-            with cast("BinaryIO", opener(file)) as plain:
-                yield plain
-            return
-    if not head.startswith((_ZIP, _EMPTY_ZIP)):
-        yield file
-        return
-    with zipfile.ZipFile(file) as archive, archive.open(_only_name(archive)) as member:
-        yield cast("BinaryIO", member)
-
-
-def _only_name(archive: zipfile.ZipFile) -> str:
-    files = [info for info in archive.infolist() if not info.is_dir()]
-    names = [info.filename for info in files if not info.filename.startswith("__MACOSX/")]
-    if "[Content_Types].xml" in names:
-        raise ValueError("is an Excel workbook or another document, not CSV; export it as CSV")
-    if len(names) != 1:
-        shown = ", ".join(names[:5]) or "none"
-        raise ValueError(f"is a zip with {len(names)} files ({shown}); pack the CSV alone")
-    if any(info.flag_bits & 1 for info in files):
-        raise ValueError("is a zip with a password; pack the CSV without one")
-    return names[0]
+    with unpacked(file, "CSV") as plain:
+        start = plain.read(4)
+        _check_mark(start, encoding)
+        plain.seek(0)
+        text = io.TextIOWrapper(plain, encoding=encoding, errors="replace", newline="")
+        if text.read(1) != _MARK:
+            text.seek(0)
+        yield text
+        text.detach()
 
 
 def _check_mark(start: bytes, encoding: str) -> None:
@@ -124,10 +71,3 @@ def _check_mark(start: bytes, encoding: str) -> None:
     if kind and not encoding.startswith(kind):
         remedy = "leave `encoding` out" if kind == "utf-8" else f"set `encoding: {kind}`"
         raise ValueError(f"is {kind.upper()} text, as its first bytes say; {remedy}")
-
-
-def _head(file: BinaryIO) -> bytes:
-    file.seek(0)
-    head = file.read(_HEAD)
-    file.seek(0)
-    return head

@@ -39,6 +39,11 @@ def zipped(**files: str) -> bytes:
     return packed.getvalue()
 
 
+def damaged(content: bytes, place: int) -> bytes:
+    """Return content with another byte."""
+    return content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :]
+
+
 @dataclass(frozen=True)
 class Case:
     """A file that is read, and what comes of it."""
@@ -121,6 +126,11 @@ CASES = {
     "mark_at_the_beginning_of_a_row": Case("v,id\n\ufeffa,1\n", [(1, "\ufeffa")]),
     "line_separator_of_unicode": Case("id,v\n1,a\u2028b\x85c\n", [(1, "a\u2028b\x85c")]),
     "blank_lines": Case("id,v\n\n1,a\n   \n2,b\n\n", [(1, "a"), (2, "b")], blank=3),
+    "end_mark_of_dos": Case("id,v\r\n1,a\r\n\x1a", [(1, "a")], blank=1),
+    "end_mark_in_a_file_of_several_lines": Case(
+        'id,v\n1,"a\nb"\n\x1a\x1a', [(1, "a\nb")], options={"multiline": True}, blank=1
+    ),
+    "end_mark_after_one_column": Case("v\na\n\x1a\n", [("a",)], {"v": {"type": "text"}}, blank=1),
     # encodings and packing
     "byte_order_mark": Case("\ufeffid,v\n1,ä\n", [(1, "ä")]),
     "utf_16": Case(
@@ -140,6 +150,9 @@ CASES = {
     "gzip": Case(gzip.compress(b"id,v\n1,a\n"), [(1, "a")], file="in.csv.gz"),
     "gzip_by_another_name": Case(gzip.compress(b"id,v\n1,a\n"), [(1, "a")]),
     "plain_by_the_name_of_gzip": Case("id,v\n1,a\n", [(1, "a")], file="in.csv.gz"),
+    "bzip2_of_two_streams": Case(
+        bz2.compress(b"id,v\n1,a\n") + bz2.compress(b"2,b\n"), [(1, "a"), (2, "b")], file="in.csv.bz2"
+    ),
     "bzip2": Case(bz2.compress(b"id,v\n1,a\n"), [(1, "a")], file="in.csv.bz2"),
     "xz": Case(lzma.compress(b"id,v\n1,a\n"), [(1, "a")], file="in.csv.xz"),
     "zip": Case(zipped(**{"in.csv": 'id,v\n1,"a\nb"\n'}), [(1, "a\nb")], options={"multiline": True}, file="in.zip"),
@@ -320,7 +333,16 @@ REFUSED = {
     "zip_of_none": (Case(zipped(), []), "is a zip with 0 files (none); pack the CSV alone"),
     "workbook": (Case(zipped(**{"[Content_Types].xml": "", "xl/a.xml": ""}), []), "is an Excel workbook"),
     "zstd": (Case(b"\x28\xb5\x2f\xfd123456", []), "is zstd, not CSV; export it as CSV, plain or packed as gzip"),
-    "parquet": (Case(b"PAR1123456", []), "is Parquet, not CSV; export it as CSV"),
+    "parquet": (Case(b"PAR1\x15\x0423456", []), "is Parquet, not CSV; export it as CSV"),
+    "broken_bzip2": (
+        Case(damaged(bz2.compress(SEVERAL.encode()), 30), []),
+        "is packed, and broken or cut off (Invalid",
+    ),
+    "zip_of_a_method_of_its_own": (
+        Case(zipped(a="id,v\n1,a\n").replace(b"\x14\0\0\0\0\0", b"\x14\0\0\0\x09\0"), []),
+        "is a zip whose file is packed in a way that is not known here",
+    ),
+    "end_mark_beside_the_last_value": (Case("id,v\n1,a\n2,b\x1a", []), "ends in line 3 with Ctrl-Z (0x1A) right after"),
 }
 
 

@@ -14,7 +14,14 @@ import pytest
 from stack.database import Database
 from stack.paths import REPOSITORY
 from tasks.contract import ArgumentRefused, PermanentError, Run
+from tasks.files.places import InFolder
+from tasks.postgres.copy_table import copy_table
+from tasks.postgres.export import export
+from tasks.postgres.merging import Deactivation
+from tasks.postgres.query import query
 from tasks.postgres.tables import rebuild_table
+from tasks.quality.gate import validate
+from tasks.quality.suites import Batch, Expectation, Quarantine, Suite
 from tests.support.database import Sql
 from tests.support.merging import merged
 from tests.support.warm_taskflow import Warm
@@ -65,6 +72,71 @@ def test_column_of_a_merge_is_named(sql: Sql, run: Run) -> None:
 
     with pytest.raises(PermanentError, match=r'^column "word" of s\.raw: value too long for type .*; shorten'):
         merged(run, source="s.raw", target="s.target", keys=["id"], deactivate=None, timestamps=None)
+
+
+VIEW = "CREATE VIEW s.view AS SELECT id, 10 / n AS v FROM s.raw;"
+
+
+def exported(run: Run, folder: Path, **given: str) -> None:
+    export("crypto_postgres", "out.csv", InFolder(folder=str(folder)), "csv", **given, run=run)
+
+
+def test_query_at_fault_is_named(sql: Sql, run: Run, tmp_path: Path) -> None:
+    """The argument that is a whole query, or the column of the view that is read."""
+    sql(SETUP + VIEW)
+    failing = "SELECT 10 / n AS v FROM s.raw"
+
+    for attempt in (
+        lambda: query("crypto_postgres", failing, run=run),
+        lambda: exported(run, tmp_path, sql=failing),
+    ):
+        with pytest.raises(ArgumentRefused, match=r"^sql: division by zero; divide by NULLIF"):
+            attempt()
+    with pytest.raises(PermanentError, match=r'^column "v" of s\.view: division by zero; divide by NULLIF'):
+        exported(run, tmp_path, table="s.view")
+    with pytest.raises(PermanentError, match=r'^column "v" of s\.view \(connection \S+\): division by zero; divide'):
+        copy_table("crypto_postgres", "s.view", "crypto_postgres", "s.copied", run=run)
+
+
+def test_window_of_a_merge_is_named(sql: Sql, run: Run) -> None:
+    """The condition on the rows of the target that it divides by."""
+    sql(SETUP + "CREATE TABLE s.target (id int PRIMARY KEY, n int, is_active boolean);")
+    sql("INSERT INTO s.target VALUES (7, 0, true)")
+    window = Deactivation(window="id / n > 0")
+
+    with pytest.raises(ArgumentRefused, match=r"^deactivate\.window: division by zero; divide by NULLIF"):
+        merged(run, source="s.raw", target="s.target", keys=["id"], deactivate=window, timestamps=None)
+
+
+@pytest.mark.parametrize(
+    ("where", "column", "problem"),
+    [
+        ("10 / n > 0", "id::text", r"batch\.where: division by zero; divide by NULLIF"),
+        (None, "10 / n", r"^quarantine\.columns\.row of suite 'whole': division by zero; divide by NULLIF"),
+        (
+            None,
+            "word",
+            r"^quarantine\.columns\.row of suite 'whole': value too long for type character varying\(3\); short",
+        ),
+    ],
+)
+def test_expression_of_a_suite_is_named(sql: Sql, run: Run, where: str | None, column: str, problem: str) -> None:
+    """The condition of its batch, or the column of its quarantine."""
+    sql(SETUP + (REPOSITORY / "configs/sql/crypto/tables.sql").read_text())
+    sql("""
+        CREATE TABLE s.rejects
+            (suite text, dag_id text, run_id text, reason text, validation_id uuid, row varchar(3));
+    """)
+    suite = Suite(
+        name="whole",
+        connection="crypto_postgres",
+        batch=Batch(table="s.raw", where=where),
+        quarantine=Quarantine(table="s.rejects", columns={"row": column}),
+        expectations=[Expectation(type="expect_column_values_to_be_null", reason="id", arguments={"column": "id"})],
+    )
+
+    with pytest.raises(PermanentError, match=problem):
+        validate(suite, record_in="dqm.dq_runs", run=run)
 
 
 SPEC = """\

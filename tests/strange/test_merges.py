@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tasks.contract import PermanentError, Run
+from tasks.contract import DataRejected, PermanentError, Run
 from tasks.postgres.merging import Merged, Timestamps
 from tests.support.database import Sql
 from tests.support.merging import merged
@@ -205,13 +205,46 @@ def test_unique_constraint_that_decides_nothing_gets_a_remedy_that_works(
     with pytest.raises(PermanentError, match=re.escape(problem)) as told:
         merged(run, **PLAIN)
 
-    sql(str(told.value).partition("; mend it: ")[2])
+    sql(str(told.value).partition("mend it: ")[2])
     assert merged(run, **PLAIN) == counts(inserted=1)
+
+
+def test_shared_keys_are_shown_as_the_server_writes_them(run: Run, sql: Sql) -> None:
+    """Also those that Python has no value for."""
+    sql("CREATE SCHEMA s; CREATE TABLE s.t (id date PRIMARY KEY, v int); CREATE TABLE s.u (id date, v int)")
+    sql("INSERT INTO s.u VALUES ('20226-01-05', 1), ('20226-01-05', 2)")
+
+    with pytest.raises(DataRejected, match=r"the same key \(id\), among them \(20226-01-05\) 2 times"):
+        merged(run, **PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("target", "problem"),
+    [
+        (
+            "TABLE s.t (id int PRIMARY KEY, v int); CREATE TABLE s.child () INHERITS (s.t)",
+            "the rows of s.child, for which",
+        ),
+        (
+            "TABLE s.own (id int PRIMARY KEY, v int); CREATE VIEW s.t AS TABLE s.own",
+            "s.t is a view, and a merge needs a",
+        ),
+        ("TABLE s.t (id int PRIMARY KEY GENERATED ALWAYS AS IDENTITY, v int)", "only the server fills id of s.t (GEN"),
+        ("TABLE s.t (v int, id int GENERATED ALWAYS AS (v + 1) STORED UNIQUE NOT NULL)", "only the server fills id of"),
+    ],
+)
+def test_target_that_no_key_decides_is_refused(run: Run, sql: Sql, target: str, problem: str) -> None:
+    """Its rows are others', or nobody can write its keys."""
+    sql(f"CREATE SCHEMA s; CREATE TABLE s.u AS SELECT 1 AS id, 2 AS v; CREATE {target}")
+
+    with pytest.raises(PermanentError, match=re.escape(problem)):
+        merged(run, **PLAIN)
 
 
 def test_columns_may_have_any_name(run: Run, sql: Sql) -> None:
     """No name is taken by the merge itself."""
-    sql("CREATE SCHEMA s; CREATE TABLE s.t (id int PRIMARY KEY, kind text, s int, t int); CREATE TABLE s.u (LIKE s.t)")
+    sql("CREATE SCHEMA s; CREATE TABLE s.t (id int PRIMARY KEY, __kind0 text, s int, t int)")
+    sql("CREATE TABLE s.u (LIKE s.t)")
     sql("INSERT INTO s.u VALUES (1, 'a', 1, 1); INSERT INTO s.t VALUES (1, 'b', 1, 1), (2, 'c', 2, 2)")
 
     assert merged(run, **PLAIN) == counts(updated=1)
@@ -243,8 +276,10 @@ def test_keys_of_any_name_get_a_remedy_that_works(run: Run, sql: Sql) -> None:
     sql('''CREATE SCHEMA s; CREATE TABLE s.t ("say ""hi""" int, "A b" int); CREATE TABLE s.u (LIKE s.t)''')
     terms = PLAIN | {"keys": ['say "hi"', "A b"]}
 
-    with pytest.raises(PermanentError, match="which a merge needs; mend it: ALTER TABLE") as told:
+    with pytest.raises(
+        PermanentError, match="a merge needs; once no two rows share these keys, mend it: ALTER"
+    ) as told:
         merged(run, **terms)
 
-    sql(str(told.value).partition("; mend it: ")[2])
+    sql(str(told.value).partition("mend it: ")[2])
     assert merged(run, **terms) == counts()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import bz2
 import datetime as dt
 import gzip
+import io
 import math
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import zipfile
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -38,6 +41,14 @@ TABLE = """
 """
 ROWS = "SELECT id, price, note FROM staging.orders ORDER BY id"
 GOOD = b'id,price,note\n1,9.50,first\n2,,""\n'
+
+
+def zipped(*names: str) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name in names:
+            archive.writestr(name, GOOD)
+    return packed.getvalue()
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +100,8 @@ CSV = {
     "its own null": (b"id,price,note\n1,NULL,\n", {"null_text": "NULL"}, ""),
     "no header": (b"1,2,x,2026-01-05\n", {"header": False}, "x"),
     "gzip": (gzip.compress(b"id,price,note\n1,2,x\n"), {}, "x"),
+    "bzip2": (bz2.compress(b"id,price,note\n1,2,x\n"), {}, "x"),
+    "the end mark of DOS": (b"id,price,note\r\n1,2,x\r\n\x1a", {}, "x"),
     "backslashes": (b"id,price,note\n1,2,a\\nb\\\\\n", {}, r"a\nb" + "\\\\"),
     "spaces are kept": (b"id,price,note\n1,2, x \n", {}, " x "),
     "a quoted null text": (b'id,price,note\n1,2,"NULL"\n', {"null_text": "NULL"}, "NULL"),
@@ -156,8 +169,17 @@ WRONG = {
     ),
     "half of a gzip file": (
         gzip.compress(b"id,price,note\n" + os.urandom(999).hex().encode() + b",2,x\n")[:300],
-        "cannot be decompressed to its end",
+        "orders.csv is packed, and broken or cut off (Compressed file ended before the end-of-stream marker was",
     ),
+    "a damaged bzip2 file": (
+        bz2.compress(GOOD)[:-12] + bytes(12),
+        "orders.csv is packed, and broken or cut off (Invalid data stream); export or copy it again",
+    ),
+    "a workbook": (
+        zipped("[Content_Types].xml"),
+        "orders.csv is an Excel workbook or another document, not CSV; export",
+    ),
+    "a zip of two": (zipped("a.csv", "b.csv"), "orders.csv is a zip with 2 files (a.csv, b.csv); pack the CSV alone"),
     "an end of data in the middle": (b"id,price,note\n1,2,x\n\\.\n2,3,y\n", "orders.csv, line 3"),
     "a date in another order": (
         b"id,price,note,seen\n1,2,x,01/02/2026\n",

@@ -251,7 +251,7 @@ def test_key_must_be_unique(tables: None, run: Run, sql: Sql, key: str, accepted
     with pytest.raises(PermanentError, match=r"^s.t has (no|a) unique constraint on ") as told:
         merged(run, **asked)
 
-    sql(str(told.value).partition("; mend it: ")[2])
+    sql(str(told.value).partition("mend it: ")[2])
     assert merged(run, **asked) == counts(inserted=1)
 
 
@@ -350,7 +350,7 @@ def test_missing_keys_are_refused(tables: None, run: Run, sql: Sql) -> None:
             PermanentError,
             (
                 "s.target has no unique constraint on exactly (site), which a merge needs; "
-                'mend it: ALTER TABLE "s"."target" ADD UNIQUE ("site")'
+                'once no two rows share these keys, mend it: ALTER TABLE "s"."target" ADD UNIQUE ("site")'
             ),
         ),
         (

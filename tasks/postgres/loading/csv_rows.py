@@ -7,10 +7,8 @@ doubled one within quotes is one, as in COPY: so what is counted and cut here is
 from __future__ import annotations
 
 import codecs
-import gzip
 import io
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,12 +16,13 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Annotated, BinaryIO, Literal, NamedTuple, Self, cast
+from typing import Annotated, BinaryIO, Literal, NamedTuple, Self
 
 from pydantic import Field as Bounds
 from pydantic import model_validator
 
 from tasks.contract import DataRejected, Model
+from tasks.files.packed import Unreadable, unpacked
 from tasks.postgres.loading.rows import LONGEST, Field, Row, sound
 
 Encoding = Literal["utf-8", "utf-16", "latin-1", "iso-8859-15", "windows-1250", "windows-1251", "windows-1252"]
@@ -32,6 +31,8 @@ _SEPARATORS = ",;|\t"
 _ONE = {"separator": re.compile(r"[\t -~]"), "quote": re.compile(r"[!-/:-@\[-`{-~]")}
 _SUCH = {"separator": ', or ; or "\\t"', "quote": "\" or '"}
 _BREAK = re.compile(r"\r\n|\r|\n")
+END_MARK = "\x1a"
+"""What DOS programs write after the last line."""
 _WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -39,7 +40,8 @@ class CsvForm(Model):
     """How a CSV file is written.
 
     An unquoted field that is `null_text` is null; by default that is an empty one, and `""` is an empty text. With
-    `header: false` the first line is a row, and the columns are in the order of `columns`, or of the table.
+    `header: false` the first line is a row, and the columns are in the order of `columns`, or of the table. A last line
+    of nothing but Ctrl-Z (0x1A), as DOS programs write it, is not a row.
     """
 
     separator: str = ","
@@ -61,16 +63,14 @@ class CsvForm(Model):
 
 
 @contextmanager
-def unpacked(path: Path, address: str) -> Iterator[BinaryIO]:
-    """Open a file, decompressed if it is gzip; raise DataRejected where that breaks off."""
+def opened(path: Path, address: str, wanted: str = "CSV") -> Iterator[BinaryIO]:
+    """Open a file, unpacked; raise DataRejected, here or where it is read, for one that cannot be."""
     with path.open("rb") as file:
-        is_packed = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
         try:
-            yield cast("BinaryIO", gzip.GzipFile(fileobj=file)) if is_packed else file
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            remedy = "it seems to be cut off or damaged; export or copy it again"
-            raise DataRejected(f"{address} cannot be decompressed to its end ({error}): {remedy}") from error
+            with unpacked(file, wanted) as plain:
+                yield plain
+        except Unreadable as error:
+            raise DataRejected(f"{address} {error}") from error
 
 
 class _First(NamedTuple):
@@ -122,8 +122,8 @@ class CsvFile:
 
     def blocks(self) -> Iterator[bytes]:
         """Yield the file as UTF-8, without a byte order mark."""
-        with unpacked(self.path, self.address) as file:
-            for block in _as_utf8(file, self.form.encoding, self.address):
+        with opened(self.path, self.address) as file:
+            for block in _text_of(file, self.form.encoding, self.address):
                 self._count(block)
                 yield block
 
@@ -138,6 +138,8 @@ class CsvFile:
         started, lines = 1, list[str]()
         is_open, length = False, 0
         for number, line in enumerate(self._lines(), start=1):
+            if not lines and not line.strip(END_MARK):
+                continue  # no other line is without a line end
             started = started if lines else number
             lines.append(line)
             length += len(line)
@@ -154,7 +156,7 @@ class CsvFile:
 
     def _lines(self) -> Iterator[str]:
         newline = "\r" if self.end == "\r" else "\n"
-        with unpacked(self.path, self.address) as file:
+        with opened(self.path, self.address) as file:
             name = "utf-8-sig" if self.form.encoding == "utf-8" else self.form.encoding
             errors = "surrogateescape" if self.form.encoding != "utf-16" else "strict"
             text = io.TextIOWrapper(file, encoding=name, errors=errors, newline=newline)
@@ -194,6 +196,18 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'" if "\\" not in text else "E'" + text.replace("\\", r"\\") + "'"
 
 
+def _text_of(file: BinaryIO, encoding: Encoding, address: str) -> Iterator[bytes]:
+    """Yield the text as UTF-8, without a byte order mark and without the last line if it is the end mark of DOS."""
+    held, before = b"", b"\n"
+    for block in _as_utf8(file, encoding, address):
+        if body := block.rstrip(END_MARK.encode()):
+            yield held + body
+            before, held = body[-1:], b""
+        held += block[len(body) :]
+    if held and before not in b"\r\n":
+        yield held
+
+
 def _as_utf8(file: BinaryIO, encoding: Encoding, address: str) -> Iterator[bytes]:
     if encoding == "utf-8":
         block = file.read(_BLOCK)
@@ -213,8 +227,8 @@ def _as_utf8(file: BinaryIO, encoding: Encoding, address: str) -> Iterator[bytes
 
 
 def _first_record(path: Path, address: str, form: CsvForm) -> _First:
-    with unpacked(path, address) as file:
-        raw = b"".join(_up_to(_as_utf8(file, form.encoding, address), _BLOCK))
+    with opened(path, address) as file:
+        raw = b"".join(_up_to(_text_of(file, form.encoding, address), _BLOCK))
     if not raw.strip(b"\r\n\t "):
         raise DataRejected(f"{address} is empty" if len(raw) < _BLOCK else f"{address} begins with empty lines only")
     text = raw.decode("utf-8", "replace")

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tasks.contract import DataRejected
-from tasks.postgres.loading.csv_rows import unpacked
+from tasks.postgres.loading.csv_rows import opened
 from tasks.postgres.loading.rows import LONGEST, Field, Row, checked, copy_blocks, sound
 
+_KIND = "JSON lines"
 _AS_JSON = ("json", "jsonb")
 
 
@@ -53,7 +54,7 @@ class JsonLines:
     @classmethod
     def opened(cls, path: Path, address: str, fields: Sequence[Field]) -> JsonLines:
         """Look at the first line: of the columns that the server can fill, those are read that it has."""
-        with unpacked(path, address) as file:
+        with opened(path, address, _KIND) as file:
             first = next((line for line in iter(lambda: file.readline(LONGEST), b"") if line.strip()), b"{}")
         try:
             keys = _DECODER.decode(first.decode("utf-8-sig").strip())
@@ -81,7 +82,7 @@ class JsonLines:
     def rows(self) -> Iterator[Row]:
         """Yield the lines as rows."""
         number, blanks = 0, list[int]()
-        with unpacked(self.path, self.address) as file:
+        with opened(self.path, self.address, _KIND) as file:
             while line := file.readline(LONGEST + 1):
                 number += 1
                 if len(line) > LONGEST:

@@ -132,9 +132,9 @@ def load_file(
     One `file`, or those directly in a `folder` whose names match `pattern` (all but hidden ones), in the order of their
     names; `files` is the place, a folder or a bucket. What a step before it writes is read as its own run wrote it.
     `csv` says how a CSV file is written, by default in UTF-8, with commas and a header; CSV and JSON lines may be
-    compressed with gzip. A file must have the columns of the table, in any order; those with a default may be absent.
-    In CSV an empty field is null and `""` an empty text; in JSON lines a key that a line lacks is null, and a column
-    with a default is filled if the first line has it.
+    packed with gzip, bzip2 or xz, or alone in a zip. A file must have the columns of the table, in any order; those
+    with a default may be absent. In CSV an empty field is null and `""` an empty text; in JSON lines a key that a line
+    lacks is null, and a column with a default is filled if the first line has it.
 
     `columns` declares names and types: the table must have exactly these, and is made with them if it does not exist.
     Postgres reads each text as a literal of its column's type, as an INSERT does: `1.555` becomes 1.56 in a

@@ -5,14 +5,17 @@ Knows how rows are identified and copied in SQL; none of them passes through Pyt
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tasks.contract import MissingResource
+from tasks.postgres.blame import blamed_text
 from tasks.postgres.relations import columns_of
 from tasks.postgres.sql import fragment, table_identifier
-from tasks.postgres.statements import joined, names, statement, value
+from tasks.postgres.statements import joined, name, names, statement, value
 from tasks.quality.on_postgres.conditions import RowCondition, can_quarantine, row_condition
 from tasks.quality.on_postgres.row_queries import SUBSELECT
+from tasks.quality.suites import Quarantine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
     from psycopg2.sql import Composable
 
     from tasks.contract import Run
-    from tasks.quality.suites import Batch, Expectation, Quarantine, Suite
+    from tasks.quality.suites import Batch, Expectation, Suite
 
 __all__ = ["RowCondition", "can_quarantine", "quarantine", "require_validation_id", "row_condition"]
 
@@ -45,11 +48,32 @@ def quarantine(
         return {}
     # The planner cannot know how many rows break a rule: it expects many, and does without parallel workers.
     cursor.execute("SET LOCAL parallel_tuple_cost = 0")
-    cursor.execute(_select_broken(suite.batch, suite.quarantine, rules))
-    cursor.execute(_insert(suite.quarantine, suite, run, instead_of))
+    with blamed_text(cursor, partial(_columns_alone, suite, rules)):
+        cursor.execute(_select_broken(suite.batch, suite.quarantine, rules))
+        cursor.execute(_insert(suite.quarantine, suite, run, instead_of))
     rejected = dict.fromkeys(rules, 0) | dict(cursor.fetchall())
     cursor.execute(SQL("DROP TABLE pg_temp.__rejected"))
     return rejected
+
+
+def _columns_alone(suite: Suite, rules: Mapping[str, list[RowCondition]]) -> dict[str, Composable]:
+    """Return what computes each column of the quarantine alone, as the table stores it."""
+    assert suite.quarantine is not None
+    text = """
+        {broken};
+        CREATE TEMPORARY TABLE alone AS SELECT {column} FROM {table} WITH NO DATA;
+        INSERT INTO alone SELECT {column} FROM pg_temp.__rejected
+    """
+    table = suite.quarantine.table
+    return {
+        f"quarantine.columns.{column} of suite {suite.name!r}": statement(
+            text,
+            broken=_select_broken(suite.batch, Quarantine(table=table, columns={column: sql}), rules),
+            column=name(column),
+            table=table_identifier(table),
+        )
+        for column, sql in suite.quarantine.columns.items()
+    }
 
 
 def require_validation_id(cursor: Cursor, target: Quarantine) -> None:
@@ -89,6 +113,14 @@ def _select_broken(batch: Batch, target: Quarantine, rules: Mapping[str, list[Ro
         any_rule=SQL(" OR ").join(broken.values()),
         tests=SQL(", ").join(tests),
     )
+
+
+def condition_alone(batch: Batch) -> dict[str, Composable]:
+    """Return what computes the condition of a batch alone, by its name."""
+    if batch.where is None:
+        return {}
+    rows = statement("SELECT count(*) FROM ({batch}) AS {name}", batch=batch_rows(batch), name=name(SUBSELECT))
+    return {"batch.where": rows}
 
 
 def batch_rows(batch: Batch) -> Composable:
