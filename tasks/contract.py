@@ -141,6 +141,8 @@ class GateBefore:
     """Of the database in which it judges."""
     items: int | None = None
     """How many items it is mapped over; None for a gate that is not mapped."""
+    is_whole: bool = True
+    """Whether it judges all rows of the table."""
 
     @property
     def map_indexes(self) -> list[int]:

@@ -58,7 +58,8 @@ def _before(definition: TaskDefinition, values: Mapping[str, Any], before: Mappi
 def _gate_before(gate: Mapping[str, Any]) -> GateBefore:
     suite, lists = gate["suite"], gate.get("expand")
     items = math.prod(map(len, lists)) if lists else None
-    return GateBefore(gate["task_id"], gate["table"], _digest([suite]), suite["connection"], items)
+    is_whole = not suite["batch"].get("where")
+    return GateBefore(gate["task_id"], gate["table"], _digest([suite]), suite["connection"], items, is_whole)
 
 
 def paths_by_step(written: Iterable[Mapping[str, Any]]) -> dict[str, str]:

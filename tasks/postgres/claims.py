@@ -75,6 +75,8 @@ class _Wish:
     tables: list[str]
     built: list[str]
     """Those of them that the step itself builds."""
+    planned: frozenset[str]
+    """Those of them that the spec names: the run claims all of these at its first build."""
     timeout: float
     is_split: bool
     """Whether it wants tables in other databases too."""
@@ -94,12 +96,16 @@ def claim(built: Iterable[BuiltIn], run: Run, timeout: float) -> None:
     for connection in sorted(tables):
         if run.is_local:
             held_open(connection, run.deployment)
-        wish = _Wish(sorted(tables[connection]), [one.table for one in own], timeout, is_split=len(tables) > 1)
+        planned = frozenset(one.table for one in run.before.claims if one.connection == connection)
+        wanted, built_now = sorted(tables[connection]), [one.table for one in own]
+        wish = _Wish(wanted, built_now, planned, timeout, is_split=len(tables) > 1)
         with postgres(connection, run=run) as session, session.cursor() as cursor:
             occupied, done[connection] = _claim(cursor, wish, run)
         if occupied:
             for other, taken in done.items():
-                _give_back(other, taken, run)
+                with postgres(other, run=run) as session, session.cursor() as cursor:
+                    cursor.execute(_LOCK, {"tables": taken})
+                    _give_back(cursor, taken, run)
             raise occupied
 
 
@@ -108,7 +114,7 @@ _ADD = """
 """
 _CLAIMS = """
     SELECT deployment, dag_id, run_id, run_date, is_local, claimed_at, table_name, is_loaded
-    FROM taskflow.claims WHERE table_name = ANY (%(tables)s) ORDER BY table_name FOR UPDATE
+    FROM taskflow.claims WHERE table_name = ANY (%(tables)s) OR {is_of} ORDER BY table_name FOR UPDATE
 """
 _TAKE = """
     UPDATE taskflow.claims
@@ -116,62 +122,63 @@ _TAKE = """
         task_id = %(task_id)s, is_local = %(is_local)s, is_loaded = false, claimed_at = clock_timestamp()
     WHERE table_name = ANY (%(tables)s) AND (is_loaded AND table_name = ANY (%(built)s) OR ({is_of}) IS NOT TRUE)
 """
-_HAS_CLAIMS = "SELECT EXISTS (SELECT FROM taskflow.claims WHERE {is_of})"
 
 
 def _claim(cursor: Cursor, wish: _Wish, run: Run) -> tuple[Occupied | None, list[str]]:
     """Return whom the run has to wait for, if anybody, and else the tables that it did not have before.
 
     The rows of `claims` stay locked until the transaction ends, so of the runs that want one table, each sees what the
-    one before it has done.
+    one before it has done. All that the transaction may write are locked at once, in the order of their names, and
+    before the line: else a run that gives back a table, with the line locked, and one that has locked this table, and
+    waits for the line, would wait for each other.
     """
     make_records(cursor)
     cursor.execute(_ADD, {"tables": wish.tables})
-    cursor.execute(_CLAIMS, {"tables": wish.tables})
+    cursor.execute(_of_run(_CLAIMS), {**_identity(run), "tables": wish.tables})
     claims = [Claim(*row) for row in cursor.fetchall() if row[0] is not None]
+    own = frozenset(one.table for one in claims if one.is_of(run))
     others = [one for one in claims if not one.is_of(run)]
-    if occupied := _occupied(cursor, others, wish, run):
+    if occupied := _occupied(cursor, others, own, wish, run):
         return occupied, []
     what = {"tables": wish.tables, "built": wish.built, "date": run.date, "is_local": run.is_local}
     cursor.execute(_of_run(_TAKE), {**_identity(run), **_task(run), **what})
     cursor.execute(_of_run(_LEAVE), {**_identity(run), **_task(run)})
     for one in others:
         run.log.info("%s: taken over from %s, which no longer needs it", one.table, one)
-    return None, sorted({*wish.tables} - {one.table for one in claims if one.is_of(run)})
+    return None, sorted({*wish.tables} - own)
 
 
 def _task(run: Run) -> dict[str, object]:
     return {"task_id": run.task_id, "map_index": run.map_index}
 
 
-def _occupied(cursor: Cursor, others: Sequence[Claim], wish: _Wish, run: Run) -> Occupied | None:
+def _occupied(cursor: Cursor, others: Sequence[Claim], own: frozenset[str], wish: _Wish, run: Run) -> Occupied | None:
     """Return whom the run has to wait for, after it has taken its place in the line.
 
-    A run that has tables already need not stand in line for more: those in it may be waiting for these. While it waits
-    it keeps what other steps have built, unless that is what it waits for in the end.
+    A run that still has all tables of its plan goes on, and need not stand in line for more: those in it may be waiting
+    for these. While it waits for a holder it keeps what other steps have built, unless that is what it waits for in the
+    end. A run that was cleared and has lost a table of its plan has no such right: it waits for its turn with nothing.
     """
-    cursor.execute(_of_run(_HAS_CLAIMS), _identity(run))
-    has_claims = bool(only_row(cursor)[0])
+    goes_on = bool(own) and wish.planned <= own
     other: Other
     if holder := next((one for one in others if _is_held(cursor, one, run, wish.timeout)), None):
         problem, other = f"{holder.table} is claimed by {holder}", holder
-    elif not has_claims and (ahead := _ahead(cursor, wish, run)):
+    elif not goes_on and (ahead := _ahead(cursor, wish, run)):
         problem, other = f"{', '.join(wish.tables)}: before this run comes {ahead}, which waits too", ahead
     else:
         return None
     _stand_in_line(cursor, wish, run)
-    if has_claims and _waits_for_us(cursor, other, run):
-        cursor.execute(_of_run(_GIVE_BACK_ALL), _identity(run))
-        run.log.warning("this run gives back all tables that it has claimed: %s, which waits for them", problem)
-    elif has_claims:
-        cursor.execute(_of_run(_GIVE_BACK), {**_identity(run), "tables": wish.built})
+    if own and (holder is None or _waits_for_us(cursor, other, run)):
+        _give_back(cursor, own, run)
+        why = f"{problem}, which waits for them" if holder else problem
+        run.log.warning("this run gives back all tables that it has claimed: %s", why)
+    elif own:
+        _give_back(cursor, own.intersection(wish.built), run)
     # A run that gives something back does not end, so whoever waits for it has to look again.
-    can_ask = other.deployment == run.deployment and not has_claims and not wish.is_split
+    can_ask = other.deployment == run.deployment and not own and not wish.is_split
     return Occupied(problem, other.dag_id, other.run_id, can_ask, wish.timeout)
 
 
-_GIVE_BACK_ALL = "UPDATE taskflow.claims SET deployment = NULL WHERE {is_of}"
-_GIVE_BACK = f"{_GIVE_BACK_ALL} AND table_name = ANY (%(tables)s)"
 _IS_ALIVE = "SELECT NOT pg_try_advisory_xact_lock(hashtextextended(%s, 0))"
 _LAST_SIGN = """
     SELECT greatest(
@@ -270,9 +277,13 @@ def _waits_for_us(cursor: Cursor, other: Other, run: Run) -> bool:
 # --- the end of a claim -----------------------------------------------------------------------------------------------
 
 
-def _give_back(connection: str, tables: Sequence[str], run: Run) -> None:
-    with postgres(connection, run=run) as session, session.cursor() as cursor:
-        cursor.execute(_of_run(_GIVE_BACK), {**_identity(run), "tables": list(tables)})
+_LOCK = "SELECT FROM taskflow.claims WHERE table_name = ANY (%(tables)s) ORDER BY table_name FOR UPDATE"
+_GIVE_BACK = "UPDATE taskflow.claims SET deployment = NULL WHERE table_name = ANY (%(tables)s) AND {is_of}"
+
+
+def _give_back(cursor: Cursor, tables: Iterable[str], run: Run) -> None:
+    """Give tables back whose rows in `claims` the transaction has locked."""
+    cursor.execute(_of_run(_GIVE_BACK), {**_identity(run), "tables": sorted(tables)})
 
 
 def require_claims(run: Run) -> None:

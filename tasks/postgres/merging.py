@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 from pydantic import Field
 
@@ -193,17 +193,24 @@ class _Merge:
         """Return how many rows the source has; refuse rows that are not of its build, and rows without a key."""
         keys, build = self.terms.keys, self.terms.build
         foreign = foreign_rows(build.transaction) if build else value(0)
-        filled = joined(", ", (statement("count({key})", key=name(key)) for key in keys))
-        text = "SELECT count(*), {foreign}, {filled} FROM {source}"
-        cursor.execute(statement(text, foreign=foreign, filled=filled, source=self.source))
-        rows, written_by_others, *counts = only_row(cursor)
+        lacks_key = joined(" OR ", (statement("{key} IS NULL", key=name(key)) for key in keys))
+        text = "SELECT count(*), {foreign}, count(*) FILTER (WHERE {lacks_key}) FROM {source}"
+        cursor.execute(statement(text, foreign=foreign, lacks_key=lacks_key, source=self.source))
+        rows, written_by_others, lacking = only_row(cursor)
         if build:
             require_unchanged(build, rows, written_by_others, run)
-        lacking = [f"{rows - count:,} without {key}" for key, count in zip(keys, counts, strict=True) if count < rows]
         if lacking:
-            problem = f"has rows that lack a key of the merge: {', '.join(lacking)}"
-            raise DataRejected(f"{self.terms.source} {problem}; nothing was written to {self.terms.target}")
+            self.refuse_missing_keys(cursor)
         return int(rows)
+
+    def refuse_missing_keys(self, cursor: Cursor) -> NoReturn:
+        """Raise DataRejected with how many rows of the source lack each key: counted only where some do."""
+        counts = (statement("count(*) - count({key})", key=name(key)) for key in self.terms.keys)
+        cursor.execute(statement("SELECT {counts} FROM {source}", counts=joined(", ", counts), source=self.source))
+        counted = zip(only_row(cursor), self.terms.keys, strict=True)
+        lacking = ", ".join(f"{count:,} without {key}" for count, key in counted if count)
+        problem = f"has rows that lack a key of the merge: {lacking}"
+        raise DataRejected(f"{self.terms.source} {problem}; nothing was written to {self.terms.target}")
 
     def target_has_rows(self, cursor: Cursor) -> bool:
         """Return whether there is anything to compare with."""

@@ -5,6 +5,7 @@ Knows the records of gates; knows nothing of how a suite is judged.
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.contract import GateBefore, PermanentError, Run
@@ -15,6 +16,8 @@ from tasks.postgres.versions import Build, make_records
 from tasks.services.postgres import postgres
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from psycopg2.extensions import cursor as Cursor  # noqa: N812  psycopg2 spells its class in lower case
     from psycopg2.sql import Composable
 
@@ -93,23 +96,48 @@ _NEWEST = """
 def require_passes(cursor: Cursor, connection: str, run: Run, taken: Judged) -> None:
     """Raise PermanentError unless every gate before a load has passed in this run; those of `taken`, in its version.
 
-    `cursor` is that of the load, in the database of `connection`, where the records have been made. A gate on the
-    loaded table must have judged it there; one on another table may have judged and recorded in a database of its own.
+    `cursor` is that of the load, in the database of `connection`, where the records have been made. Where a gate has
+    judged is told by its database, whatever the connection's name: in another one, a table of the same name is another.
     """
-    elsewhere: dict[str, list[GateBefore]] = {}
+    places: dict[str, list[GateBefore]] = {connection: []}
     for gate in run.before.gates:
-        if gate.table == taken.table or gate.connection in ("", connection):
-            _require_pass(cursor, gate, run, taken)
-        else:
-            elsewhere.setdefault(gate.connection, []).append(gate)
-    for other, gates in elsewhere.items():
+        places.setdefault(gate.connection or connection, []).append(gate)
+    here = places.pop(connection)
+    for other, gates in places.items():
         with postgres(other, run=run) as session, session.cursor() as theirs:
+            if _is_same_database(cursor, theirs):
+                here += gates
+                continue
             make_records(theirs)
             for gate in gates:
-                _require_pass(theirs, gate, run, taken)
+                _require_pass(theirs, gate, run, None)
+    for gate in here:
+        _require_pass(cursor, gate, run, taken)
+    _require_whole(here, connection, run, taken)
 
 
-def _require_pass(cursor: Cursor, gate: GateBefore, run: Run, taken: Judged) -> None:
+def _is_same_database(cursor: Cursor, other: Cursor) -> bool:
+    """Return whether two sessions are in one database of one server: a lock that one has, the other cannot get."""
+    key = secrets.randbits(63)
+    cursor.execute("SELECT pg_advisory_xact_lock(%s)", [key])
+    other.execute("SELECT NOT pg_try_advisory_xact_lock(%s)", [key])
+    return bool(only_row(other)[0])
+
+
+def _require_whole(here: Sequence[GateBefore], connection: str, run: Run, taken: Judged) -> None:
+    """Raise PermanentError if only tables of that name in other databases were judged whole: lint compares names."""
+    named = [gate for gate in run.before.gates if gate.table == taken.table]
+    if named and not any(gate.is_whole for gate in here if gate.table == taken.table):
+        others = ", ".join(
+            f"{gate.task_id!r} judges the one of {gate.connection}" for gate in named if gate not in here
+        )
+        problem = f"no gate before this load judges all rows of {taken.table} in the database of {connection}"
+        remedy = f"add one whose suite has the connection {connection}"
+        raise PermanentError(f"{problem}{f' ({others})' if others else ''}; {remedy}")
+
+
+def _require_pass(cursor: Cursor, gate: GateBefore, run: Run, taken: Judged | None) -> None:
+    """Raise PermanentError unless a gate has passed; where it is about the table of `taken`, in that version."""
     identity = {"deployment": run.deployment, "dag_id": run.dag_id, "run_id": run.run_id, "task_id": gate.task_id}
     indexes = gate.map_indexes
     if not indexes:
@@ -127,7 +155,11 @@ def _require_pass(cursor: Cursor, gate: GateBefore, run: Run, taken: Judged) -> 
             raise PermanentError(f"the suite of gate {gate.task_id!r} was changed after it passed; {clear}")
         if not is_same_table:
             raise PermanentError(f"{gate.table} was dropped and made again after gate {gate.task_id!r}; {clear}")
-        if gate.table == taken.table and (build, fingerprint) != (taken.build and taken.build.id, taken.fingerprint):
+        if (
+            taken
+            and gate.table == taken.table
+            and (build, fingerprint) != (taken.build and taken.build.id, taken.fingerprint)
+        ):
             raise PermanentError(f"{gate.table} was built or changed after gate {gate.task_id!r} judged it; {clear}")
 
 

@@ -97,11 +97,13 @@ def columns_alone(cursor: Cursor, table: str) -> dict[str, Composable]:
 # Not the value that a column added with a default has in older rows: a VACUUM FULL writes it into them and forgets it.
 # The column's number tells that it was added.
 _COLUMN_FORMS = """
-    SELECT attnum, attname::text, atttypid, atttypmod, attcollation, attgenerated,
-           CASE WHEN attgenerated <> '' THEN pg_get_expr(adbin, adrelid) END
-    FROM pg_attribute LEFT JOIN pg_attrdef ON (adrelid, adnum) = (attrelid, attnum)
+    SELECT attnum, attname::text, atttypid, atttypmod, attcollation, attgenerated
+    FROM pg_attribute
     WHERE attrelid = format('%%I.%%I', %s, %s)::regclass AND attnum > 0 AND NOT attisdropped
     ORDER BY attnum
+"""
+_COMPUTATIONS = """
+    SELECT adnum, pg_get_expr(adbin, adrelid) FROM pg_attrdef WHERE adrelid = format('%%I.%%I', %s, %s)::regclass
 """
 _TYPE_FORMS = """
     WITH RECURSIVE types (type) AS (
@@ -131,15 +133,24 @@ def form_of(cursor: Cursor, table: str) -> str:
     It covers the names, numbers, types, collations and computations of the columns, the labels of enumerations and the
     fields of composite types.
     """
-    cursor.execute("SELECT current_setting('search_path'), set_config('search_path', '', true)")
-    ((path, _),) = cursor.fetchall()  # without it, computations are shown with their schemas, whoever asks
     cursor.execute(_COLUMN_FORMS, table.split("."))
-    form = cursor.fetchall()
-    cursor.execute("SELECT set_config('search_path', %s, true)", (path,))
+    columns = cursor.fetchall()
+    computed = _computations(cursor, table) if any(generated for *_, generated in columns) else {}
+    form = [(*column, computed.get(column[0]) if column[-1] else None) for column in columns]
     if own := [type_id for _, _, type_id, *_ in form if type_id >= _FIRST_OWN_OID]:
         cursor.execute(_TYPE_FORMS, {"types": own})
         form += cursor.fetchall()
     return hashlib.sha256(json.dumps(form).encode()).hexdigest()[:32]
+
+
+def _computations(cursor: Cursor, table: str) -> dict[int, str]:
+    """Return what computes each column that has a default or is generated, by its number; in the same words always."""
+    cursor.execute("SELECT current_setting('search_path'), set_config('search_path', '', true)")
+    ((path, _),) = cursor.fetchall()  # without it, computations are shown with their schemas, whoever asks
+    cursor.execute(_COMPUTATIONS, table.split("."))
+    computed = dict(cursor.fetchall())
+    cursor.execute("SELECT set_config('search_path', %s, true)", (path,))
+    return computed
 
 
 def require_columns(table: str, there: Mapping[str, ColumnFacts], wanted: Iterable[str]) -> None:

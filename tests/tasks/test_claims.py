@@ -132,6 +132,58 @@ def test_no_two_runs_wait_for_each_other(tables: None, run: Run, sql: Sql, caplo
     assert holders(sql) == {"s.t1": "manual__1", "s.t2": "manual__2", "s.t3": "manual__2"}
 
 
+def test_looks_in_a_ring_do_not_lock_each_other_out(
+    tables: None, run: Run, sql: Sql, gate: Gate, database: Database
+) -> None:
+    """One that closes a ring gives back the very table that another has just looked at: the server ends neither."""
+    first, second = (of_run(run, number, 1, 2) for number in (1, 2))
+    a, b = (BuiltIn(CONNECTION, name) for name in ("s.a", "s.b"))
+    claim([a], first, MINUTE)
+    claim([b], second, MINUTE)
+    first, second = (replace(who, task_id="later") for who in (first, second))
+    with pytest.raises(Occupied):
+        claim([b], first, MINUTE)
+
+    with database.connect() as session, session.cursor() as cursor:
+        cursor.execute("BEGIN; SELECT pg_advisory_xact_lock(hashtext('taskflow.waits'))")
+        closing = gate.start(claim, [a], second, MINUTE)
+        gate.waiting(1)
+        looking = gate.start(claim, [b], first, MINUTE)
+        gate.waiting(2)
+        cursor.execute("ROLLBACK")
+
+    with pytest.raises(Occupied, match=r"s\.a is claimed by .* run manual__1"):
+        closing.result(30)
+    looking.result(30)
+    assert holders(sql) == {"s.a": "manual__1", "s.b": "manual__1"}
+
+
+def test_cleared_run_goes_on_with_what_it_holds(tables: None, run: Run, sql: Sql) -> None:
+    """While it has all of its tables nobody comes before it; once it has lost one, it waits at the end of the line."""
+    other = BuiltIn(CONNECTION, "s.other")
+    before = Before(claims=(STAGING, other))
+    cleared = lambda *running: replace(of_run(run, 1, *running), before=before)  # noqa: E731
+    claim([STAGING], cleared(), MINUTE)
+    with pytest.raises(Occupied, match=r"claimed by .* run manual__1"):
+        claim([STAGING], of_run(run, 2, 1), MINUTE)
+
+    claim([STAGING], cleared(1, 2), MINUTE)
+    assert holders(sql) == {"s.staging": "manual__1", "s.other": "manual__1"}
+
+    claim([STAGING], of_run(run, 2), MINUTE)
+    with pytest.raises(Occupied, match=r"claimed by .* run manual__2"):
+        claim([STAGING], of_run(run, 3, 2), MINUTE)
+    with pytest.raises(Occupied, match=r"s\.other, s\.staging: before this run comes .* run manual__3.* waits too"):
+        claim([other], cleared(1, 3), MINUTE)  # the second run has ended, and the third has not looked yet
+    assert holders(sql) == {"s.staging": "manual__2"}
+
+    claim([STAGING], of_run(run, 3, 1), MINUTE)
+    with pytest.raises(Occupied, match=r"claimed by .* run manual__3"):
+        claim([other], cleared(1, 3), MINUTE)
+    claim([other], cleared(1), MINUTE)
+    assert holders(sql) == {"s.staging": "manual__1", "s.other": "manual__1"}
+
+
 def test_who_came_first_is_served_first(tables: None, run: Run, sql: Sql) -> None:
     """Whenever they look, runs that wait go on in the order in which they came; the log says who comes before."""
     claim([STAGING], of_run(run, 1), MINUTE)

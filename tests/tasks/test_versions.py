@@ -254,6 +254,30 @@ def test_gate_without_verdict_stops_load(tables: None, run: Run) -> None:
         load(run, gates=(GateBefore("check", "s.staging", "x"),))
 
 
+def judge_here(database: Database, run: Run, *gates: str) -> None:
+    """Record that gates have passed the rows that a run has built."""
+    with database.connect() as session, session.cursor() as cursor:
+        for gate in gates:
+            judge = replace(named(run, gate), before=Before(builds={"s.staging": "build"}, digest="x"))
+            judged = Judged("s.staging", standing_build(cursor, "s.staging", judge))
+            record_pass(cursor, judged, "suite", judge, passed=True)
+
+
+def test_two_connections_to_one_database_are_one_place(
+    tables: None, run: Run, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gate that judges through another connection than the load's passes the very rows that it judged."""
+    monkeypatch.setenv("AIRFLOW_CONN_THE_SAME", database.airflow_connection)
+    gate = GateBefore("check", "s.staging", "x", "the_same")
+    build(run)
+    judge_here(database, run, "check")
+    assert load(run, gates=(gate,)).inserted == 10
+
+    build(run)
+    with pytest.raises(PermanentError, match=r"s\.staging was built or changed after gate 'check' judged it"):
+        load(run, gates=(gate,))
+
+
 def test_gate_may_judge_in_another_database(
     tables: None, run: Run, cluster: Cluster, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,10 +292,18 @@ def test_gate_may_judge_in_another_database(
             record_pass(cursor, Judged(table), "suite", judge, passed=True)
     build(run)
 
-    with pytest.raises(PermanentError, match="gate 'wrong' has recorded no verdict"):
-        load(run, gates=(GateBefore("wrong", "s.staging", "x", "other_postgres"),))
-
     assert load(run, gates=(GateBefore("source", "s.lookup", "x", "other_postgres"),)).inserted == 10
+
+    namesake = GateBefore("wrong", "s.staging", "x", "other_postgres")
+    partial = GateBefore("partial", "s.staging", "x", is_whole=False)
+    judge_here(database, run, "whole", "partial")
+    lack = r"no gate before this load judges all rows of s\.staging in the database of crypto_postgres"
+    for gates in ((namesake,), (namesake, partial)):
+        with pytest.raises(
+            PermanentError, match=rf"{lack} \('wrong' judges the one of other_postgres\); add one whose"
+        ):
+            load(run, gates=gates)
+    assert load(run, gates=(namesake, partial, GateBefore("whole", "s.staging", "x"))).unchanged == 10
     cluster.drop(other)
 
 
