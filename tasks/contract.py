@@ -33,8 +33,8 @@ Role = Literal[
 TaskKind = Literal["plain", "deferrable"]
 """How Airflow runs a task: `plain` is a function that a worker's process calls once.
 
-A `deferrable` one may raise `Occupied` or `NotYet`: it is called again when what it waits for may be there, without a
-worker's slot in between.
+A `deferrable` one may raise `Occupied`, `NotYet` or `Asking`: it is called again when what it waits for may be there,
+without a worker's slot in between.
 """
 
 TextKindName = Literal["connection", "table", "column", "sql", "query", "sql_file", "file", "bucket", "link"]
@@ -177,6 +177,16 @@ class Before:
     """The tables that a load takes and no other step loads."""
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What people chose."""
+
+    chosen: str
+    by: str | None
+    """The name of who chose it; None if nobody did in time."""
+    at: dt.datetime
+
+
 def _nobody_runs(_dag_id: str, _run_id: str) -> bool:
     return False
 
@@ -202,6 +212,8 @@ class Run:
     """Whether the run ends with this process: then no Airflow can be asked for its state later."""
     is_running: Callable[[str, str], bool] = _nobody_runs
     """Whether a run of this deployment, by dag_id and run_id, is running now."""
+    answer: Answer | None = None
+    """What people chose, of a task that has asked them."""
     before: Before = field(default_factory=Before)
     functions: frozenset[str] = frozenset()
     """The SQL functions that `configs/` allow besides Postgres' and Spark's harmless ones."""
@@ -290,6 +302,25 @@ class NotYet(Exception):
 
     def __str__(self) -> str:
         return self.problem
+
+
+@dataclass
+class Asking(Exception):
+    """A deferrable task goes on when people have chosen: it is called again with their answer."""
+
+    subject: str
+    body: str
+    """The details, in Markdown."""
+    options: tuple[str, ...]
+    default: str | None
+    """What is taken for chosen if nobody has in time; None to fail."""
+    people: tuple[str, ...]
+    """The ids of Airflow's users who may choose; none is everybody who may edit the run."""
+    timeout: float
+    """How many seconds people have."""
+
+    def __str__(self) -> str:
+        return self.subject
 
 
 class NothingToDo(Exception):

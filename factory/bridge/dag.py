@@ -27,6 +27,7 @@ from airflow.sdk import (
 )
 
 from factory.bridge import runtime
+from factory.bridge.asking import answer_of, ask
 from factory.bridge.deadlines import alerts
 from factory.bridge.failures import fail, fail_filling, interrupt, skip
 from factory.bridge.links import with_links
@@ -44,7 +45,7 @@ from factory.language.templates import Template
 from factory.planning.plan import GuardsBefore, Node, Plan
 from factory.planning.project import ENVIRONMENT, find_root, load_project
 from factory.registry import load_registry
-from tasks.contract import NothingToDo, NotYet, Occupied, PermanentError, Run, TaskKind, TransientError
+from tasks.contract import Asking, NothingToDo, NotYet, Occupied, PermanentError, Run, TaskKind, TransientError
 
 _TIMETABLES = {
     "CronDataIntervalTimetable": CronDataIntervalTimetable,
@@ -99,6 +100,8 @@ def _executed(step: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, 
         wait(occupied, run, context)
     except NothingToDo as nothing:
         skip(str(nothing), run)
+    except Asking as asking:
+        ask(asking, run, context)
     except NotYet as not_yet:
         wait_for(not_yet, step, run, functions, context)
     except PermanentError as error:
@@ -158,7 +161,7 @@ def _functions(context: Mapping[str, Any]) -> frozenset[str]:
 
 def _run(context: Mapping[str, Any]) -> Run:
     fileloc = Path(context["dag"].fileloc)
-    return dataclasses.replace(run_of(context), configs=find_root(fileloc) / "configs")
+    return dataclasses.replace(run_of(context), configs=find_root(fileloc) / "configs", answer=answer_of(context))
 
 
 # Airflow reads signatures and type hints several times per task: caching them saves a third of the time to build a DAG.

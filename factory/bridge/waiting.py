@@ -86,11 +86,15 @@ def waited_until_now(context: Mapping[str, Any]) -> tuple[dt.datetime, float]:
 
 @cache
 def deferrable(operator_class: type[BaseOperator]) -> type[BaseOperator]:
-    """Return `operator_class` with the method that Airflow calls after a wait. It keeps its name."""
+    """Return `operator_class` with what Airflow calls after a wait, and after an answer. It keeps its name."""
 
     def resume(self: Any, context: Any, event: Mapping[str, str]) -> Any:
         self.waiting_since = dt.datetime.fromisoformat(event["since"])
         return self.execute(context)
 
-    attributes = {"__module__": operator_class.__module__, "resume": resume}
+    def answered(self: Any, context: Any, event: Mapping[str, Any]) -> Any:
+        self.answer = event
+        return self.execute(context)
+
+    attributes = {"__module__": operator_class.__module__, "resume": resume, "answered": answered}
     return new_class(operator_class.__name__, (operator_class,), exec_body=lambda body: body.update(attributes))

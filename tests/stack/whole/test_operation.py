@@ -40,6 +40,13 @@ steps:
   patient: {uses: wait.until, with: {moment: "2100-01-01T00:00+00:00", timeout: 3600}, deadline: 2s}
 """
 
+ASKED = """\
+dag_id: asked
+steps:
+  sure: {uses: people.approve, with: {subject: "Load {{ run.dag_id }}?", body: "**3** rows"}}
+  load: {uses: messages.log, needs: sure, with: {message: "approved by {{ steps.sure.by }}"}}
+"""
+
 
 def begun(stack: RunningStack, run: DagRun) -> None:
     """Wait until the first task of a run is at work."""
@@ -198,6 +205,25 @@ def test_people_are_told(stack: RunningStack) -> None:
     assert f"Reason: {reason}" in by_title["told: step bad failed"]
     assert f"Failed: bad: {reason}" in by_title["told: the run failed"]
     assert f"/dags/told/runs/{run.run_id[:8]}" in by_title["told: the run failed"]
+
+
+def test_people_approve(stack: RunningStack) -> None:
+    """A run waits for the answer of somebody who may edit it, shows the question, and goes on with who gave it."""
+    (stack.dags_folder / "asked.yaml").write_text(ASKED)
+    stack.api.await_dag("asked", seconds=180)
+    stack.api.unpause("asked")
+    run = stack.api.trigger("asked", {})
+    states = partial(stack.api.task_states, "asked", run.run_id)
+    eventually("the question", states, lambda seen: seen.get("sure") == "awaiting_input", seconds=120)
+    details = f"/dags/asked/dagRuns/{run.run_id}/taskInstances/sure/-1/hitlDetails"
+    asked = stack.api.request("GET", details)
+    assert (asked["subject"], asked["body"], asked["options"]) == ("Load asked?", "**3** rows", ["Approve", "Reject"])
+    answer: JsonValue = {"chosen_options": ["Approve"], "params_input": {}}
+    with pytest.raises(ApiError, match="Airflow answered 403"):
+        stack.services.api("viewer").request("PATCH", details, answer)
+    stack.api.request("PATCH", details, answer)
+    assert stack.api.wait(run, seconds=300).state == "success"
+    assert "approved by admin" in stack.api.task_log("asked", run.run_id, "load")
 
 
 def test_late_run_is_told(stack: RunningStack) -> None:
