@@ -26,6 +26,7 @@ def ask(asking: Asking, run: Run, context: Mapping[str, Any]) -> NoReturn:
         subject=asking.subject,
         body=asking.body or None,
         defaults=[asking.default] if asking.default else None,
+        params={},
         assigned_users=[HITLUser(id=one, name=one) for one in asking.people],
     )
     run.log.info("asking, without a worker's slot: %s", asking.subject)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import uuid
 from types import SimpleNamespace
 from typing import Any
 
@@ -65,6 +66,28 @@ def test_no_answer_fails() -> None:
     late = {"error": "The Human-in-the-loop response timeout has passed", "error_type": "timeout"}
     with pytest.raises(StepFailed, match='step "sure": nobody answered in time; clear this task to ask again'):
         answer_of(context(answer=late))
+
+
+def test_airflow_takes_the_question(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is sent is what the server of Airflow accepts, and the task then waits for input."""
+    from airflow.api_fastapi.execution_api.datamodels.hitl import HITLDetailRequest
+    from airflow.sdk.exceptions import TaskAwaitingInput
+    from airflow.sdk.execution_time import task_runner
+
+    from factory.bridge.asking import ask
+
+    sent: list[Any] = []
+    supervisor = SimpleNamespace(send=lambda *, msg: sent.append(msg))
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", supervisor, raising=False)
+    asking = Asking("Load it?", "", ("Approve", "Reject"), "Reject", ("ana",), 60)
+    instance = {"ti": SimpleNamespace(id=uuid.uuid4(), task_id="sure")}
+    with pytest.raises(TaskAwaitingInput) as waiting:
+        ask(asking, run, instance)
+
+    assert (waiting.value.method_name, waiting.value.timeout) == ("answered", dt.timedelta(seconds=60))
+    taken = HITLDetailRequest.model_validate_json(sent[0].model_dump_json(exclude={"type"}))
+    assert (taken.subject, taken.options, taken.defaults) == ("Load it?", ["Approve", "Reject"], ["Reject"])
+    assert [one.id for one in taken.assigned_users] == ["ana"]
 
 
 def test_nobody_is_asked_here(run: Run) -> None:

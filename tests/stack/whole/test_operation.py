@@ -214,7 +214,10 @@ def test_people_approve(stack: RunningStack) -> None:
     stack.api.unpause("asked")
     run = stack.api.trigger("asked", {})
     states = partial(stack.api.task_states, "asked", run.run_id)
-    eventually("the question", states, lambda seen: seen.get("sure") == "awaiting_input", seconds=120)
+    seen = eventually(
+        "the question", states, lambda seen: seen.get("sure") not in (None, "queued", "scheduled", "running")
+    )
+    assert seen["sure"] == "awaiting_input", stack.api.task_log("asked", run.run_id, "sure")
     details = f"/dags/asked/dagRuns/{run.run_id}/taskInstances/sure/-1/hitlDetails"
     asked = stack.api.request("GET", details)
     assert (asked["subject"], asked["body"], asked["options"]) == ("Load asked?", "**3** rows", ["Approve", "Reject"])
