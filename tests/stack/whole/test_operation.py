@@ -215,7 +215,7 @@ def test_people_approve(stack: RunningStack) -> None:
     run = stack.api.trigger("asked", {})
     states = partial(stack.api.task_states, "asked", run.run_id)
     seen = eventually(
-        "the question", states, lambda seen: seen.get("sure") not in (None, "queued", "scheduled", "running")
+        "the question", states, lambda seen: seen.get("sure") not in (None, "waiting", "queued", "scheduled", "running")
     )
     assert seen["sure"] == "awaiting_input", stack.api.task_log("asked", run.run_id, "sure")
     details = f"/dags/asked/dagRuns/{run.run_id}/taskInstances/sure/-1/hitlDetails"
