@@ -64,6 +64,14 @@ class Guards:
         """Return whether `node` ends before `later` begins."""
         return bool(self._earlier[later.task_id] >> self.positions[node.task_id] & 1)
 
+    def bits(self, names: Iterable[str]) -> int:
+        """Return the steps of these names as bits; a name that the plan does not have is left out."""
+        return sum(1 << self.positions[name] for name in {*names} & self.positions.keys())
+
+    def names(self, bits: int) -> list[str]:
+        """Return the names of steps that are given as bits."""
+        return [self.plan.nodes[index].task_id for index in bits_of(bits)]
+
     @cached_property
     def _roles(self) -> Mapping[str, int]:
         bits: dict[str, int] = {}

@@ -14,7 +14,7 @@ from functools import cached_property
 from factory.language.templates import Template
 from factory.planning.graph import bits_of, halted_in
 from factory.planning.guards import Guards
-from factory.planning.plan import Exit, Node
+from factory.planning.plan import Node
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,23 @@ class Skips:
 
     def _branches(self) -> Iterator[tuple[Node, list[frozenset[str]]]]:
         for node, waiting in self.branches:
-            cases = [frozenset(one.task_id for one in waiting if not self._is_on(one, way)) for way in node.exits]
-            yield node, cases
+            every = frozenset(one.task_id for one in waiting)
+            yield node, [every - kept for kept in self._kept(node, waiting)]
+
+    def _kept(self, branch: Node, waiting: list[Node]) -> list[set[str]]:
+        """Return for each way of a branch the steps that Airflow keeps: those that begin it, and those later on it."""
+        kept = [set(way.then) for way in branch.exits]
+        ways: dict[str, list[int]] = {}
+        for index, way in enumerate(branch.exits):
+            for name in way.then:
+                ways.setdefault(name, []).append(index)
+        begins = self.guards.bits(ways)
+        for one in waiting:
+            if len(self.guards.upstream[one.task_id]) > 1:
+                for name in self.guards.names(begins & self.guards.earlier(one)):
+                    for index in ways[name]:
+                        kept[index].add(one.task_id)
+        return kept
 
     @cached_property
     def branches(self) -> list[tuple[Node, list[Node]]]:
@@ -43,14 +58,6 @@ class Skips:
                 if name in waiting:
                     waiting[name].append(node)
         return [(node, waiting[node.task_id]) for node in nodes if node.is_branch]
-
-    def _is_on(self, node: Node, way: Exit) -> bool:
-        """Return whether Airflow keeps a step that waits for a branch: it begins that way, or comes later on it."""
-        return any(name == node.task_id or self._is_later(node, name) for name in way.then)
-
-    def _is_later(self, node: Node, name: str) -> bool:
-        place = self.guards.positions.get(name)
-        return place is not None and self.guards.is_earlier(self.guards.plan.nodes[place], node)
 
     def _lists(self) -> Iterator[tuple[Node, list[frozenset[str]]]]:
         for node in self.guards.plan.nodes:
