@@ -91,6 +91,8 @@ _FILE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.=\-]*"
 
 DataFile = Annotated[str, Field(pattern=rf"^{_FILE_NAME}(/{_FILE_NAME})*$"), TextKind("file")]
 """A file, or a folder of files, passed between steps: its path below the place of `tasks.files.places`."""
+NamedFile = Annotated[str, Field(pattern=rf"^{_FILE_NAME}(/{_FILE_NAME})*$")]
+"""A file, or a folder, under the name that people know: below a place, and no run's own."""
 WrittenFile = Annotated[DataFile, TextKind("file", written=True)]
 """A file, or a folder of files, that the step writes: steps after it read those of their own run."""
 BuiltFile = Annotated[DataFile, TextKind("file", of="sql", written=True)]

@@ -1,4 +1,4 @@
-"""Wait for a moment, a file or a row, without a worker's slot.
+"""Wait for a moment, a file, a row or an answer, without a worker's slot.
 
 Each looks once and raises `NotYet`; how a task waits between two looks is the factory's.
 """
@@ -6,16 +6,30 @@ Each looks once and raises `NotYet`; how a task waits between two looks is the f
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
 from pydantic import AwareDatetime, Field
 
-from tasks.contract import ConnectionId, NotYet, Output, PermanentError, QueryFile, Run, reusable
+from tasks.contract import (
+    Conflict,
+    ConnectionId,
+    MissingResource,
+    NotYet,
+    Output,
+    PermanentError,
+    QueryFile,
+    Run,
+    TransientError,
+    reusable,
+)
 from tasks.files.places import Entry, Files, place_of
+from tasks.http.values import Absent, JsonPath, json_of, shown, value_at
 from tasks.postgres.file_text import query_problems
 from tasks.postgres.reached import require_known_calls_in
 from tasks.postgres.tables import Bound, check_values
+from tasks.services.http import HttpPath, Parameters, http_server
 from tasks.services.postgres import postgres
 from tasks.sql_files import refuse, sql_text
 
@@ -28,6 +42,7 @@ _FOLDER = r"[A-Za-z0-9_][A-Za-z0-9_.=\-]*"
 PatternPath = Annotated[str, Field(pattern=rf"^({_FOLDER}/)*{_NAME}$")]
 """A file's path below its place; its name may have `*` for any characters and `?` for one."""
 _SHOWN = 5
+_ANSWER_BYTES = 1 << 20
 
 
 class Come(Output):
@@ -45,10 +60,15 @@ class Arrived(Output):
 
 
 class Returned(Output):
-    """What the query returned."""
+    """What the query or the server returned."""
 
     value: str
-    """The first column of the first row, as text."""
+    """The first column of the first row, or what is at `data_selector`, as text."""
+
+
+def _http_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
+    if given.get("equals") is not None and given.get("data_selector") is None:
+        yield ("equals",), "equals has no effect without `data_selector`, which says where in the answer the value is"
 
 
 @reusable("wait.until", role="wait", kind="deferrable")
@@ -116,6 +136,66 @@ def sql(
         seen = "no row" if row is None else f"a row that begins with {row[0]!r}"
         raise NotYet(f"configs/sql/{query} returns {seen}", poke_interval, timeout, soft_fail)
     return Returned(value=str(row[0]))
+
+
+@reusable("wait.http", role="wait", kind="deferrable", conflicts=_http_conflicts)
+def http(
+    connection: ConnectionId,
+    path: HttpPath,
+    params: Parameters | None = None,
+    data_selector: JsonPath | None = None,
+    equals: str | float | bool | None = None,  # noqa: FBT001  # a field of `with`
+    poke_interval: PokeInterval = 60,
+    timeout: WaitTimeout = 86_400,
+    *,
+    soft_fail: bool = False,
+    run: Run,
+) -> Returned:
+    """Wait until a server answers a GET with success and, with `data_selector`, with the value that is waited for.
+
+    `connection` is an Airflow connection of type http, as in http.download. Without `data_selector` any answer will do.
+    With it, what is there in the JSON must be the value `equals`, or, without `equals`, not null, false, 0 or empty. A
+    server that does not answer, has failed (5xx), has no such path (404) or has another value is asked again every
+    `poke_interval` seconds; one that refuses otherwise (4xx), or answers with a page for people, fails the step.
+    After `timeout` seconds the step fails, or with `soft_fail: true` is skipped.
+    """
+    try:
+        value = _answered(connection, path, params, data_selector)
+    except TransientError as error:
+        raise NotYet(str(error), poke_interval, timeout, soft_fail) from None
+    except MissingResource as error:
+        if error.kind != "path":
+            raise
+        raise NotYet(error.where, poke_interval, timeout, soft_fail) from None
+    if data_selector and (value in _NOTHING if equals is None else not _same(value, equals)):
+        raise NotYet(f"{connection}: {path} has {shown(value)} at {data_selector}", poke_interval, timeout, soft_fail)
+    run.log.info("%s: %s answers%s", connection, path, f" {shown(value)} at {data_selector}" if data_selector else "")
+    return Returned(value=_as_text(value))
+
+
+_NOTHING: tuple[object, ...] = (None, False, 0, "", [], {})
+
+
+def _answered(connection: str, path: str, params: Parameters | None, data_selector: str | None) -> Any:
+    """Return the value that a server has now, null if it has none; an empty text if none is asked for."""
+    with http_server(connection) as server, server.ask(server.url(path), params=params, timeout=60) as answer:
+        answer.require_data()
+        if data_selector is None:
+            return ""
+        found = json_of(answer, _ANSWER_BYTES)
+    try:
+        return value_at(found, data_selector)
+    except Absent:
+        return None
+
+
+def _same(value: object, wanted: object) -> bool:
+    """Return whether two values are one in JSON, where true is not 1."""
+    return value == wanted and isinstance(value, bool) == isinstance(wanted, bool)
+
+
+def _as_text(value: object) -> str:
+    return value if isinstance(value, str) else shown(value)
 
 
 def _first_row(

@@ -188,6 +188,8 @@ class _StepReader:
             what = f'arguments of "{self.definition.name}"'
             return lambda: did_you_mean(str(name), self.definition.parameters, what)
         known = self.definition.fields_at(tuple(parent))
+        if str(name) in known:
+            return "it does not go with the other keys here"
         return (lambda: did_you_mean(str(name), known, "keys")) if known else problem.hint
 
     def check_sql(self, arguments: dict[str, Value]) -> None:

@@ -28,7 +28,9 @@ from tasks.contract import (
     TableColumn,
     TextKind,
 )
+from tasks.http.values import JsonPath
 from tasks.quality.lint import Suite, kind_of_argument
+from tasks.services.http import HttpPath
 
 _TYPE_ERRORS = ("_type", "_parsing", "literal_error", "enum", "is_instance_of", "_attributes_type")
 
@@ -47,6 +49,8 @@ _FORMS = {
     _pattern(DataFile): "a path inside the folder or bucket for files, such as churn/features.parquet",
     _pattern(FilePattern): "a pattern for the names of files in one folder, such as *.csv",
     _pattern(SqlType): "a type of Postgres, such as numeric(10, 2)",
+    _pattern(HttpPath): "a path below the address of the connection, without host, query or `..`, such as v1/orders",
+    _pattern(JsonPath): "keys with dots between them, such as data.items",
     _pattern(Bucket): "the name of a bucket: lower case letters, digits, - and .",
 }
 """What a text of each of the contract's types looks like, by its pattern."""
@@ -191,6 +195,10 @@ def expected(error: Any) -> str:
     """Return what one of pydantic's errors expected of the value, in the words of a spec: "should be a list"."""
     if error["type"] == "string_pattern_mismatch" and error["ctx"]["pattern"] in _FORMS:
         return f"should be {_FORMS[error['ctx']['pattern']]}"
+    if error["type"] == "union_tag_invalid":
+        return f"should have as {error['ctx']['discriminator']} one of {error['ctx']['expected_tags']}"
+    if error["type"] == "union_tag_not_found":
+        return f"should have a {error['ctx']['discriminator']}"
     if error["type"] in _TYPES:
         return f"should be {_TYPES[error['type']]}"
     return _PYDANTICS_OWN.sub("", error["msg"])

@@ -120,8 +120,8 @@ class Place(Protocol):
         At the end of the block the file replaces `path` atomically; after an exception nothing has changed.
         """
 
-    def remove(self, path: str) -> None:
-        """Remove `path`, if it exists, and the folders that are empty then."""
+    def remove(self, path: str, *, keep_folders: bool = False) -> None:
+        """Remove `path`, if it exists, and, unless `keep_folders`, the folders that are empty then."""
 
 
 def place_of(files: Files, run: Run) -> Place:
@@ -243,9 +243,14 @@ class FolderPlace:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
-    def remove(self, path: str) -> None:
+    def remove(self, path: str, *, keep_folders: bool = False) -> None:
         file = self.root / path
-        file.unlink(missing_ok=True)
+        try:
+            file.unlink(missing_ok=True)
+        except PermissionError as error:
+            raise PermanentError(f"{file} cannot be removed; let the workers' user write in its folder") from error
+        if keep_folders:
+            return
         with suppress(OSError):  # the first folder that is not empty
             for folder in file.parents[: len(file.relative_to(self.root).parts) - 1]:
                 folder.rmdir()
@@ -440,7 +445,7 @@ class BucketPlace:
             with bucket_errors(self.connection, self.bucket):
                 self.client.upload_file(str(made), self.bucket, self.key(path), ExtraArgs=known)
 
-    def remove(self, path: str) -> None:
+    def remove(self, path: str, *, keep_folders: bool = False) -> None:  # noqa: ARG002  # a bucket has no folders
         self._delete(self.key(path))
 
     @contextmanager

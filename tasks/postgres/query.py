@@ -9,7 +9,7 @@ import datetime as dt
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -25,6 +25,7 @@ from tasks.contract import (
     Run,
     reusable,
 )
+from tasks.declared import MAX_BYTES, NOUNS, Scalar, ValueType, schemas_of
 from tasks.postgres.blame import blamed_whole
 from tasks.postgres.expressions import PLACEHOLDER, check_query
 from tasks.postgres.reached import require_known_calls_in
@@ -33,13 +34,6 @@ from tasks.services.postgres import postgres
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor  # noqa: N812  psycopg2 spells its class in lower case
-
-Returned = Literal["boolean", "integer", "number", "text", "date", "datetime"]
-"""A type of the values of templates."""
-Scalar: TypeAlias = str | int | float | bool | None
-"""A value as JSON has it: dates and datetimes as ISO texts."""
-MAX_BYTES = 65_536
-"""Of a result: it is kept with the run, and shown in the UI."""
 
 
 class Queried(Output):
@@ -55,13 +49,6 @@ class Queried(Output):
     """How many rows there are."""
 
 
-_SCHEMAS: Mapping[str, Mapping[str, str]] = {
-    "date": {"type": "string", "format": "date"},
-    "datetime": {"type": "string", "format": "date-time"},
-    "text": {"type": "string"},
-}
-
-
 def _outputs(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the JSON Schema of each field whose type follows from what a step declares."""
     returns = given.get("returns")
@@ -69,7 +56,7 @@ def _outputs(given: Mapping[str, Any]) -> dict[str, Any]:
         return {"value": {}, "row": {}, "values": {"type": "array", "items": {}}}  # known when the step runs
     may_be_null = given.get("allow_null") is not False and "allow_null" in given
     null = [{"type": "null"}] if may_be_null else []
-    columns = {name: {"anyOf": [_SCHEMAS.get(str(kind), {"type": kind}), *null]} for name, kind in returns.items()}
+    columns = schemas_of(returns, null)
     first, row = next(iter(columns.values())), {"type": "object", "properties": columns}
     return {"value": first, "row": {"anyOf": [row, *null]}, "values": {"type": "array", "items": first}}
 
@@ -84,7 +71,7 @@ def _conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
 def query(
     connection: ConnectionId,
     sql: Query,
-    returns: Annotated[dict[Column, Returned], Field(min_length=1)] | None = None,
+    returns: Annotated[dict[Column, ValueType], Field(min_length=1)] | None = None,
     limit: Annotated[int, Field(ge=1, le=1000)] = 100,
     allow_null: bool = False,  # noqa: FBT001, FBT002  # a field of `with`
     lock_timeout: LockTimeout = 60,
@@ -229,15 +216,7 @@ _READERS: Mapping[str, Callable[[str], Scalar]] = {
     "date": _date,
     "datetime": _datetime,
 }
-_NOUNS = {
-    "boolean": "true or false",
-    "integer": "an integer",
-    "number": "a number",
-    "numeric": "a number",
-    "text": "a text",
-    "date": "a date",
-    "datetime": "a datetime",
-}
+_NOUNS = {**NOUNS, "numeric": "a number"}
 _KINDS: Mapping[int, str] = {
     16: "boolean",
     **dict.fromkeys((20, 21, 23, 26), "integer"),

@@ -23,8 +23,9 @@ from stack.database import Database
 from stack.objects import ObjectStore
 from tasks.contract import MissingResource, NotYet, PermanentError, Run
 from tasks.files.places import InBucket, InFolder
-from tasks.waits import Arrived, file, sql, until
+from tasks.waits import Arrived, file, http, sql, until
 from tests.support.database import Sql
+from tests.support.web import Said, serving
 
 LONG_AGO = dt.datetime(2026, 1, 1, tzinfo=dt.UTC).timestamp()
 
@@ -195,6 +196,62 @@ def test_undeclared_call_is_refused(here: Run, sql_of: Sql) -> None:
     step = {"uses": "wait.sql", "arguments": {"connection": "crypto_postgres", "query": "ready.sql"}}
     (here.configs / "sql" / "ready.sql").write_text("SELECT t.evil FROM t WHERE n = 2")
     assert not deferred(step, here, functions=frozenset({"evil"})).is_there()
+
+
+# --- an answer --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted", "problem"),
+    [
+        (Said("not now", 503), {}, "503 Service Unavailable: not now"),
+        (Said("no", 404), {}, "404 Not Found: no"),
+        (Said("{", length=9), {"data_selector": "a"}, "the answer broke off"),
+        (Said.of({"job": {}}), {"data_selector": "job.state"}, "shop: a has null at job.state"),
+        (Said.of({"job": {"state": 0}}), {"data_selector": "job.state"}, "shop: a has 0 at job.state"),
+        (Said.of({"job": "run"}), {"data_selector": "job", "equals": "done"}, 'shop: a has "run" at job'),
+        (Said.of({"n": True}), {"data_selector": "n", "equals": 1}, "shop: a has true at n"),
+    ],
+)
+def test_answer_is_waited_for(
+    here: Run, monkeypatch: pytest.MonkeyPatch, said: Said, wanted: dict[str, Any], problem: str
+) -> None:
+    """A server that has failed, that lacks the path, or that has not yet the value; then the value is the output."""
+    with serving() as web:
+        monkeypatch.setenv("AIRFLOW_CONN_SHOP", web.connection())
+        web.pages["/a"] = said
+        with pytest.raises(NotYet, match=problem):
+            http("shop", "a", **wanted, run=here)
+        web.pages["/a"] = Said.of({"job": {"state": "done"}})
+        assert http("shop", "a", data_selector="job.state", equals="done", run=here).value == "done"
+        assert http("shop", "a", run=here).value == ""
+
+
+def test_server_that_is_down_is_waited_for(here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody listens; a connection that does not exist is no reason to wait."""
+    monkeypatch.setenv("AIRFLOW_CONN_SHOP", json.dumps({"conn_type": "http", "host": "127.0.0.1", "port": 1}))
+    with pytest.raises(NotYet, match="Connection refused"):
+        http("shop", "a", run=here)
+    monkeypatch.delenv("AIRFLOW_CONN_SHOP")
+    with pytest.raises(MissingResource, match="connection 'shop' does not exist"):
+        http("shop", "a", run=here)
+
+
+@pytest.mark.parametrize(
+    ("said", "problem"),
+    [
+        (Said("key?", 401), "401 Unauthorized: key\\?; check login"),
+        (Said("<title>Log in</title>", headers={"Content-Type": "text/html"}), "not with data: Log in"),
+        (Said("done"), "does not answer with JSON"),
+    ],
+)
+def test_refusal_is_not_waited_for(here: Run, monkeypatch: pytest.MonkeyPatch, said: Said, problem: str) -> None:
+    """It would stay as it is."""
+    with serving() as web:
+        monkeypatch.setenv("AIRFLOW_CONN_SHOP", web.connection())
+        web.pages["/a"] = said
+        with pytest.raises(PermanentError, match=problem):
+            http("shop", "a", data_selector="state", run=here)
 
 
 @pytest.fixture(name="sql_of")

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
@@ -27,15 +26,14 @@ from tasks.contract import (
     DataRejected,
     FilePattern,
     LockTimeout,
-    MissingResource,
     Output,
-    PermanentError,
     Run,
     SqlType,
     Table,
     TransientError,
     reusable,
 )
+from tasks.files.matching import file_conflicts, found_in
 from tasks.files.places import Files, sha256_of
 from tasks.files.run_files import RunFiles, files_of
 from tasks.postgres.claims import claim
@@ -56,7 +54,6 @@ if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor  # noqa: N812  psycopg2 spells its class in lower case
 
 Format = Literal["csv", "json_lines", "parquet"]
-MAX_FILES = 10_000
 
 
 class Loaded(Output):
@@ -71,7 +68,7 @@ class Loaded(Output):
 
 
 def _conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
-    yield from _of_files(given)
+    yield from file_conflicts(given, "loads", "target")
     if (disposition := given.get("write_disposition", "replace")) in ("append", "merge"):
         remedy = "replace a staging table, let a gate judge it, and bring its rows on with postgres.merge"
         yield ("write_disposition",), f"{disposition} would add rows that no gate has judged; {remedy}"
@@ -87,15 +84,6 @@ def _conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
     if given.get("csv") is not None and given.get("format") in ("json_lines", "parquet"):
         yield ("csv",), f"csv says how a CSV file is written, and `format` is {given['format']}"
     yield from _of_types(given.get("columns"))
-
-
-def _of_files(given: Mapping[str, Any]) -> Iterator[Conflict]:
-    named = [argument for argument in ("file", "folder") if given.get(argument) is not None]
-    if len(named) != 1:
-        problem = "a step loads one `file`, or the files of one `folder`"
-        yield (named[-1] if named else "target",), f"{problem}; {'remove one' if named else 'name it'}"
-    if given.get("pattern") is not None and "folder" not in named:
-        yield ("pattern",), "pattern chooses among the files of a `folder`, and there is none"
 
 
 def _of_types(columns: object) -> Iterator[Conflict]:
@@ -172,34 +160,6 @@ def load_file(
     shown = f"{done.read:,} rows read = {done.rows:,} loaded + {done.set_aside:,} set aside"
     run.log.info("%s: %s, from %s files in %.1f s", target, shown, f"{done.files:,}", monotonic() - started)
     return done
-
-
-# --- which files ------------------------------------------------------------------------------------------------------
-
-
-def found_in(there: RunFiles, folder: str, pattern: str) -> list[str]:
-    """Return the paths of the files directly in `folder` that match `pattern`, sorted by name.
-
-    Where a step before this one writes into the folder, they are its run's own. Raises MissingResource if there are
-    none, naming those that do not match.
-    """
-    names = {name for name in _names_in(there, folder) if not name.startswith(".")}
-    matching = sorted(name for name in names if fnmatchcase(name, pattern))
-    if not matching:
-        has = f"it has {', '.join(sorted(names)[:10])}" if names else "it has no files"
-        remedy = f"{has}; correct `folder` or `pattern`, or bring the files"
-        raise MissingResource("file", pattern, there.place.address(folder), remedy)
-    if len(matching) > MAX_FILES:
-        problem = f"{len(matching):,} files match {pattern!r}, and the maximum is {MAX_FILES:,}"
-        raise PermanentError(f"{there.place.address(folder)}: {problem}; narrow the pattern, or load by date")
-    return [there.find(f"{folder}/{name}") for name in matching]
-
-
-def _names_in(there: RunFiles, folder: str) -> set[str]:
-    written = there.run.before.files
-    own = set(there.place.names(there.own(folder))) if written else set()
-    is_written_whole = any(folder == path or folder.startswith(f"{path}/") for path in written)
-    return own if is_written_whole else own | set(there.place.names(folder))
 
 
 # --- the rows ---------------------------------------------------------------------------------------------------------
