@@ -69,8 +69,8 @@ compose-up: .venv/.ready ## Start the same services in containers, with your Doc
 compose-down: .venv/.ready ## Stop the containers; their volumes stay
 	@$(BIN)/python -m stack.compose down
 
-lint: .venv/.ready ## Check the pipelines' specs
-	@$(BIN)/taskflow lint pipelines
+lint: .venv/.ready ## Check specs, suites, defaults and environments
+	@$(BIN)/taskflow lint pipelines configs
 
 check: .venv/.ready ## Check the code: style, types, layers, and the tests that do not need the whole stack or Airflow 3.4
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/pytest -q $(APART) -m "not stack and not distributed and not airflow_3_4"

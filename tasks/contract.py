@@ -90,7 +90,7 @@ QueryFile = Annotated[SqlFile, TextKind("sql_file", of="query")]
 _FILE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.=\-]*"
 
 DataFile = Annotated[str, Field(pattern=rf"^{_FILE_NAME}(/{_FILE_NAME})*$"), TextKind("file")]
-"""A file, or a folder of files, passed between steps: its path below the place of `tasks.files.places`."""
+"""A file, or a folder of files, passed between steps: its path below the place that `files` names."""
 NamedFile = Annotated[str, Field(pattern=rf"^{_FILE_NAME}(/{_FILE_NAME})*$")]
 """A file, or a folder, under the name that people know: below a place, and no run's own."""
 WrittenFile = Annotated[DataFile, TextKind("file", written=True)]

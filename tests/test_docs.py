@@ -12,7 +12,7 @@ from factory.language.codes import CODES
 from factory.language.errors import render
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/guide.md", "docs/shapes.md")
+PAGES = ("README.md", "docs/guide.md", "docs/shapes.md", "docs/coming-from-dag-factory.md")
 
 
 def examples() -> list[tuple[str, str]]:

@@ -15,13 +15,14 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.syntax import Syntax
 from rich.text import Text
 
 from factory.compiler import Compiled, compile_file
 from factory.language.errors import Diagnostic, FactoryError, did_you_mean, errors_of
+from factory.planning.config_files import FORMS, check_config, configs_below, is_config, kind_of
 from factory.planning.project import ENVIRONMENT, find_root, specs_below
 from factory.planning.rules import same_dag_id
+from factory.registry import load_registry
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Airflow pipelines from YAML."
@@ -29,7 +30,7 @@ app = typer.Typer(
 out = Console(soft_wrap=True, highlight=False, emoji=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
-Paths = Annotated[list[Path], typer.Argument(help="Specs, or folders of specs.")]
+Paths = Annotated[list[Path], typer.Argument(help="Specs, files of configs/, or folders of them.")]
 Pipeline = Annotated[str, typer.Argument(help="A spec's path, or a dag_id in pipelines/.")]
 Environment = Annotated[
     str | None, typer.Option("--environment", "-e", envvar=ENVIRONMENT, help="A file of configs/environments/.")
@@ -53,19 +54,22 @@ def lint(
     *,
     fix: Annotated[bool, typer.Option("--fix", help="Rewrite what is written in Airflow's way.")] = False,
 ) -> None:
-    """Check specs and report every mistake with its line. Exits with 1 on any error."""
-    files = list(_specs(paths))
+    """Check specs and files of configs/, and report every mistake with its line. Exits with 1 on any error."""
+    files = list(dict.fromkeys(_checked(paths)))
     if not files:
         _stop(f"there is no spec in {', '.join(map(str, paths))}; a spec is a .yaml file")
+    specs = [file for file in files if not is_config(file)]
     if fix:
-        _fix(files, environment)
-    compiled = [compile_file(path, environment=environment) for path in files]
-    _tell_strays(files)
+        _fix(specs, environment)
+    compiled = [compile_file(path, environment=environment) for path in specs]
+    _tell_strays(specs)
     same_dag_id((one.plan, one.report) for one in compiled if one.plan)
-    diagnostics = sorted({diagnostic for one in compiled for diagnostic in one.report.diagnostics})
+    reports = [one.report for one in compiled]
+    reports += [check_config(file, load_registry(), environment) for file in files if file not in specs]
+    diagnostics = sorted({diagnostic for one in reports for diagnostic in one.diagnostics})
     _PRINTERS[output_format](diagnostics)
     if output_format == "text":
-        _summary(len(files), diagnostics)
+        _summary(len(files), "spec" if len(files) == len(specs) else "file", diagnostics)
     raise typer.Exit(1 if errors_of(diagnostics) else 0)
 
 
@@ -134,32 +138,54 @@ def run(
 @app.command()
 def tasks(name: Annotated[str | None, typer.Argument(help="The task to show in full.")] = None) -> None:
     """List the tasks that a step may use, or show one with its arguments and output."""
-    from factory.command.reference import catalogue_table, task_page
+    from factory.command.reference import catalogue_table, task_page, task_view
     from factory.registry import load_registry
 
     registry = load_registry()
     if name is None:
         out.print(catalogue_table(registry))
-    elif name in registry:
-        out.print(
-            Syntax(task_page(registry[name]), "markdown", background_color="default", word_wrap=True)
-            if out.is_terminal
-            else Text(task_page(registry[name]))
-        )
-    else:
+    elif name not in registry:
         _stop(f'there is no task "{name}"; {did_you_mean(name, registry.tasks, "tasks")}')
+    elif out.is_terminal:
+        for part in task_view(registry[name]):
+            out.print(part)
+    else:
+        out.print(Text(task_page(registry[name])))
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON Schema of a spec, for editors."""
-    from factory.command.json_schema import json_schema
+def schema(
+    kind: Annotated[
+        Literal["pipeline", "suite", "defaults"], typer.Argument(help="What a file declares.")
+    ] = "pipeline",
+) -> None:
+    """Print a JSON Schema for editors; a step may leave out the arguments that this project's defaults give."""
+    from factory.command.reference import schema_of
     from factory.registry import load_registry
 
-    typer.echo(json.dumps(json_schema(load_registry()), indent=2, ensure_ascii=False))
+    here = find_root(Path("pipelines") / "x.yaml")
+    typer.echo(json.dumps(schema_of(kind, here, load_registry()), indent=1, ensure_ascii=False))
 
 
 # --- what is read ------------------------------------------------------------------------------------------------
+
+
+def _checked(paths: list[Path]) -> Iterator[Path]:
+    """Yield the specs in `paths`, and the files of `configs/` that are named or in a named folder inside of it."""
+    for path in paths:
+        if path.exists() and is_config(path):
+            yield from _configs(path)
+        else:
+            yield from _specs([path])
+
+
+def _configs(path: Path) -> Iterator[Path]:
+    if path.is_dir():
+        yield from configs_below(path)
+    elif kind_of(path):
+        yield path
+    else:
+        _stop(f"{path} is not a file that lint knows; in configs/ it checks {FORMS}")
 
 
 def _specs(paths: list[Path]) -> Iterator[Path]:
@@ -271,8 +297,8 @@ def _print_github(diagnostics: list[Diagnostic]) -> None:
 _PRINTERS = {"text": _print_text, "json": _print_json, "github": _print_github}
 
 
-def _summary(files: int, diagnostics: list[Diagnostic]) -> None:
-    errors, specs = len(errors_of(diagnostics)), f"{files} spec{'s' if files != 1 else ''}"
+def _summary(count: int, what: str, diagnostics: list[Diagnostic]) -> None:
+    errors, specs = len(errors_of(diagnostics)), f"{count} {what}{'s' if count != 1 else ''}"
     warnings = len(diagnostics) - errors
     tail = f", {warnings} warning{'s' if warnings != 1 else ''}" if warnings else ""
     if errors:

@@ -6,18 +6,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
+from rich.console import RenderableType
+from rich.markup import escape
+from rich.padding import Padding
+from rich.syntax import Syntax
 from rich.table import Table
+from rich.text import Text
 
-from factory.command.json_schema import json_schema
+from factory.command.argument_rows import Row, argument_rows, output_rows
+from factory.command.examples import example_of
+from factory.command.json_schema import defaults_schema, pipeline_schema, suite_schema
 from factory.language.codes import CODES
+from factory.planning.project import given_arguments
 from factory.registry import Registry, TaskDefinition, load_registry
 
-FILES = ("docs/tasks.md", "docs/diagnostics.md", "configs/pipeline.schema.json")
+SCHEMAS = ("pipeline", "suite", "defaults")
+"""What has a JSON Schema, `configs/<name>.schema.json`."""
+FILES = ("docs/tasks.md", "docs/diagnostics.md", *(f"configs/{name}.schema.json" for name in SCHEMAS))
 """The generated files, below the root of the project."""
+ROOT = Path(__file__).parents[2]
 
 
 def catalogue_table(registry: Registry) -> Table:
@@ -29,15 +41,54 @@ def catalogue_table(registry: Registry) -> Table:
 
 
 def task_page(definition: TaskDefinition) -> str:
-    """Return the page of one task: what it does, its arguments, its output."""
+    """Return the page of one task: what it does, an example, its arguments, its output."""
+    rows, notes = argument_rows(definition)
     parts = [
         f"## {definition.name}",
         f"*{definition.role}*",
         definition.description,
-        _arguments(definition),
-        _output(definition),
+        f"```yaml\n{example_of(definition)}```",
+        _markdown(rows, ("with", "type", "default", "")) if rows else "Takes no arguments.",
+        *(f"`{note.path}`: {note.text}" for note in notes),
+        _markdown(output_rows(definition), ("output", "type", "")) if definition.output else "Returns nothing.",
     ]
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(parts)
+
+
+def task_view(definition: TaskDefinition) -> Iterator[RenderableType]:
+    """Yield the parts of the same page for a terminal."""
+    rows, notes = argument_rows(definition)
+    yield Text.assemble((definition.name, "bold"), f"  {definition.role}\n")
+    yield f"{escape(definition.description)}\n"
+    yield Syntax(example_of(definition), "yaml", theme="ansi_dark", background_color="default")
+    yield _table(rows, ("with", "type", "default", "")) if rows else "Takes no arguments."
+    yield from (Padding(Text.assemble((note.path, "bold"), f": {note.text}"), (1, 0, 0, 0)) for note in notes)
+    yield _table(output_rows(definition), ("output", "type", "")) if definition.output else "\nReturns nothing."
+
+
+def _markdown(rows: list[Row], heads: tuple[str, ...]) -> str:
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for row in rows:
+        path = row.path.replace(" with ", "` with `")
+        cells = (f"`{path}`", row.type, *([_default(row)] if "default" in heads else []), row.meaning)
+        lines.append(f"| {' | '.join(map(_cell, cells))} |")
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", r"\|")
+
+
+def _default(row: Row) -> str:
+    return f"`{row.default}`" if row.default not in ("", "required") else row.default
+
+
+def _table(rows: list[Row], heads: tuple[str, ...]) -> Table:
+    table = Table(*heads, header_style="dim", box=SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        cells = (row.path, row.type, *([row.default] if "default" in heads else []), row.meaning)
+        table.add_row(*(escape(cell.replace("`", "")) for cell in cells))
+    return table
 
 
 def tasks_page(registry: Registry) -> str:
@@ -69,59 +120,6 @@ def diagnostics_page() -> str:
     return f"{head}\n\n| code | severity | meaning |\n|---|---|---|\n{rows}\n"
 
 
-def _arguments(definition: TaskDefinition) -> str:
-    if not definition.parameters:
-        return "Takes no arguments."
-    schema = definition.arguments.model_json_schema()
-    required = set(schema.get("required", ()))
-    rows = []
-    for name, field in schema.get("properties", {}).items():
-        named = "the name of a suite" if name in definition.suites else ""
-        named = "the name of a place in `configs/`" if name in definition.locations else named
-        shown = named or _type_name(field, schema.get("$defs", {}))
-        default = "required" if name in required else f"`{json.dumps(field.get('default'))}`"
-        rows.append(f"| `{name}` | {shown} | {default} |")
-    return "| with | type | default |\n|---|---|---|\n" + "\n".join(rows)
-
-
-def _output(definition: TaskDefinition) -> str:
-    if definition.output is None:
-        return "Returns nothing."
-    schema = definition.output_schema
-    rows = [
-        f"| `{name}` | {_type_name(field, schema.get('$defs', {}))} |"
-        for name, field in schema.get("properties", {}).items()
-    ]
-    return "| output | type |\n|---|---|\n" + "\n".join(rows)
-
-
-def _type_name(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
-    if "$ref" in schema:
-        return _object_name(definitions.get(schema["$ref"].rpartition("/")[2], {}), definitions)
-    if options := schema.get("anyOf") or schema.get("oneOf"):
-        return " or ".join(dict.fromkeys(_type_name(one, definitions) for one in options))
-    if "enum" in schema or "const" in schema:
-        return " or ".join(f"`{json.dumps(one)}`" for one in schema.get("enum", [schema.get("const")]))
-    if schema.get("type") == "array":
-        return f"list of {_type_name(schema.get('items', {}), definitions)}"
-    if schema.get("type") == "object":
-        return _object_name(schema, definitions)
-    name = schema.get("type", "any")
-    return f"{'text' if name == 'string' else name}{_bounds(schema)}"
-
-
-def _object_name(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
-    if fields := schema.get("properties"):
-        return "{" + ", ".join(f"{name}: {_type_name(one, definitions)}" for name, one in fields.items()) + "}"
-    inner = schema.get("additionalProperties")
-    return f"mapping to {_type_name(inner, definitions)}" if isinstance(inner, dict) else "mapping"
-
-
-def _bounds(schema: Mapping[str, Any]) -> str:
-    signs = {"minimum": "≥", "maximum": "≤", "exclusiveMinimum": ">", "exclusiveMaximum": "<"}
-    return "".join(f" {sign} {schema[name]:g}" for name, sign in signs.items() if name in schema)
-
-
 def write(root: Path) -> None:
     """Write every generated file below `root`."""
     for name, text in texts().items():
@@ -129,12 +127,19 @@ def write(root: Path) -> None:
         (root / name).write_text(text, encoding="utf-8")
 
 
+def schema_of(name: str, root: Path, registry: Registry) -> dict[str, Any]:
+    """Return one of `SCHEMAS`, for the project in `root`."""
+    if name == "pipeline":
+        return pipeline_schema(registry, given_arguments(root, registry))
+    return suite_schema() if name == "suite" else defaults_schema(registry)
+
+
 def texts() -> dict[str, str]:
     """Return what each generated file should hold."""
     registry = load_registry()
-    schema = json.dumps(json_schema(registry), indent=1, ensure_ascii=False) + "\n"
-    return dict(zip(FILES, (tasks_page(registry), diagnostics_page(), schema), strict=True))
+    schemas = (json.dumps(schema_of(name, ROOT, registry), indent=1, ensure_ascii=False) + "\n" for name in SCHEMAS)
+    return dict(zip(FILES, (tasks_page(registry), diagnostics_page(), *schemas), strict=True))
 
 
 if __name__ == "__main__":
-    write(Path(__file__).parents[2])
+    write(ROOT)

@@ -156,6 +156,17 @@ def load_project(root: FilePath, registry: Registry, environment: str | None = N
     return _load(root, tuple((file, _stamp(file)) for file in files), registry, environment)
 
 
+def given_arguments(root: FilePath, registry: Registry) -> Mapping[str, frozenset[str]]:
+    """Return the arguments that the defaults or an environment of `root` give, by the task that `with` names there."""
+    environments = sorted(path.stem for path in (root / "configs" / "environments").glob("*.yaml"))
+    given: dict[str, frozenset[str]] = {}
+    for environment in (None, *environments):
+        for layer in load_project(root, registry, environment).layers:
+            for task, arguments in layer.arguments.items():
+                given[task] = given.get(task, frozenset()) | set(arguments)
+    return given
+
+
 def _is_file(path: FilePath) -> bool:
     try:
         return path.is_file()
@@ -184,9 +195,9 @@ def _load(
         if stamp is None:
             diagnostics.extend(_missing_environment(file, root) if environment and file is files[-1][0] else [])
             continue
-        layer, problems = _read_layer(file, file.relative_to(root).as_posix(), registry)
+        layer, report = read_layer(file, file.relative_to(root).as_posix(), registry)
         layers.append(layer)
-        diagnostics.extend(problems)
+        diagnostics.extend(report.diagnostics)
     return Project(root, tuple(layers), tuple(diagnostics))
 
 
@@ -199,11 +210,12 @@ def _missing_environment(file: FilePath, root: FilePath) -> list[Diagnostic]:
     ]
 
 
-def _read_layer(file: FilePath, shown: str, registry: Registry) -> tuple[Layer, list[Diagnostic]]:
+def read_layer(file: FilePath, shown: str, registry: Registry) -> tuple[Layer, Report]:
+    """Return a file of defaults and the report on it; an empty one sets nothing."""
     document, diagnostics = read(content_of(file), shown)
-    report = Report(document, diagnostics)
+    report = Report(document, [one for one in diagnostics if one.code != "empty-file"])
     if document.root is None:
-        return Layer(document), [one for one in diagnostics if one.code != "empty-file"]
+        return Layer(document), report
     reader = SpecReader(report)
     root = reader.mapping(document.value, ())
     reader.unknown_keys(root, (), _KEYS, {}, "the defaults")
@@ -230,7 +242,7 @@ def _read_layer(file: FilePath, shown: str, registry: Registry) -> tuple[Layer, 
     )
     _check_arguments(report, layer, registry)
     reader.stray_dates()
-    return layer, report.diagnostics
+    return layer, report
 
 
 def _variables(declared: Mapping[str, Value], report: Report) -> Iterator[tuple[str, Variable]]:

@@ -186,6 +186,14 @@ def _former_problem(former: Former) -> Problem:
     return Problem("airflow-name", message, hint, within=former.span, replacement=replacement)
 
 
+def syntax_problems(text: str) -> Iterator[Problem]:
+    """Yield why a text cannot be read, whatever its names mean."""
+    try:
+        pieces(text)
+    except TemplateProblem as problem:
+        yield _problem(problem)
+
+
 def is_whole(text: str) -> bool:
     """Return whether `text` is a single `{{ … }}`, or unreadable, which is reported when it is read."""
     try:

@@ -16,7 +16,7 @@ from factory.language.document import Value
 from factory.language.errors import Path
 from factory.language.report import Problem, Report
 from factory.language.spec import ExpectationSpec, SuiteSpec
-from factory.language.templates import is_template
+from factory.language.templates import Template, is_template
 from factory.planning.items import plain
 from factory.planning.references import (
     Reading,
@@ -25,6 +25,7 @@ from factory.planning.references import (
     params_of,
     sql_from_template,
     sql_problems,
+    syntax_problems,
     waits_of,
 )
 from factory.planning.scopes import Place
@@ -48,9 +49,7 @@ class SuiteValues:
 
 def suite_values(spec: SuiteSpec, report: Report, place: Place, references: References) -> SuiteValues:
     """Return the suite as the step at `place` uses it; report mistakes in it."""
-    expectations: list[Value] = [_written(expectation) for expectation in spec.expectations]
-    settings: dict[str, Value] = {**spec.settings, "name": spec.name, "expectations": expectations}
-    written = plain(settings, place, kind_in_suite, references)
+    written = plain(_values(spec), place, kind_in_suite, references)
     for expectation in spec.expectations:
         _check_expectation(spec, expectation, report)
     readings = _readings(written, place, references)
@@ -62,6 +61,24 @@ def suite_values(spec: SuiteSpec, report: Report, place: Place, references: Refe
     templates = {path: reading.template for path, reading in readings.items()}
     read = readings.values()
     return SuiteValues(dict(replaced(written, templates)), waits_of(read), params_of(read))
+
+
+def check_suite(spec: SuiteSpec, report: Report, references: References) -> None:
+    """Report what is wrong with a suite whatever step uses it; the names in its templates are not looked up."""
+    written = _values(spec)
+    for expectation in spec.expectations:
+        _check_expectation(spec, expectation, report)
+    readings = {path: Reading(Template(text)) for path, text in templated(written)}
+    for path, reading in readings.items():
+        for problem in syntax_problems(reading.template.text):
+            report.add_problem(problem, _place_of(spec, path))
+    _check_sql(spec, written, references, report)
+    _check_form(spec, written, readings, report)
+
+
+def _values(spec: SuiteSpec) -> dict[str, Value]:
+    expectations: list[Value] = [_written(expectation) for expectation in spec.expectations]
+    return {**spec.settings, "name": spec.name, "expectations": expectations}
 
 
 _OF_A_STEP = ("task_id", "try_number")

@@ -77,6 +77,7 @@ class CsvSource(Model):
     nulls: list[str] = Field(default_factory=list)
     """Texts that mean null, such as `NULL`; the empty text always does."""
     ignore_other_columns: bool = False
+    """Whether the file may have columns that are not declared; they are left out."""
 
     @model_validator(mode="after")
     def _named(self) -> Self:
@@ -104,6 +105,7 @@ class FromSource(Model):
     """The kept rows of a source."""
 
     source: Column
+    """One of the keys of `sources`."""
 
 
 class FromSql(Model):

@@ -54,6 +54,7 @@ class DayLimit(Model):
     """A day, counted back from `date`."""
 
     date: dt.date
+    """The day to count from, such as `{{ run.date }}`."""
     days_before: Annotated[int, Field(ge=0, le=36_600)] = 0
 
     @property
@@ -78,15 +79,22 @@ class CsvColumn(Model):
 
     type: Literal["integer", "number", "text", "date", "boolean"]
     name: Column | None = None
+    """What the column is called from here on; by default as in the file."""
     required: bool = False
+    """Whether a row without a value is dropped."""
     format: Annotated[str, Field(pattern=r"^(DD?|MM?|YYYY|[-/. ])+$")] | None = None
     decimal: Literal[".", ","] | None = None
     thousands: Literal[".", ",", " ", "'", "’", "_"] | None = None
     minimum: int | float | None = None
+    """The smallest number that is allowed."""
     maximum: int | float | None = None
+    """The largest number that is allowed."""
     values: Annotated[list[str], Field(min_length=1)] | None = None
+    """The texts that are allowed."""
     not_after: DayLimit | None = None
+    """Of a date: the last day that is allowed."""
     not_before: DayLimit | None = None
+    """Of a date: the first day that is allowed."""
     bad: Literal["drop_row", "null"] | None = None
 
     @model_validator(mode="after")

@@ -149,6 +149,80 @@ def test_wrong_defaults_are_named(project: Path) -> None:
     assert WRONG_DEFAULTS in taskflow(project, "lint", code=1)
 
 
+OF_CONFIGS = {
+    "defaults.yaml": """\
+default_args: {retrys: 2}
+places: {data: {folder: data, keep_runs: 0}}
+with:
+  "*": {files: dat, lock_timeout: soon}
+  messages.log: {level: loud, message: "{{ params.text }}"}
+""",
+    "suites/orders.yaml": """\
+connection: shop
+batch: {table: orders, where: "n > {{ params.n"}
+expectations:
+  - expect_column_values_to_be_unique: {colum: id}
+""",
+    "environments/production.yaml": "pool: large\nplaces: {cold: {connection: store}}\n",
+}
+REPORTS_ON_CONFIGS = {
+    "defaults.yaml": """\
+configs/defaults.yaml:1:16: error: "retrys" is not a key of default_args [unknown-key]
+configs/defaults.yaml:2:42: error: keep_runs is 0; it should be greater than or equal to 1 [bad-argument]
+configs/defaults.yaml:4:16: error: there is no place "dat" in configs/ [unknown-place]
+configs/defaults.yaml:4:35: error: lock_timeout is "soon"; it should be a number [bad-argument]
+configs/defaults.yaml:5:25: error: level is "loud"; it should be 'debug', 'info', 'warning' or 'error' [bad-argument]
+""",
+    "suites/orders.yaml": """\
+configs/suites/orders.yaml:2:16: error: suite "orders": batch.table is "orders"; it should be schema.table, as the \
+database spells it [bad-argument]
+configs/suites/orders.yaml:2:36: error: the template has no closing }} [bad-template]
+configs/suites/orders.yaml:4:5: error: suite "orders": "expect_column_values_to_be_unique" needs "column" \
+[bad-expectation]
+configs/suites/orders.yaml:4:48: error: suite "orders": "expect_column_values_to_be_unique" has no argument "colum" \
+[bad-expectation]
+""",
+    "environments/production.yaml": """\
+configs/environments/production.yaml:1:1: error: "pool" is not a key of the defaults [unknown-key]
+configs/environments/production.yaml:2:10: error: the place "cold" needs "bucket", which is missing [missing-argument]
+""",
+}
+
+
+@pytest.mark.parametrize("name", OF_CONFIGS)
+def test_lint_of_configs(project: Path, name: str) -> None:
+    """A file of configs/ is checked as what it is, by itself or with its folder."""
+    file = project / "configs" / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(OF_CONFIGS[name])
+
+    said = taskflow(project, "lint", f"configs/{name}", code=1)
+
+    assert [line for line in said.splitlines() if line.startswith("configs/")] == REPORTS_ON_CONFIGS[name].splitlines()
+    assert said.endswith("in 1 file\n")
+    assert taskflow(project, "lint", "configs", code=1) == said
+
+
+def test_lint_of_empty_defaults(project: Path) -> None:
+    """Defaults that set nothing are right, and names in the templates of a suite are no matter of the suite."""
+    (project / "configs" / "suites").mkdir()
+    (project / "configs" / "defaults.yaml").write_text("# nothing yet\n")
+    rows = "expect_table_row_count_to_be_between: {min_value: '{{ params.rows }}'}"
+    suite = f"connection: x\nbatch: {{table: a.b, where: 'n > {{{{ params.n }}}}'}}\nexpectations: [{rows}]\n"
+    (project / "configs" / "suites" / "some.yaml").write_text(suite)
+
+    assert taskflow(project, "lint", "configs", "pipelines") == "3 files checked, no errors\n"
+
+
+def test_lint_of_other_file_of_configs(project: Path) -> None:
+    """A file of configs/ that nothing reads is not taken for a spec."""
+    (project / "configs" / "default.yaml").write_text("with: {}\n")
+
+    said = taskflow(project, "lint", "configs/default.yaml", code=2)
+
+    assert said.startswith("error: configs/default.yaml is not a file that lint knows; in configs/ it checks ")
+
+
 def test_default_of_every_task(project: Path) -> None:
     """What stands below "*" reaches each task that takes it, unless the task has a default of its own."""
     (project / "configs" / "defaults.yaml").write_text('with:\n  "*":\n    level: warning\n')
