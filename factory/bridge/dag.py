@@ -36,7 +36,7 @@ from factory.bridge.poking import wait_for
 from factory.bridge.rendering import PROBLEMS, FilledLater, Item, label, run_of
 from factory.bridge.retrying import ByError
 from factory.bridge.waiting import deferrable, wait
-from factory.language.arguments import AssetSpec, Deadline, RetryRule
+from factory.language.arguments import AssetSpec, RetryRule
 from factory.language.params import for_form
 from factory.language.reader import Airflow
 from factory.language.schedules import AssetSchedule, Schedule, TimetableSchedule
@@ -298,7 +298,7 @@ def _groups(plan: Plan, dag: DAG) -> dict[str, TaskGroup]:
 
 
 def _airflow(arguments: Airflow, timezone: str | None) -> dict[str, Any]:
-    given = ((name, value) for name, value in arguments.items() if not isinstance(value, Deadline))
+    given = ((name, value) for name, value in arguments.items() if name != "deadline")
     return {name: _value(value, timezone) for name, value in given}
 
 

@@ -6,9 +6,12 @@ The scheduler sees that a deadline has passed, and the triggerer tells; a missed
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from factory.bridge.notifying import run_url
 from factory.language.arguments import Deadline
@@ -25,17 +28,37 @@ _SINCE = {
     "average_runtime": "beyond the average of the last runs",
 }
 _ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+_MAX_NAMED = 20
+"""How many of the steps that have not ended a message names."""
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Late:
+    """What is late, and who is told: kept by Airflow with the deadline, as JSON."""
+
+    step: str
+    """Nothing for the run itself."""
+    due: str
+    connection: str
+    message: str
+    timezone: str
+    """The pipeline's, of which the date of the run is told."""
+
+    @property
+    def about(self) -> str:
+        return f"step {self.step}" if self.step else "the run"
 
 
 def alerts(plan: Plan) -> list[DeadlineAlert]:
     """Return the deadlines of a pipeline and of its steps, as Airflow takes them."""
     deadline = plan.airflow.get("deadline")
-    own = [_alert(deadline, plan.notify, "")] if isinstance(deadline, Deadline) else []
-    return own + [_alert(node.deadline, node.notify, node.task_id) for node in plan.nodes if node.deadline]
+    zone = plan.timezone or "UTC"
+    own = [_alert(deadline, plan.notify, "", zone)] if isinstance(deadline, Deadline) else []
+    return own + [_alert(node.deadline, node.notify, node.task_id, zone) for node in plan.nodes if node.deadline]
 
 
-def _alert(deadline: Deadline, notify: Mapping[str, Announcement], step: str) -> DeadlineAlert:
+def _alert(deadline: Deadline, notify: Mapping[str, Announcement], step: str, zone: str) -> DeadlineAlert:
     from airflow.sdk.definitions.callback import AsyncCallback
     from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
@@ -47,30 +70,30 @@ def _alert(deadline: Deadline, notify: Mapping[str, Announcement], step: str) ->
     told = notify.get(ON_DEADLINE)
     due = f"{deadline.interval} {_SINCE[deadline.reference]}"
     message = told.message.text if told and told.message else ""
-    given = {"step": step, "due": due, "connection": told.connection if told else "", "message": message}
-    name = f"step {step}" if step else None
-    return DeadlineAlert(references[deadline.reference], deadline.interval, AsyncCallback(missed, given), name)
+    late = _Late(step, due, told.connection if told else "", message, zone)
+    name = late.about if step else None
+    callback = AsyncCallback(missed, {"late": asdict(late)})
+    return DeadlineAlert(references[deadline.reference], deadline.interval, callback, name)
 
 
-async def missed(step: str, due: str, connection: str, message: str, context: Mapping[str, Any]) -> None:
+async def missed(late: Mapping[str, str], context: Mapping[str, Any]) -> None:
     """Tell that a run, or one step of it, has not ended; Airflow calls it in the triggerer."""
-    await asyncio.to_thread(_tell, step, due, connection, message, context["dag_run"])
+    await asyncio.to_thread(_tell, _Late(**late), context["dag_run"])
 
 
-def _tell(step: str, due: str, connection: str, message: str, dag_run: Mapping[str, Any]) -> None:
+def _tell(late: _Late, dag_run: Mapping[str, Any]) -> None:
     from tasks.messages import send
 
-    waiting = _not_ended(step, dag_run)
+    waiting = _not_ended(late.step, dag_run)
     if not waiting:
         return
-    about = f"step {step}" if step else "the run"
-    title = f"{dag_run['dag_id']}: {about} has not ended {due}"
+    title = f"{dag_run['dag_id']}: {late.about} has not ended {late.due}"
     _log.warning("%s, run %s", title, dag_run["dag_run_id"])
-    if connection:
+    if late.connection:
         try:
-            send(connection, "\n".join([*_text(message), *_facts(dag_run, waiting)]), title, "warning")
+            send(late.connection, "\n".join([*_text(late.message), *_facts(late, dag_run, waiting)]), title, "warning")
         except (PermanentError, TransientError) as error:
-            _log.error("nobody was told that %s has not ended: %s", about, error)  # the reason is all
+            _log.error("nobody was told that %s has not ended: %s", late.about, error)  # the reason is all
 
 
 def _not_ended(step: str, dag_run: Mapping[str, Any]) -> list[str]:
@@ -90,7 +113,9 @@ def _text(message: str) -> Iterator[str]:
         yield ""
 
 
-def _facts(dag_run: Mapping[str, Any], waiting: list[str]) -> Iterator[str]:
-    yield f"Date: {(dag_run['logical_date'] or dag_run['run_after'])[:10]}"
-    yield f"Not ended: {', '.join(waiting)}"
+def _facts(late: _Late, dag_run: Mapping[str, Any], waiting: list[str]) -> Iterator[str]:
+    moment = dt.datetime.fromisoformat(dag_run["logical_date"] or dag_run["run_after"])
+    yield f"Date: {moment.astimezone(ZoneInfo(late.timezone)).date()}"
+    more = f" and {len(waiting) - _MAX_NAMED:,} more" if len(waiting) > _MAX_NAMED else ""
+    yield f"Not ended: {', '.join(waiting[:_MAX_NAMED])}{more}"
     yield f"Run: {run_url(dag_run['dag_id'], dag_run['dag_run_id'])}"

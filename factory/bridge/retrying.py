@@ -22,14 +22,14 @@ class ByError(RetryPolicy):
         self,
         exception: BaseException,
         try_number: int,
-        max_tries: int,  # noqa: ARG002  # Airflow's signature
-        context: Any = None,  # noqa: ARG002
+        max_tries: int,
+        context: Any = None,
     ) -> RetryDecision:
         """Return what the rule for this kind of error says: to fail, or to retry after its delay."""
         rule = self.rules.get(error_of(exception))
         if rule is None:
             return RetryDecision.default()
-        if rule.retries is not None and try_number > rule.retries:
+        if rule.retries is not None and _retried(try_number, max_tries, context) >= rule.retries:
             return RetryDecision.fail(f"retry_policy: retries is {rule.retries} for the error {rule.error}")
         return RetryDecision.retry(rule.retry_delay, f"retry_policy: the error is {rule.error}")
 
@@ -39,6 +39,12 @@ class ByError(RetryPolicy):
             name: {"retries": rule.retries, "retry_delay": rule.retry_delay and rule.retry_delay.total_seconds()}
             for name, rule in self.rules.items()
         }
+
+
+def _retried(try_number: int, max_tries: int, context: Any) -> int:
+    """Return how often the step was retried since it was cleared: Airflow then counts on, and allows as many more."""
+    before = max_tries - context["task"].retries if context else 0
+    return try_number - 1 - max(before, 0)
 
 
 def error_of(exception: BaseException) -> str:

@@ -64,11 +64,11 @@ _JSON_TYPES: Mapping[str, Any] = {
     "assets": {"description": "an asset's name, {name, uri}, or a list of them"},
     "deadline": {
         **_DEADLINE,
-        "type": ["string", "object"],
+        "type": ["string", "object", "null"],
         "description": "when people are told that it has not ended",
     },
     "retry_policy": {
-        "type": "object",
+        "type": ["object", "null"],
         "minProperties": 1,
         "properties": dict.fromkeys(RETRIED, _RETRY_RULE),
         "additionalProperties": False,

@@ -302,7 +302,9 @@ def read_asset(value: Value) -> AssetSpec:
     raise ValueError("an asset: its name, or {name: …, uri: …}")
 
 
-def _retry_policy(_argument: Argument, value: Value) -> list[RetryRule]:
+def _retry_policy(_argument: Argument, value: Value) -> list[RetryRule] | None:
+    if value is None:
+        return None
     if not isinstance(value, dict) or not value or not set(value) <= set(RETRIED):
         raise ValueError(f"a mapping with the keys {', '.join(RETRIED[:-1])} and {RETRIED[-1]}, or some of them")
     return [_retry_rule(error, rule) for error, rule in value.items()]
@@ -324,7 +326,9 @@ def _part_of_rule(error: str, rule: dict[str, Value], name: str) -> ArgumentValu
         raise ValueError(f"one whose {error}.{name} is {wrong}") from None
 
 
-def _deadline(argument: Argument, value: Value) -> Deadline:
+def _deadline(argument: Argument, value: Value) -> Deadline | None:
+    if value is None:
+        return None
     given = value if isinstance(value, dict) else {"interval": value}
     reference, references = given.get("reference", REFERENCES[0]), argument.choices or REFERENCES
     if "interval" not in given or not set(given) <= {"interval", "reference"}:

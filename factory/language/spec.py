@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -26,6 +27,9 @@ from factory.language.params import param_problems
 from factory.language.reader import Airflow, Reader, shown
 from factory.language.report import Report
 from factory.language.schedules import Schedule, read_schedule
+
+MAX_STEPS = 5_000
+"""The maximum number of tasks of a pipeline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +155,7 @@ class SpecReader(Reader):
                 self.suite(name, value, ("suites", name))
                 for name, value in self.mapping(root.get("suites", {}), ("suites",)).items()
             ),
-            steps=self.steps(root.get("steps", {}), ("steps",)) if "steps" in root else (),
+            steps=self.all_steps(root["steps"]) if "steps" in root else (),
             notify=self.notices(root.get("notify", {}), ("notify",)),
         )
 
@@ -243,6 +247,16 @@ class SpecReader(Reader):
         arguments = self.mapping(value[names[0]] if value[names[0]] is not None else {}, (*path, names[0]))
         return ExpectationSpec(names[0], path, arguments, reason if isinstance(reason, str) else None)
 
+    def all_steps(self, value: Value) -> tuple[StepSpec, ...]:
+        """Read the steps of a pipeline; none of them if there are more than Airflow can show."""
+        count = _tasks_made(value)
+        if count > MAX_STEPS:
+            message = f"the pipeline has {count:,} steps; the maximum is {MAX_STEPS:,}"
+            hint = "split it into pipelines that trigger each other"
+            self.report.add("too-large", ("steps",), message, hint, key=True)
+            return ()
+        return self.steps(value, ("steps",))
+
     def steps(self, value: Value, path: Path) -> tuple[StepSpec, ...]:
         values = self.mapping(value, path)
         if not values and isinstance(value, dict):
@@ -291,9 +305,11 @@ class SpecReader(Reader):
 
     def items(self, value: Value, path: Path) -> Iterator[tuple[str, dict[str, Value]]]:
         """Yield the items of `for_each` by their names: a list of names, or a mapping from names to fields."""
-        given = (
-            dict.fromkeys(self.names(value, path, "an item")) if isinstance(value, list) else self.mapping(value, path)
-        )
+        names = self.names(value, path, "an item") if isinstance(value, list) else ()
+        given = dict.fromkeys(names) if isinstance(value, list) else self.mapping(value, path)
+        for name in [name for name, count in Counter(names).items() if count > 1]:
+            message = f'for_each names "{name}" more than once'
+            self.report.add("wrong-value", path, message, "a group is made once for each name: remove the others")
         if not given and isinstance(value, list | dict):
             self.report.add("wrong-value", path, "for_each is empty: there is nothing to run", "name an item", key=True)
         for name, fields in given.items():
@@ -368,6 +384,18 @@ class SpecReader(Reader):
     def led_to(self, value: Value, path: Path) -> tuple[str, ...]:
         """Read where an arm leads: null is nowhere."""
         return () if value is None else self.names(value, path)
+
+
+def _tasks_made(steps: Value) -> int:
+    """Return how many tasks the steps make, before any is read: a `for_each` inside another multiplies them."""
+    count = 0
+    for step in steps.values() if isinstance(steps, dict) else ():
+        if isinstance(step, dict) and "steps" in step:
+            items = step.get("for_each")
+            count += (len(items) if isinstance(items, list | dict) else 1) * max(_tasks_made(step["steps"]), 1)
+        else:
+            count += 1
+    return count
 
 
 def _step_form(keys: tuple[str, ...], table: Mapping[str, Argument]) -> tuple[frozenset[str], Mapping[str, Argument]]:

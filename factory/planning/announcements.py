@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from factory.language.document import Value
 from factory.language.notices import ON_DEADLINE, Notice
 from factory.language.report import Report
 from factory.language.spec import StepSpec
@@ -20,7 +21,7 @@ _ONLY = "a message may name run, params and variables: a run that failed has not
 def of_pipeline(pipeline: Pipeline) -> dict[str, Announcement]:
     """Return whom the pipeline tells, of every event; report mistakes in the texts."""
     own = Source(pipeline.report.document, ("notify",), pipeline.spec.notify)
-    return _announcements(layered(*notify_sources(pipeline.project), own), pipeline)
+    return _announcements(layered(*notify_sources(pipeline.project), own), pipeline, {})
 
 
 def of_runs(every: Mapping[str, Announcement], *, has_deadline: bool) -> dict[str, Announcement]:
@@ -33,7 +34,7 @@ def of_step(step: StepSpec, every: Mapping[str, Announcement], pipeline: Pipelin
     """Return whom a step tells: its own `notify`, and what the pipeline wants told of every retry and deadline."""
     inherited = {event: every[event] for event in _told_by(step) if event in every and event not in step.notify}
     own = layered(Source(pipeline.report.document, (*step.path, "notify"), step.notify))
-    return {**inherited, **_announcements(own, pipeline)}
+    return {**inherited, **_announcements(own, pipeline, step.each)}
 
 
 def _told_by(step: StepSpec) -> Iterator[str]:
@@ -42,21 +43,24 @@ def _told_by(step: StepSpec) -> Iterator[str]:
         yield ON_DEADLINE
 
 
-def _announcements(given: Mapping[str, Layered], pipeline: Pipeline) -> dict[str, Announcement]:
+def _announcements(
+    given: Mapping[str, Layered], pipeline: Pipeline, each: Mapping[str, Value]
+) -> dict[str, Announcement]:
     return {
-        event: _announcement(event, one.value, one, pipeline)
+        event: _announcement(event, one, pipeline, each)
         for event, one in given.items()
         if isinstance(one.value, Notice)
     }
 
 
-def _announcement(event: str, notice: Notice, given: Layered, pipeline: Pipeline) -> Announcement:
+def _announcement(event: str, given: Layered, pipeline: Pipeline, each: Mapping[str, Value]) -> Announcement:
+    notice: Notice = given.value
     if notice.message is None:
         return Announcement(notice.connection)
     path, report = (*given.origin.path, "message"), Report(given.origin.document)
     if event == ON_DEADLINE and is_template(notice.message):
         report.add("wrong-value", path, "the message of a deadline is sent as it is written", "write it without {{ }}")
-    reading = pipeline.references.read(notice.message, _nowhere(given))
+    reading = pipeline.references.read(notice.message, _nowhere(given, each))
     for problem in reading.problems:
         is_output = problem.code == "unknown-step"
         told = replace(problem, hint=_ONLY) if is_output else problem
@@ -65,6 +69,6 @@ def _announcement(event: str, notice: Notice, given: Layered, pipeline: Pipeline
     return Announcement(notice.connection, reading.template)
 
 
-def _nowhere(given: Layered) -> Place:
+def _nowhere(given: Layered, each: Mapping[str, Value]) -> Place:
     """Return a place that sees no step: a run that has failed has not run them all."""
-    return Place(StepSpec("notify", given.origin.path), Scope())
+    return Place(StepSpec("notify", given.origin.path, each=each), Scope())

@@ -109,7 +109,7 @@ def _retries(plan: Plan) -> Iterator[Refusal]:
 def _untold_deadlines(plan: Plan, document: Value) -> Iterator[Refusal]:
     """Yield what should be told of a deadline that neither the pipeline nor the step has."""
     notify = document.get("notify") if isinstance(document, dict) else None
-    deadlines = ["deadline" in plan.airflow, *(node.deadline for node in plan.nodes)]
+    deadlines = [plan.airflow.get("deadline"), *(node.deadline for node in plan.nodes)]
     if isinstance(notify, dict) and ON_DEADLINE in notify and not any(deadlines):
         yield ("notify", ON_DEADLINE), "neither the pipeline nor a step has a deadline to tell of", "add deadline: 2h"
     for node in plan.nodes:

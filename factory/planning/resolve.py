@@ -26,8 +26,6 @@ from factory.planning.step_values import step_values, unchecked_values
 from factory.planning.wiring import MAX_EDGES, TooManyEdges, linked
 from factory.registry import Registry, TaskDefinition
 
-MAX_STEPS = 5_000
-"""The maximum number of tasks of a pipeline."""
 MAX_TASK_ID = 250
 """The maximum length of a task_id in Airflow."""
 
@@ -72,16 +70,12 @@ class _Resolver:
             suites={suite.name: suite.path for suite in spec.suites},
             dag_origins=origins(airflow),
             default_args_origins=origins(default_args),
-            notify=announcements.of_runs(self.notices, has_deadline="deadline" in airflow),
+            notify=announcements.of_runs(self.notices, has_deadline=bool(values(airflow).get("deadline"))),
         )
 
     def linked(self, nodes: tuple[Node, ...], group_needs: Mapping[str, tuple[str, ...]]) -> tuple[Node, ...]:
         """Return `nodes` with edges between tasks only; report a pipeline that is too large for Airflow."""
         report = self.pipeline.report
-        if len(nodes) > MAX_STEPS:
-            message = f"the pipeline has {len(nodes):,} steps; the maximum is {MAX_STEPS:,}"
-            report.add("too-large", ("steps",), message, "split it into pipelines that trigger each other", key=True)
-            return ()
         try:
             return linked(nodes, group_needs)
         except TooManyEdges as error:

@@ -12,6 +12,8 @@ from factory import load_dag
 
 SPEC = """\
 dag_id: late
+timezone: Asia/Tokyo
+start_date: 2026-01-01
 deadline: 2h
 notify: {on_deadline: people}
 steps:
@@ -43,5 +45,23 @@ def test_airflow_is_given_deadlines(deadlines: list[Any]) -> None:
         ("step slow", dt.timedelta(minutes=30), "DagRunLogicalDateDeadline"),
         ("step other", dt.timedelta(hours=1), "DagRunQueuedAtDeadline"),
     ]
-    told = [(one.callback.kwargs["connection"], one.callback.kwargs["message"]) for one in deadlines]
-    assert told == [("people", ""), ("people", ""), ("on_call", "look at it")]
+    told = [
+        (late["connection"], late["message"], late["timezone"])
+        for late in (one.callback.kwargs["late"] for one in deadlines)
+    ]
+    assert told == [
+        ("people", "", "Asia/Tokyo"),
+        ("people", "", "Asia/Tokyo"),
+        ("on_call", "look at it", "Asia/Tokyo"),
+    ]
+
+
+def test_null_switches_a_default_off(tmp_path: Path) -> None:
+    """A pipeline may be without the deadline of `configs/`; that of its step stays."""
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "defaults.yaml").write_text("dag: {deadline: 2h}\n")
+    (tmp_path / "pipelines").mkdir()
+    spec = tmp_path / "pipelines" / "calm.yaml"
+    step = "slow: {uses: messages.log, with: {message: hello}, deadline: 1h}"
+    spec.write_text(f"dag_id: calm\ndeadline: null\nsteps: {{{step}}}\n")
+    assert [one.name for one in load_dag(spec).deadline] == ["step slow"]

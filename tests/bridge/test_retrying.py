@@ -17,12 +17,14 @@ dag_id: retried
 default_args: {retries: 4, retry_policy: {unexpected: {retries: 0}}}
 steps:
   plain: {uses: messages.log, with: {message: hello}}
+  always: {uses: messages.log, with: {message: hello}, retry_policy: null}
+  mapped: {uses: messages.log, expand: {message: [a, b]}, retry_policy: null}
   own:
     uses: messages.log
     with: {message: hello}
     retry_policy: {locked: {retry_delay: 10m}, unavailable: {retries: 2, retry_delay: 5s}, timed_out: {retries: 1}}
 """
-CONTEXT = {"ti": SimpleNamespace(task_id="own")}
+CONTEXT = {"ti": SimpleNamespace(task_id="own"), "task": SimpleNamespace(retries=4)}
 
 
 @pytest.fixture
@@ -45,18 +47,21 @@ def told(error: TransientError) -> BaseException:
 
 
 @pytest.mark.parametrize(
-    ("error", "tries", "action", "delay"),
+    ("error", "tries", "most", "action", "delay"),
     [
-        (Locked("orders", "session 7 holds it"), 4, "retry", dt.timedelta(minutes=10)),
-        (TransientError("orders", "no answer"), 2, "retry", dt.timedelta(seconds=5)),
-        (TransientError("orders", "no answer"), 3, "fail", None),
+        (Locked("orders", "session 7 holds it"), 4, 4, "retry", dt.timedelta(minutes=10)),
+        (TransientError("orders", "no answer"), 2, 4, "retry", dt.timedelta(seconds=5)),
+        (TransientError("orders", "no answer"), 3, 4, "fail", None),
+        # cleared after its third try: Airflow counts on, and allows it four retries from there
+        (TransientError("orders", "no answer"), 5, 7, "retry", dt.timedelta(seconds=5)),
+        (TransientError("orders", "no answer"), 6, 7, "fail", None),
     ],
 )
 def test_error_decides(
-    policies: dict[str, Any], error: TransientError, tries: int, action: str, delay: dt.timedelta | None
+    policies: dict[str, Any], error: TransientError, tries: int, most: int, action: str, delay: dt.timedelta | None
 ) -> None:
     """A step is retried after a delay of its own, or not at all, by what went wrong."""
-    decision = policies["own"].evaluate(told(error), tries, 4)
+    decision = policies["own"].evaluate(told(error), tries, most, CONTEXT)
     assert (decision.action.value, decision.retry_delay) == (action, delay)
 
 
@@ -64,12 +69,18 @@ def test_time_limit_is_a_kind(policies: dict[str, Any]) -> None:
     """A step that ran into its execution_timeout is retried once."""
     from airflow.sdk.exceptions import AirflowTaskTimeout
 
-    decisions = [policies["own"].evaluate(AirflowTaskTimeout(), tries, 4) for tries in (1, 2)]
+    decisions = [policies["own"].evaluate(AirflowTaskTimeout(), tries, 4, CONTEXT) for tries in (1, 2)]
     assert [one.action.value for one in decisions] == ["retry", "fail"]
 
 
 def test_bug_is_a_kind(policies: dict[str, Any]) -> None:
-    """An error that nobody foresaw fails a step at once if the policy says so; others are retried as always."""
-    decided = {name: policies[name].evaluate(KeyError("x"), 1, 4).action.value for name in policies}
+    """An error that nobody foresaw fails a step at once if the policy says so; others are retried as always.
+
+    A step that sets null has no policy, whatever default_args says.
+    """
+    assert (policies.pop("always"), policies.pop("mapped")) == (None, None)
+    decided = {name: policies[name].evaluate(KeyError("x"), 1, 4, CONTEXT).action.value for name in policies}
     assert decided == {"plain": "fail", "own": "default"}
-    assert policies["plain"].evaluate(told(TransientError("orders", "no answer")), 1, 4).action.value == "default"
+    assert (
+        policies["plain"].evaluate(told(TransientError("orders", "no answer")), 1, 4, CONTEXT).action.value == "default"
+    )

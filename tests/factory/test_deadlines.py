@@ -11,7 +11,7 @@ import pytest
 from factory.bridge.deadlines import missed
 from tests.support.listener import Listener, listening
 
-DAG_RUN = {"dag_id": "late", "dag_run_id": "manual__1", "logical_date": None, "run_after": "2026-02-03T01:00:00Z"}
+DAG_RUN = {"dag_id": "late", "dag_run_id": "manual__1", "logical_date": None, "run_after": "2026-02-02T15:00:00Z"}
 
 
 @pytest.fixture
@@ -39,11 +39,13 @@ def states(monkeypatch: pytest.MonkeyPatch) -> dict[str, str | None]:
 
 
 def tell(step: str, message: str = "") -> None:
-    asyncio.run(missed(step, "2:00:00 after the run was queued", "people", message, {"dag_run": DAG_RUN}))
+    due, zone = "2:00:00 after the run was queued", "Asia/Tokyo"
+    late = {"step": step, "due": due, "connection": "people", "message": message, "timezone": zone}
+    asyncio.run(missed(late, {"dag_run": DAG_RUN}))
 
 
 def test_late_run_is_told(listener: Listener, states: dict[str, str | None]) -> None:
-    """The text, the date, the steps that have not ended, and the address of the run."""
+    """The text, the date where the pipeline is, the steps that have not ended, and the address of the run."""
     states.update({"first": "success", "slow": "running", "last": None, "never": "skipped"})
     tell("", "look at it")
 
@@ -54,6 +56,15 @@ def test_late_run_is_told(listener: Listener, states: dict[str, str | None]) -> 
     )
     assert heard["message"].splitlines()[:4] == ["look at it", "", "Date: 2026-02-03", "Not ended: last, slow"]
     assert heard["message"].endswith("/dags/late/runs/manual__1")
+
+
+def test_some_of_many_steps_are_named(listener: Listener, states: dict[str, str | None]) -> None:
+    """A run of many steps is told with the first of those that have not ended."""
+    states.update({f"step_{place:04}": None for place in range(1500)})
+    tell("")
+
+    (heard,) = listener.heard
+    assert heard["message"].splitlines()[1].endswith("step_0018, step_0019 and 1,480 more")
 
 
 @pytest.mark.parametrize(("state", "count"), [("success", 0), ("failed", 0), ("up_for_retry", 1), (None, 1)])

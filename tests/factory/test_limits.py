@@ -12,8 +12,8 @@ from factory.compiler import compile_content, compile_file
 from factory.language.document import MAX_BYTES, MAX_DEPTH, read, scalar_at_top
 from factory.language.errors import MAX_EXCERPT, MAX_NAMES, MAX_TEXT, did_you_mean, render
 from factory.language.report import MAX_SHOWN, Problem, Report
+from factory.language.spec import MAX_STEPS
 from factory.planning.load_rules import MAX_PAIRS
-from factory.planning.resolve import MAX_STEPS
 from factory.planning.wiring import MAX_EDGES
 from tests.support.large_specs import SAY, groups_that_need_each_other, loads_in_a_line, steps_apart
 
@@ -214,6 +214,18 @@ def test_too_many_steps(folder: Path) -> None:
     assert mistakes(folder, steps_apart(MAX_STEPS)) == []
     assert mistakes(folder, steps_apart(MAX_STEPS + 1)) == [
         ("too-large", "the pipeline has 5,001 steps; the maximum is 5,000")
+    ]
+
+
+def test_too_many_items(folder: Path) -> None:
+    """Items inside items multiply: their steps are counted before one of them is read."""
+    names = ", ".join(f"item_{index}" for index in range(1000))
+    text = f"a: {SAY}"
+    for level in range(3):
+        text = f"group_{level}: {{for_each: [{names}], steps: {{{text}}}}}"
+
+    assert mistakes(folder, f"dag_id: made\nsteps: {{{text}}}\n") == [
+        ("too-large", "the pipeline has 1,000,000,000 steps; the maximum is 5,000")
     ]
 
 
