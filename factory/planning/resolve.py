@@ -106,7 +106,10 @@ class _Resolver:
         self, kind: str, known: tuple[str, ...] | None, path: Path, airflow: Airflow, consequence: str
     ) -> None:
         name = airflow.get(kind)
-        if known is not None and name is not None and name not in known:
+        if is_template(name):
+            message = f"{kind} is {name!r}, but Airflow's arguments are not filled in: it would be that very name"
+            self.pipeline.report.add("bad-template", (*path, kind), message, f"write the name of a {kind}")
+        elif known is not None and name is not None and name not in known:
             message = f'"{name}" is not in the `{kind}s` of configs/, so {consequence}'
             hint = partial(did_you_mean, str(name), known, f"{kind}s")
             self.pipeline.report.add(f"unknown-{kind}", (*path, kind), message, hint)

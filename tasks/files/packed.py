@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _ZIP, _EMPTY_ZIP, _SPLIT_ZIP = b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08"
-_GZIP, _BZIP2, _XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00"
-_PACKED = (_GZIP, _BZIP2, _XZ, _ZIP, _EMPTY_ZIP, _SPLIT_ZIP)
+_GZIP, _XZ = b"\x1f\x8b", b"\xfd7zXZ\x00"
+_BZIP2 = tuple(b"BZh%d%b" % (level, block) for level in range(1, 10) for block in (b"1AY&SY", b"\x17rE8P\x90"))
+"""With a block, or without any: `BZh` alone could be the name of a column."""
+_PACKED = (_GZIP, *_BZIP2, _XZ, _ZIP, _EMPTY_ZIP, _SPLIT_ZIP)
 _OTHERS = {
     b"\x28\xb5\x2f\xfd": "zstd",
     b"\x04\x22\x4d\x18": "lz4",
@@ -94,7 +96,7 @@ def _opened(file: BinaryIO, wanted: str) -> Iterator[BinaryIO]:
     elif head.startswith(_GZIP):
         with gzip.open(file) as plain:
             yield cast("BinaryIO", plain)
-    elif head.startswith((_BZIP2, _XZ)):
+    elif head.startswith((*_BZIP2, _XZ)):
         begin = bz2.BZ2Decompressor if head.startswith(_BZIP2) else lzma.LZMADecompressor
         yield cast("BinaryIO", io.BufferedReader(_Streams(file, begin), _BLOCK))
     else:

@@ -129,5 +129,5 @@ def test_what_cannot_be_unpacked_is_named(name: str) -> None:
 
 def test_names_of_columns_are_no_formats() -> None:
     """A text is no other format for its first letters."""
-    for header in (b"PAR1,PAR2\n", b"ORC,v\n", b"SQLite,v\n", b"7z,v\n", b"PK,v\n"):
+    for header in (b"PAR1,PAR2\n", b"ORC,v\n", b"SQLite,v\n", b"7z,v\n", b"PK,v\n", b"BZhours,v\n", b"BZh9,v\n"):
         assert read(header) == header
