@@ -308,8 +308,8 @@ class SpecReader(Reader):
         names = self.names(value, path, "an item") if isinstance(value, list) else ()
         given = dict.fromkeys(names) if isinstance(value, list) else self.mapping(value, path)
         for name in [name for name, count in Counter(names).items() if count > 1]:
-            message = f'for_each names "{name}" more than once'
-            self.report.add("wrong-value", path, message, "a group is made once for each name: remove the others")
+            hint = "remove it; where two items differ in a field, give each a name of its own"
+            self.report.add("wrong-value", path, f'for_each names the item "{name}" more than once', hint)
         if not given and isinstance(value, list | dict):
             self.report.add("wrong-value", path, "for_each is empty: there is nothing to run", "name an item", key=True)
         for name, fields in given.items():

@@ -5,13 +5,9 @@ And of the run in which that fails: Airflow judges a run by its last steps alone
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import reduce
-from operator import or_
-
 from factory.language.errors import Path, quoted_list
 from factory.language.report import Report
-from factory.planning.graph import bits_of, halted_in
+from factory.planning.failures import Failures
 from factory.planning.guards import Guards
 from factory.planning.plan import Node, Plan
 from factory.planning.skips import Skips
@@ -129,65 +125,31 @@ def too_many_pairs(plan: Plan, report: Report, registry: Registry) -> None:
 
 def unseen_failures(plan: Plan, report: Report, registry: Registry) -> None:
     """Report a gate or load after whose failure the run can still succeed: none of its last steps need fail."""
-    guards = Guards(plan, registry)
-    watched = [node for node in plan.nodes if node.role in ("gate", "load")]
-    if not watched:
+    if not (watched := [node for node in plan.nodes if node.role in ("gate", "load")]):
         return
-    starts = {node.task_id: 1 << index for index, node in enumerate(watched)}
-    failed = halted_in(guards.upstream, guards.trigger_rules, starts, skipped=False)
-    waited_for = {name for names in guards.upstream.values() for name in names}
-    last = sorted(node.task_id for node in plan.nodes if node.task_id not in waited_for)
-    seen, skips = reduce(or_, (failed[name] for name in last), 0), Skips(guards)
-    proven = _proven(watched, last, failed, skips)
-    for index in bits_of(~proven & (1 << len(watched)) - 1):
-        if not seen >> index & 1:
-            ends = f"of its last steps, {quoted_list(last)}, none fails"
-            _report_unseen(watched[index], f"would end as success: {ends}", report)
-            continue
-        failing = [name for name in last if failed[name] >> index & 1]
-        skipped = [_skipped_first(watched[index], index, name, failed, skips) for name in failing]
-        if not _some_end_fails(skipped, skips):
-            makers = quoted_list([one.task_id for one in skips.makers(reduce(or_, skipped))])
-            ends = f"its last steps that would fail, {quoted_list(failing)}, may have been skipped, because of {makers}"
-            _report_unseen(watched[index], f"could end as success: {ends}", report)
-
-
-def _proven(watched: list[Node], last: list[str], failed: Mapping[str, int], skips: Skips) -> int:
-    """Return the steps, as bits, of which a last step fails that nothing skips, or only what skips them too."""
-    by_cases: dict[int, int] = {}
+    failures = Failures(watched, Skips(Guards(plan, registry)))
+    is_fast = plan.airflow.get("fail_fast") is True
     for index, node in enumerate(watched):
-        cases = skips.cases[node.task_id]
-        by_cases[cases] = by_cases.get(cases, 0) | 1 << index
-    every = (1 << len(watched)) - 1
-    ends = ((failed[name], skips.cases[name]) for name in last)
-    return reduce(or_, (fails & (by_cases.get(cases, 0) if cases else every) for fails, cases in ends), 0)
+        failing, last = failures.ends(index), quoted_list(failures.last)
+        if node.task_id in failing:
+            continue
+        if is_fast:
+            problem = f"would end as success: fail_fast skips what has not begun, its last steps, {last}, too"
+            _report_unseen(node, problem, "remove fail_fast", report)
+        elif not failing:
+            problem = f"would end as success: of its last steps, {last}, none fails"
+            _report_unseen(node, problem, _second_end(node), report)
+        elif cases := failures.unheard(index):
+            makers = quoted_list([one.task_id for one in failures.skips.makers(cases)])
+            ends = f"its last steps that would fail, {quoted_list(failing)}, may be skipped, or succeed"
+            _report_unseen(node, f"could end as success: {ends}, because of {makers}", _second_end(node), report)
 
 
-def _skipped_first(node: Node, index: int, end: str, failed: Mapping[str, int], skips: Skips) -> int:
-    """Return the cases in which a last step is skipped though `node` runs, by a choice that its failure leaves open."""
-    cases = skips.cases[end] & ~skips.cases[node.task_id]
-    return sum(1 << case for case in bits_of(cases) if not failed[skips.owners[case].task_id] >> index & 1)
+def _second_end(node: Node) -> str:
+    example = f"end: {{uses: messages.log, needs: {node.task_id}, with: {{message: done}}}}"
+    return f"add a second last step, such as {example}"
 
 
-def _some_end_fails(skipped: list[int], skips: Skips) -> bool:
-    """Return whether it is proven that one of the last steps is not skipped, from the cases in which each of them is.
-
-    Either one of them never is, or those which a single choice may skip are not all skipped by the same case.
-    """
-    if not all(skipped):
-        return True
-    by_choice: dict[str, int] = {}
-    for cases in skipped:
-        makers = skips.makers(cases)
-        if len(makers) == 1:
-            name = makers[0].task_id
-            by_choice[name] = by_choice.get(name, cases) & cases
-    return not all(by_choice.values())
-
-
-def _report_unseen(node: Node, problem: str, report: Report) -> None:
+def _report_unseen(node: Node, problem: str, hint: str, report: Report) -> None:
     message = f'a run in which step "{node.task_id}" fails {problem}'
-    hint = (
-        f"add a second last step, such as end: {{uses: messages.log, needs: {node.task_id}, with: {{message: done}}}}"
-    )
     report.add("unseen-failure", node.path, message, hint, key=True)

@@ -1,8 +1,8 @@
-"""Which steps can be skipped by a branch, an empty list, a wait that gives up, or a step that stops the run.
+"""Which steps can be skipped: by a branch, an empty list, a wait that gives up, a step that stops the run, or a rule.
 
 A case is one outcome of one such choice: a way of a branch, whether a list that a step is mapped over is empty, whether
-what is waited for comes, whether a step stops the run. For every step, the bits of a number are the cases in which it
-is skipped, by itself or because of what it waits for.
+what is waited for comes, whether a step stops the run, whether one that runs after a failure has nothing to do. For
+every step, the bits of a number are the cases in which it is skipped, by itself or because of what it waits for.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Skips:
     @cached_property
     def _choices(self) -> list[tuple[Node, list[frozenset[str]]]]:
         """Each choice: the step that makes it, and for each of its cases the steps that it skips at once."""
-        return [*self._branches(), *self._lists(), *self._stops()]
+        return [*self._branches(), *self._lists(), *self._stops(), *self._exceptions()]
 
     def _branches(self) -> Iterator[tuple[Node, list[frozenset[str]]]]:
         for node, waiting in self.branches:
@@ -70,6 +70,12 @@ class Skips:
             if gives_up or node.role == "stop":
                 yield node, [frozenset((node.task_id,)), frozenset()]
 
+    def _exceptions(self) -> Iterator[tuple[Node, list[frozenset[str]]]]:
+        """Yield each step that runs only where others fail, or are skipped: it is skipped where all goes well."""
+        for node in self.guards.plan.nodes:
+            if self.guards.trigger_rules[node.task_id] in ("one_failed", "all_failed", "all_skipped"):
+                yield node, [frozenset((node.task_id,)), frozenset()]
+
     @cached_property
     def owners(self) -> list[Node]:
         """The step that makes the choice of each bit; above the cases of each choice, one bit is free."""
@@ -86,8 +92,8 @@ class Skips:
         return lowest, free
 
     @cached_property
-    def cases(self) -> Mapping[str, int]:
-        """The cases in which each step is skipped."""
+    def starts(self) -> Mapping[str, int]:
+        """The cases in which each step is skipped whatever becomes of those that it waits for."""
         starts: dict[str, int] = {}
         place = 0
         for _, cases in self._choices:
@@ -95,7 +101,20 @@ class Skips:
                 for name in skipped:
                     starts[name] = starts.get(name, 0) | 1 << index
             place += len(cases) + 1
-        return halted_in(self.guards.upstream, self.guards.trigger_rules, starts, skipped=True)
+        return starts
+
+    @cached_property
+    def cases(self) -> Mapping[str, int]:
+        """The cases in which each step is skipped."""
+        return halted_in(self.guards.upstream, self.guards.trigger_rules, self.starts, skipped=True)
+
+    @cached_property
+    def cases_by_owner(self) -> Mapping[str, int]:
+        """The cases of the choices that each step makes."""
+        found: dict[str, int] = {}
+        for place, node in enumerate(self.owners):
+            found[node.task_id] = found.get(node.task_id, 0) | 1 << place
+        return found
 
     def all_cases_of(self, cases: int) -> int:
         """Return the choices, as their free bits, of which `cases` has every case."""
