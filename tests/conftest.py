@@ -28,7 +28,7 @@ from stack.tracking_server import QUIET, Tracking, TrackingKeys
 from tasks.spark.session import COMPILE_LESS, JAVA_OPTIONS
 from tests.support.demo import Demo, made
 from tests.support.ports import free_port, free_ports
-from tests.support.side_by_side import WholeFiles, is_misplaced, rank
+from tests.support.side_by_side import WholeFiles, is_long, is_misplaced, rank
 from tests.support.warm_taskflow import Warm, warmed_up
 from tests.support.whole_stack import IMPATIENT, IMPATIENT_DEFAULTS, RunningStack, whole_stack
 
@@ -60,12 +60,16 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.pop(outer, None)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what `-m` does not ask for
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the long files first, and the tests that need the whole stack last, so that it is up for no others.
 
     After them come those of the demo, which leaves rows, runs and models behind: what wants an empty database is before
     it. Last is the one that stops it.
     """
+    for item in items:
+        if is_long(item.nodeid):
+            item.add_marker("long")
     late = ("used_stack", "demo", "stack")
     items.sort(key=lambda item: (*(name in fixtures(item) for name in late), place(item)))
 

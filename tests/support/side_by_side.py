@@ -59,6 +59,16 @@ LONG = (
 """The files that take long, and are begun before the others: what is begun last should be short."""
 
 
+LEFT_TO_MAKE_TEST = (
+    *WITH_JAVA_OR_MLFLOW,
+    "tests/stack/test_lifecycle.py",
+    "tests/stack/test_preloading.py",
+    "tests/tasks/test_load_model.py",
+    "tests/factory/test_fuzz.py",
+)
+"""The files that `make check` leaves out: it is for every commit, and should take minutes."""
+
+
 class WholeFiles(LoadScopeScheduling):
     """Gives a process whole files, and all those of Java and MLflow to one, and those of `taskflow run`."""
 
@@ -77,6 +87,11 @@ def rank(nodeid: str) -> int:
 def is_misplaced(nodeid: str, fixtures: tuple[str, ...]) -> bool:
     """Return whether a test would start what takes long in a process that has none of it."""
     return any(name in fixtures and file_of(nodeid) not in files for name, files in SLOW_FIXTURES.items())
+
+
+def is_long(nodeid: str) -> bool:
+    """Return whether a test is left to `make test`."""
+    return file_of(nodeid) in LEFT_TO_MAKE_TEST
 
 
 def file_of(nodeid: str) -> str:
