@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
@@ -30,3 +31,14 @@ _SCHEMAS: Mapping[str, Mapping[str, str]] = {
 def schemas_of(returns: Mapping[str, object], null: list[dict[str, str]]) -> dict[str, Any]:
     """Return the JSON Schema of each declared value; `null` is empty, or the schema of null where that may come."""
     return {name: {"anyOf": [_SCHEMAS.get(str(kind), {"type": kind}), *null]} for name, kind in returns.items()}
+
+
+def iso_date(text: str) -> str:
+    """Return a date as templates have it; raise ValueError for another text, TypeError for none."""
+    return dt.date.fromisoformat(text).isoformat()
+
+
+def iso_datetime(text: str) -> str:
+    """Return a moment as templates have it, in UTC if it has no zone; raise as `iso_date` does."""
+    moment = dt.datetime.fromisoformat(text)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).isoformat()

@@ -13,7 +13,6 @@ from zoneinfo import ZoneInfo
 
 from airflow.sdk import (
     DAG,
-    Asset,
     AssetAll,
     AssetAny,
     CronDataIntervalTimetable,
@@ -28,7 +27,8 @@ from airflow.sdk import (
 
 from factory.bridge import runtime
 from factory.bridge.asking import answer_of, ask
-from factory.bridge.deadlines import alerts
+from factory.bridge.asset_rules import asset_of
+from factory.bridge.deadlines import deadlines
 from factory.bridge.failures import fail, fail_filling, interrupt, skip
 from factory.bridge.links import with_links
 from factory.bridge.notifying import pipeline_callbacks, reason_kept, step_callbacks
@@ -69,7 +69,7 @@ def build(plan: Plan) -> DAG:
         auto_register=False,
         **pipeline_callbacks(plan),
         **_documented(_airflow(plan.airflow, plan.timezone)),
-        **_deadlines(plan),
+        **deadlines(plan),
     )
     groups = _groups(plan, dag)
     built = {node.task_id: _operator(node, plan, dag, groups) for node in plan.nodes}
@@ -282,11 +282,6 @@ def _documented(arguments: dict[str, Any]) -> dict[str, Any]:
     return {**arguments, "doc_md": f"{text}\n"} if isinstance(text, str) and text.endswith(".md") else arguments
 
 
-def _deadlines(plan: Plan) -> dict[str, Any]:
-    found = alerts(plan)
-    return {"deadline": found} if found else {}
-
-
 def _groups(plan: Plan, dag: DAG) -> dict[str, TaskGroup]:
     groups: dict[str, TaskGroup] = {}
     for group_id in plan.groups:
@@ -308,12 +303,8 @@ def _value(value: Any, timezone: str | None) -> Any:
     if isinstance(value, list):
         if rules := {one.error: one for one in value if isinstance(one, RetryRule)}:
             return ByError(rules)
-        return [_asset(one) if isinstance(one, AssetSpec) else one for one in value]
+        return [asset_of(one) if isinstance(one, AssetSpec) else one for one in value]
     return value
-
-
-def _asset(spec: AssetSpec) -> Asset:
-    return Asset(name=spec.name, uri=spec.uri) if spec.uri else Asset(name=spec.name)
 
 
 def _param(param: ParamSpec) -> Param:
@@ -334,7 +325,7 @@ def _schedule(schedule: Schedule, timezone: str | None) -> Any:
 def _asset_expression(schedule: AssetSchedule) -> AssetAll | AssetAny:
     combine = AssetAll if schedule.combine == "all" else AssetAny
     return combine(
-        *(_asset_expression(one) if isinstance(one, AssetSchedule) else _asset(one) for one in schedule.assets)
+        *(_asset_expression(one) if isinstance(one, AssetSchedule) else asset_of(one) for one in schedule.assets)
     )
 
 

@@ -10,14 +10,14 @@ import datetime as dt
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from factory.bridge.notifying import run_url
+from factory.bridge.notifying import run_url, tell
 from factory.language.arguments import Deadline
 from factory.language.notices import ON_DEADLINE
 from factory.planning.plan import Announcement, Plan
-from tasks.contract import PermanentError, TransientError
 
 if TYPE_CHECKING:
     from airflow.sdk.definitions.deadline import DeadlineAlert
@@ -50,12 +50,13 @@ class _Late:
         return f"step {self.step}" if self.step else "the run"
 
 
-def alerts(plan: Plan) -> list[DeadlineAlert]:
-    """Return the deadlines of a pipeline and of its steps, as Airflow takes them."""
+def deadlines(plan: Plan) -> dict[str, Any]:
+    """Return the deadlines of a pipeline and of its steps, as Airflow's argument, if there are any."""
     deadline = plan.airflow.get("deadline")
     zone = plan.timezone or "UTC"
-    own = [_alert(deadline, plan.notify, "", zone)] if isinstance(deadline, Deadline) else []
-    return own + [_alert(node.deadline, node.notify, node.task_id, zone) for node in plan.nodes if node.deadline]
+    found = [_alert(deadline, plan.notify, "", zone)] if isinstance(deadline, Deadline) else []
+    found += [_alert(node.deadline, node.notify, node.task_id, zone) for node in plan.nodes if node.deadline]
+    return {"deadline": found} if found else {}
 
 
 def _alert(deadline: Deadline, notify: Mapping[str, Announcement], step: str, zone: str) -> DeadlineAlert:
@@ -82,18 +83,20 @@ async def missed(late: Mapping[str, str], context: Mapping[str, Any]) -> None:
 
 
 def _tell(late: _Late, dag_run: Mapping[str, Any]) -> None:
-    from tasks.messages import send
-
     waiting = _not_ended(late.step, dag_run)
     if not waiting:
         return
     title = f"{dag_run['dag_id']}: {late.about} has not ended {late.due}"
     _log.warning("%s, run %s", title, dag_run["dag_run_id"])
     if late.connection:
-        try:
-            send(late.connection, "\n".join([*_text(late.message), *_facts(late, dag_run, waiting)]), title, "warning")
-        except (PermanentError, TransientError) as error:
-            _log.error("nobody was told that %s has not ended: %s", late.about, error)  # the reason is all
+        text = [late.message, ""] if late.message else []
+        tell(
+            late.connection,
+            chain(text, _facts(late, dag_run, waiting)),
+            title,
+            "warning",
+            f"{late.about} has not ended",
+        )
 
 
 def _not_ended(step: str, dag_run: Mapping[str, Any]) -> list[str]:
@@ -105,12 +108,6 @@ def _not_ended(step: str, dag_run: Mapping[str, Any]) -> list[str]:
         dag_id=dag_run["dag_id"], run_ids=[run_id], task_ids=[step] if step else None
     )
     return sorted(name for name, state in states.get(run_id, {}).items() if state not in _ENDED)
-
-
-def _text(message: str) -> Iterator[str]:
-    if message:
-        yield message
-        yield ""
 
 
 def _facts(late: _Late, dag_run: Mapping[str, Any], waiting: list[str]) -> Iterator[str]:

@@ -7,9 +7,10 @@ process, and a pipeline's in a child of the dag-processor, seconds later.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -46,17 +47,9 @@ class Notifier:
 
     def __call__(self, context: Context) -> None:
         """Send the message; log why if that is not possible."""
-        from tasks.messages import send
-
-        connection = self.announcement.connection
-        try:
-            title = f"{context['dag'].dag_id}: {self.about} {_ENDS[self.event]}"
-            body = "\n".join([*self.text(context), *self.facts(context)])
-            sent = send(connection, body, title, _LEVELS[self.event])
-        except (PermanentError, TransientError) as error:
-            _log.error("nobody was told that %s %s: %s", self.about, _ENDS[self.event], error)  # the reason is all
-        else:
-            _log.info("told %s by connection %r", f"{sent} service{'s' * (sent != 1)}", connection)
+        what = f"{self.about} {_ENDS[self.event]}"
+        lines = chain(self.text(context), self.facts(context))
+        tell(self.announcement.connection, lines, f"{context['dag'].dag_id}: {what}", _LEVELS[self.event], what)
 
     def text(self, context: Context) -> Iterator[str]:
         """Yield the text that the spec gives, with an empty line below it; the facts are told without it, too."""
@@ -70,13 +63,24 @@ class Notifier:
         yield ""
 
 
+def tell(connection: str, lines: Iterable[str], title: str, level: Level, what: str) -> None:
+    """Send a message to the services that a connection lists; if that is not possible, log why nobody knows of `what`.
+
+    The lines may be made on the way: a PermanentError or TransientError of theirs is logged like one of the services.
+    """
+    from tasks.messages import send
+
+    try:
+        sent = send(connection, "\n".join(lines), title, level)
+    except (PermanentError, TransientError) as error:
+        _log.error("nobody was told that %s: %s", what, error)  # the reason is all
+    else:
+        _log.info("told %s by connection %r", f"{sent} service{'s' * (sent != 1)}", connection)
+
+
 def step_callbacks(node: Node) -> dict[str, Any]:
     """Return the callbacks of a step, as Airflow's arguments."""
-    return {
-        f"{event}_callback": [Notifier(event, f"step {node.task_id}", one, _step_facts)]
-        for event, one in node.notify.items()
-        if event in _ENDS
-    }
+    return _callbacks(node.notify, f"step {node.task_id}", _step_facts)
 
 
 def pipeline_callbacks(plan: Plan) -> dict[str, Any]:
@@ -86,10 +90,12 @@ def pipeline_callbacks(plan: Plan) -> dict[str, Any]:
     def facts(context: Context) -> Iterator[str]:
         return _run_facts(context, counted)
 
+    return _callbacks(plan.notify, "the run", facts)
+
+
+def _callbacks(notify: Mapping[str, Announcement], about: str, facts: Facts) -> dict[str, Any]:
     return {
-        f"{event}_callback": [Notifier(event, "the run", one, facts)]
-        for event, one in plan.notify.items()
-        if event in _ENDS
+        f"{event}_callback": [Notifier(event, about, one, facts)] for event, one in notify.items() if event in _ENDS
     }
 
 

@@ -13,6 +13,7 @@ from factory.language.assets import asset_problems
 from factory.language.document import Value, value_at
 from factory.language.errors import Path
 from factory.language.notices import ON_DEADLINE
+from factory.language.reader import Airflow
 from factory.language.report import Report
 from factory.language.schedules import AssetSchedule
 from factory.language.templates import Template
@@ -96,8 +97,7 @@ def _mapped_always(plan: Plan) -> Iterator[Refusal]:
 def _retries(plan: Plan) -> Iterator[Refusal]:
     """Yield each kind of error after which a step should be retried more often than Airflow retries it at all."""
     default = plan.default_args.get("retries", 0)
-    named = [(("default_args",), plan.default_args), *((node.path, node.airflow) for node in plan.nodes)]
-    for path, airflow in named:
+    for path, airflow in _task_arguments(plan):
         most, rules = airflow.get("retries", default), airflow.get("retry_policy")
         for rule in rules if isinstance(rules, list) else ():
             if isinstance(rule, RetryRule) and rule.retries and isinstance(most, int) and rule.retries > most:
@@ -123,13 +123,18 @@ def assets_of(plan: Plan, document: Value) -> Iterator[tuple[Path, AssetSpec]]:
     if isinstance(plan.schedule, AssetSchedule):
         path: Path = ("schedule", "assets")
         yield from _scheduled(plan.schedule, value_at(document, path), path)
-    named = [(("default_args",), plan.default_args), *((node.path, node.airflow) for node in plan.nodes)]
-    for path, airflow in named:
+    for path, airflow in _task_arguments(plan):
         for name in ("inlets", "outlets"):
             assets = airflow.get(name)
             for index, one in enumerate(assets if isinstance(assets, list) else ()):
                 if isinstance(one, AssetSpec):
                     yield (*path, name, index), one
+
+
+def _task_arguments(plan: Plan) -> Iterator[tuple[Path, Airflow]]:
+    """Yield where a spec gives arguments of tasks, with those."""
+    yield ("default_args",), plan.default_args
+    yield from ((node.path, node.airflow) for node in plan.nodes)
 
 
 def _scheduled(schedule: AssetSchedule, written: Value, path: Path) -> Iterator[tuple[Path, AssetSpec]]:

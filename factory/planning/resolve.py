@@ -49,6 +49,7 @@ class _Resolver:
         scope = scope_of(spec.steps)
         groups = [place for place in places(scope) if place.step.steps is not None]
         airflow = layered(*dag_sources(project), Source(report.document, (), spec.airflow))
+        dag_arguments = values(airflow)
         own_default_args = Source(report.document, ("default_args",), spec.default_args)
         default_args = layered(*default_args_sources(project), own_default_args)
         nodes = tuple(self.nodes(scope))
@@ -60,7 +61,7 @@ class _Resolver:
             dag_id=spec.dag_id,
             file=report.document.file,
             root=project.root,
-            airflow=values(airflow),
+            airflow=dag_arguments,
             default_args=values(default_args),
             timezone=spec.timezone,
             schedule=spec.schedule,
@@ -70,7 +71,7 @@ class _Resolver:
             suites={suite.name: suite.path for suite in spec.suites},
             dag_origins=origins(airflow),
             default_args_origins=origins(default_args),
-            notify=announcements.of_runs(self.notices, has_deadline=bool(values(airflow).get("deadline"))),
+            notify=announcements.of_runs(self.notices, has_deadline=bool(dag_arguments.get("deadline"))),
         )
 
     def linked(self, nodes: tuple[Node, ...], group_needs: Mapping[str, tuple[str, ...]]) -> tuple[Node, ...]:

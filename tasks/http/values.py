@@ -5,7 +5,6 @@ Nothing is guessed and nothing is rounded: a value that does not fit is an error
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import math
 import re
@@ -15,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 from pydantic import Field
 
 from tasks.contract import DataRejected
-from tasks.declared import NOUNS, Scalar, ValueType
+from tasks.declared import NOUNS, Scalar, ValueType, iso_date, iso_datetime
 from tasks.services.http import Answer
 
 JsonPath = Annotated[str, Field(pattern=r"^[^.\s]+(\.[^.\s]+)*$", max_length=500)]
@@ -125,15 +124,10 @@ def _text(value: Any) -> str:
     return value
 
 
-def _date(value: Any) -> str:
-    return dt.date.fromisoformat(value).isoformat()
-
-
 def _datetime(value: Any) -> str:
     if _NANOSECONDS.search(value):
         raise ValueError
-    moment = dt.datetime.fromisoformat(value)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).isoformat()
+    return iso_datetime(value)
 
 
 _READERS: Mapping[str, Callable[[Any], Scalar]] = {
@@ -141,6 +135,6 @@ _READERS: Mapping[str, Callable[[Any], Scalar]] = {
     "integer": _integer,
     "number": _number,
     "text": _text,
-    "date": _date,
+    "date": iso_date,
     "datetime": _datetime,
 }

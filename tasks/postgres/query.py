@@ -5,7 +5,6 @@ Knows how Postgres' texts become the values of templates; refuses what has no ex
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +24,7 @@ from tasks.contract import (
     Run,
     reusable,
 )
-from tasks.declared import MAX_BYTES, NOUNS, Scalar, ValueType, schemas_of
+from tasks.declared import MAX_BYTES, NOUNS, Scalar, ValueType, iso_date, iso_datetime, schemas_of
 from tasks.postgres.blame import blamed_whole
 from tasks.postgres.expressions import PLACEHOLDER, check_query
 from tasks.postgres.reached import require_known_calls_in
@@ -198,23 +197,14 @@ def _numeric(text: str) -> int | float:
     return _number(text) if "." in text else _integer(text)
 
 
-def _date(text: str) -> str:
-    return dt.date.fromisoformat(text).isoformat()
-
-
-def _datetime(text: str) -> str:
-    moment = dt.datetime.fromisoformat(text)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).isoformat()
-
-
 _READERS: Mapping[str, Callable[[str], Scalar]] = {
     "boolean": _boolean,
     "integer": _integer,
     "number": _number,
     "numeric": _numeric,
     "text": str,
-    "date": _date,
-    "datetime": _datetime,
+    "date": iso_date,
+    "datetime": iso_datetime,
 }
 _NOUNS = {**NOUNS, "numeric": "a number"}
 _KINDS: Mapping[int, str] = {

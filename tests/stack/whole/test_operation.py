@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from pydantic import JsonValue
 from stack.airflow_api import AirflowApi, ApiError, DagRun, RunTimeout
 from stack.metadata import MANAGED
 from tests.support.applications import SUM, application
+from tests.support.listener import Listener
 from tests.support.listener import listening as hearing
 from tests.support.processes import LOOPBACK, LOOPBACK_IN_IPV6, everyone, kill, listening, words
 from tests.support.waiting import eventually
@@ -46,6 +49,25 @@ steps:
   sure: {uses: people.approve, with: {subject: "Load {{ run.dag_id }}?", body: "**3** rows"}}
   load: {uses: messages.log, needs: sure, with: {message: "approved by {{ steps.sure.by }}"}}
 """
+
+
+def started(stack: RunningStack, spec: str) -> DagRun:
+    """Give Airflow a pipeline, and start a run of it."""
+    dag_id = spec.partition("\n")[0].removeprefix("dag_id: ")
+    (stack.dags_folder / f"{dag_id}.yaml").write_text(spec)
+    stack.api.await_dag(dag_id, seconds=180)
+    stack.api.unpause(dag_id)
+    return stack.api.trigger(dag_id, {})
+
+
+@contextmanager
+def heard_by(stack: RunningStack, connection: str) -> Iterator[Listener]:
+    """A service that hears what Airflow sends by a connection."""
+    with hearing() as listener:
+        config = json.dumps({"config": {"path": listener.address}})
+        people: JsonValue = {"connection_id": connection, "conn_type": "apprise", "extra": config}
+        stack.api.request("POST", "/connections", people)
+        yield listener
 
 
 def begun(stack: RunningStack, run: DagRun) -> None:
@@ -190,14 +212,8 @@ def test_bad_params_refused(stack: RunningStack, dag_id: str) -> None:
 
 def test_people_are_told(stack: RunningStack) -> None:
     """Airflow itself calls who is to be told: of the step that failed, and of its run, with the reason."""
-    with hearing() as listener:
-        config = json.dumps({"config": {"path": listener.address}})
-        people: JsonValue = {"connection_id": "people", "conn_type": "apprise", "extra": config}
-        stack.api.request("POST", "/connections", people)
-        (stack.dags_folder / "told.yaml").write_text(TOLD)
-        stack.api.await_dag("told", seconds=180)
-        stack.api.unpause("told")
-        run = stack.api.wait(stack.api.trigger("told", {}), seconds=300)
+    with heard_by(stack, "people") as listener:
+        run = stack.api.wait(started(stack, TOLD), seconds=300)
         assert run.state == "failed"
         eventually("both messages", lambda: len(listener.heard), lambda heard: heard == 2, seconds=120)
     by_title = {one["title"]: one["message"] for one in listener.heard}
@@ -209,10 +225,7 @@ def test_people_are_told(stack: RunningStack) -> None:
 
 def test_people_approve(stack: RunningStack) -> None:
     """A run waits for the answer of somebody who may edit it, shows the question, and goes on with who gave it."""
-    (stack.dags_folder / "asked.yaml").write_text(ASKED)
-    stack.api.await_dag("asked", seconds=180)
-    stack.api.unpause("asked")
-    run = stack.api.trigger("asked", {})
+    run = started(stack, ASKED)
     states = partial(stack.api.task_states, "asked", run.run_id)
     seen = eventually(
         "the question", states, lambda seen: seen.get("sure") not in (None, "waiting", "queued", "scheduled", "running")
@@ -238,14 +251,8 @@ def test_people_approve(stack: RunningStack) -> None:
 
 def test_late_run_is_told(stack: RunningStack) -> None:
     """Airflow itself sees that a deadline has passed: of the run, and of a step that still waits."""
-    with hearing() as listener:
-        config = json.dumps({"config": {"path": listener.address}})
-        late: JsonValue = {"connection_id": "late_people", "conn_type": "apprise", "extra": config}
-        stack.api.request("POST", "/connections", late)
-        (stack.dags_folder / "late.yaml").write_text(LATE)
-        stack.api.await_dag("late", seconds=180)
-        stack.api.unpause("late")
-        run = stack.api.trigger("late", {})
+    with heard_by(stack, "late_people") as listener:
+        run = started(stack, LATE)
         eventually("both messages", lambda: len(listener.heard), lambda heard: heard == 2, seconds=120)
         stack.api.request("PATCH", f"/dags/late/dagRuns/{run.run_id}", {"state": "failed"})
     by_title = {one["title"]: one["message"] for one in listener.heard}
