@@ -16,6 +16,9 @@ from factory.planning.graph import bits_of, halted_in
 from factory.planning.guards import Guards
 from factory.planning.plan import Node
 
+_EAGER = frozenset({"one_success", "one_failed", "one_done"})
+"""The trigger rules by which a step begins although it waits for others still."""
+
 
 @dataclass(frozen=True)
 class Skips:
@@ -105,8 +108,15 @@ class Skips:
 
     @cached_property
     def cases(self) -> Mapping[str, int]:
-        """The cases in which each step is skipped."""
-        return halted_in(self.guards.upstream, self.guards.trigger_rules, self.starts, skipped=True)
+        """The cases in which each step is skipped for certain.
+
+        One that waits for a single step may have begun when a branch that it waits for too would skip it.
+        """
+        rules, own = self.guards.trigger_rules, self.cases_by_owner
+        starts = {
+            name: cases & own.get(name, 0) if rules[name] in _EAGER else cases for name, cases in self.starts.items()
+        }
+        return halted_in(self.guards.upstream, rules, starts, skipped=True)
 
     @cached_property
     def cases_by_owner(self) -> Mapping[str, int]:
